@@ -1,0 +1,66 @@
+"""The temporal half of the pseudo-3D convolution (Make-A-Video, arXiv:2209.14792, section 3.2.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inflate.errors import InputError
+from inflate.video import check_num_frames
+
+
+class TemporalConv(nn.Module):
+    """A convolution over the frames of each pixel: ``Conv_P3D(h) = Conv1D(Conv2D(h) . T) . T``, the outer half.
+
+    ``weight`` is the whole kernel, laid out as ``nn.Conv1d``'s: ``(channels, channels, kernel_size)``, or
+    ``(channels, 1, kernel_size)`` if ``depthwise``; ``bias`` is ``(channels,)``. Frames beyond either end count as
+    zeros. A new layer holds the Dirac kernel, which answers its input, and its weights have gradients from the start.
+    The kernel size must be odd (``InputError`` otherwise), so that a frame is the middle of what it sees.
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 3, depthwise: bool = False) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise InputError(f"a temporal convolution needs an odd kernel size of at least 1, got {kernel_size}")
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.depthwise = depthwise
+        self.weight = nn.Parameter(torch.empty(channels, 1 if depthwise else channels, kernel_size))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the layer the identity: Dirac kernel, zero bias."""
+        nn.init.dirac_(self.weight, groups=self.channels if self.depthwise else 1)
+        nn.init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
+        return f"{self.channels}, kernel_size={self.kernel_size}, depthwise={self.depthwise}"
+
+    def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """``(B * F, C, H, W)``, frames fastest, to the same shape, dtype and memory format.
+
+        Raises ``InputError`` if the batch is not whole videos of ``num_frames`` frames.
+        """
+        batch, channels, height, width = hidden_states.shape
+        check_num_frames(batch, num_frames)
+        # A 2D convolution over (frames, pixels): in channels-last memory this is a view, with nothing to copy.
+        frames_by_pixels = hidden_states.permute(0, 2, 3, 1).reshape(-1, num_frames, height * width, channels)
+        change = F.conv2d(
+            frames_by_pixels.permute(0, 3, 1, 2),
+            self._dirac_minus_weight().unsqueeze(-1),
+            0 - self.bias,
+            padding=(self.kernel_size // 2, 0),
+            groups=channels if self.depthwise else 1,
+        )
+        change = change.permute(0, 2, 3, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        # x - conv(x, dirac - W) is conv(x, W). With W still Dirac it subtracts +0.0, which leaves every finite x as it
+        # is, -0.0 too, in any dtype and on any backend; conv(x, dirac) would be rounded by TF32 and the like.
+        return hidden_states - change
+
+    def _dirac_minus_weight(self) -> Tensor:
+        difference = 0 - self.weight
+        middle = difference[:, :, self.kernel_size // 2]
+        ones = middle[:, 0] if self.depthwise else middle.diagonal()
+        ones.add_(1)
+        return difference
