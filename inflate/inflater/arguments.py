@@ -1,0 +1,67 @@
+"""Checking and folding the image model's own keyword arguments for a call with videos."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inflate.errors import InputError, nearest
+
+_GIVEN_BY_THE_WRAPPER = ("self", "sample", "timestep", "return_dict")
+
+
+def check_names(image_model: nn.Module, names: "tuple[str, ...] | list[str]") -> None:
+    """Raise `InputError` if `names` has one the image model's `forward` lacks, or lacks one it requires."""
+    parameters = inspect.signature(type(image_model).forward).parameters
+    allowed = tuple(name for name in parameters if name not in _GIVEN_BY_THE_WRAPPER)
+    class_name = type(image_model).__name__
+    for name in names:
+        if name not in allowed:
+            raise InputError(
+                f"{class_name} takes no argument {name!r}{nearest(name, (*allowed, 'fps'))}; it takes: {', '.join(allowed)}"
+            )
+    for name in allowed:
+        if parameters[name].default is inspect.Parameter.empty and name not in names:
+            raise InputError(f"{class_name} requires the argument {name!r}; pass {name}=None if this model has no use for it")
+
+
+def per_frame(value: Any, name: str, batch: int, num_frames: int) -> Any:
+    """`value` with every tensor given per frame.
+
+    A tensor whose first size is `batch` is per video and is repeated for each frame; one of first size
+    `batch * num_frames` is per frame already and passes unchanged, as do numbers and tensors without dimensions. Dicts,
+    lists and tuples are entered (and rebuilt, since some image models empty the lists they are given). Inside
+    `cross_attention_kwargs` a tensor of any other size is a setting, not a batch, and passes unchanged.
+
+    Raises:
+        InputError: a tensor of another first size.
+    """
+    if isinstance(value, Mapping):
+        return {key: per_frame(item, f"{name}[{key!r}]", batch, num_frames) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [per_frame(item, f"{name}[{index}]", batch, num_frames) for index, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] == batch * num_frames:
+        return value
+    if value.shape[0] == batch:
+        return value.repeat_interleave(num_frames, dim=0)
+    if name.startswith("cross_attention_kwargs"):
+        return value
+    raise InputError(
+        f"{name} has first size {value.shape[0]}; with {batch} videos of {num_frames} frames it must be {batch} "
+        f"(one per video) or {batch * num_frames} (one per frame)"
+    )
+
+
+def fps_of_each_video(fps: "float | int | Tensor", batch: int, device: torch.device) -> Tensor:
+    """Frames per second as a float32 tensor of size `batch`; `InputError` unless it is positive and fits."""
+    values = torch.as_tensor(fps, dtype=torch.float32, device=device).flatten()
+    if values.numel() == 1:
+        values = values.expand(batch)
+    if values.numel() != batch:
+        raise InputError(f"fps has {values.numel()} values for {batch} videos; give one number, or one per video")
+    if values.device.type != "meta" and not bool((torch.isfinite(values) & (values > 0)).all()):
+        raise InputError(f"fps must be positive, got {values.tolist()}")
+    return values
