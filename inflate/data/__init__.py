@@ -1,1 +1,28 @@
+"""Video decoding, frame-rate sampling, shards, video folders, frame caches and the emoji data set."""
 
+from inflate.data.decode import DecodedVideo, VideoError, decode_video
+from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
+from inflate.data.frames import FrameCache, FrameEntry, build_frame_cache
+from inflate.data.sampling import ClipBatch, ClipDraw, ClipSampler, fps_curriculum, sample_clip_indices
+from inflate.data.split import base_name, has_skin_tone, is_test_name
+
+__all__ = [
+    "ClipBatch",
+    "ClipDraw",
+    "ClipSampler",
+    "DecodedVideo",
+    "FrameCache",
+    "FrameEntry",
+    "VideoError",
+    "VideoItem",
+    "VideoReport",
+    "VideoSource",
+    "base_name",
+    "build_frame_cache",
+    "decode_video",
+    "fps_curriculum",
+    "has_skin_tone",
+    "is_test_name",
+    "open_videos",
+    "sample_clip_indices",
+]

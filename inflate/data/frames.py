@@ -1,0 +1,246 @@
+"""All frames of a data set as one memory-mapped uint8 array at one size, so that training never decodes.
+
+A cache is a folder with ``frames.bin`` (total_frames x S x S x 3 bytes) and ``index.json``. It is rebuilt when the
+files it was made from change (names, sizes, times of change).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from inflate.data.decode import DecodedVideo, VideoError, decode_video
+from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
+from inflate.errors import InputError
+
+_FORMAT = "inflate-frames-1"
+
+
+@dataclass(frozen=True, eq=False)
+class FrameEntry:
+    """One clip or still: rows ``start`` to ``start + num_frames`` of the frame array; times in seconds."""
+
+    name: str
+    caption: str
+    keywords: tuple[str, ...]
+    split: str
+    kind: str
+    start: int
+    num_frames: int
+    timestamps: np.ndarray
+    duration: float
+    loop: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FrameCache:
+    """A built cache: ``entries`` describe it, ``frames`` is the read-only memory map (total_frames, S, S, 3) uint8."""
+
+    folder: Path
+    source: str
+    size: int
+    entries: tuple[FrameEntry, ...]
+    report: VideoReport
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "FrameCache":
+        """Open a folder that ``build_frame_cache`` made; raises ``InputError`` if it is none or was cut short."""
+        folder = Path(folder)
+        try:
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if index["format"] != _FORMAT:
+                raise ValueError(index["format"])
+            entries = tuple(_entry(row) for row in index["entries"])
+            report = VideoReport(index["used"], tuple((name, reason) for name, reason in index["skipped"]))
+            cache = cls(folder, index["source"], int(index["size"]), entries, report)
+            found, total = (folder / "frames.bin").stat().st_size, cache.num_frames * cache.size**2 * 3
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder} is not a frame cache of {_FORMAT}; delete it and build it again") from error
+        if found != total:
+            raise InputError(f"{folder}/frames.bin has {found} bytes, not {total}; delete the cache and build it again")
+        return cache
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all entries together."""
+        return sum(entry.num_frames for entry in self.entries)
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """The memory map (total_frames, S, S, 3) uint8, read-only."""
+        shape = (self.num_frames, self.size, self.size, 3)
+        return np.memmap(self.folder / "frames.bin", dtype=np.uint8, mode="r", shape=shape)
+
+    def select(self, kind: str | None = None, split: str | None = None) -> list[int]:
+        """Numbers of the entries of one ``kind`` ("clip" or "still") and one ``split``; None takes all."""
+        return [
+            number
+            for number, entry in enumerate(self.entries)
+            if kind in (None, entry.kind) and split in (None, entry.split)
+        ]
+
+    def clip_frames(self, number: int) -> np.ndarray:
+        """All frames of one entry, uint8 (F, S, S, 3), a view into the memory map."""
+        entry = self.entries[number]
+        return self.frames[entry.start : entry.start + entry.num_frames]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def build_frame_cache(
+    folder: str | Path,
+    size: int,
+    cache_dir: str | Path | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> FrameCache:
+    """Decode what ``open_videos`` lists in ``folder`` to ``size`` x ``size`` once; later calls open the result.
+
+    The cache goes to ``cache_dir``, by default ``folder/.inflate-cache/frames-<size>``. Unreadable and zero-frame
+    files are skipped and listed in ``.report``. Files of one frame become stills. ``progress(done, total)`` is called
+    per file. With more than one worker, processes are spawned, so the calling script needs its ``__main__`` guard.
+    Raises ``InputError`` if no file can be used, or the cache cannot be written.
+    """
+    if size < 1:
+        raise InputError(f"the frame size is {size}; it must be at least 1 pixel")
+    source = open_videos(folder)
+    target = Path(cache_dir) if cache_dir else _default_cache(source.root, size)
+    fingerprint = _fingerprint(source, size)
+    if _stored_fingerprint(target) == fingerprint:
+        return FrameCache.open(target)
+    if target.exists() and any(target.iterdir()) and not (target / "index.json").is_file():
+        raise InputError(f"{target} exists and is not a frame cache; give another cache folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {target} ({error.strerror}); give another cache folder") from error
+    try:
+        _write_cache(source, size, building, fingerprint, workers, progress)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(building, target)
+    except OSError as error:
+        raise InputError(f"cannot write the frame cache {target} ({error.strerror}); free some space") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return FrameCache.open(target)
+
+
+def _default_cache(root: Path, size: int) -> Path:
+    home = root.parent if root.is_file() else root
+    return home / ".inflate-cache" / f"frames-{size}"
+
+
+def _write_cache(
+    source: VideoSource,
+    size: int,
+    folder: Path,
+    fingerprint: str,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    rows: list[dict[str, object]] = []
+    skipped = list(source.skipped)
+    start = 0
+    with (folder / "frames.bin").open("wb") as file:
+        for done, (item, video) in enumerate(_decode_all(source.items, size, workers), start=1):
+            if isinstance(video, str):
+                skipped.append((item.label, video))
+            else:
+                file.write(video.frames.tobytes())
+                rows.append(_row(item, video, start))
+                start += len(video.frames)
+            if progress:
+                progress(done, len(source.items))
+    if not rows:
+        reasons = VideoReport(0, tuple(skipped)).sentence()
+        raise InputError(f"no file in {source.root} could be used ({reasons}); add videos that can be read")
+    index = {
+        "format": _FORMAT,
+        "source": str(source.root),
+        "layout": source.layout,
+        "size": size,
+        "fingerprint": fingerprint,
+        "used": len(rows),
+        "skipped": skipped,
+        "entries": rows,
+    }
+    (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
+
+
+def _decode_all(
+    items: tuple[VideoItem, ...], size: int, workers: int
+) -> Iterator[tuple[VideoItem, DecodedVideo | str]]:
+    """Each item with its frames, or with the reason why it has none; always in the order of ``items``."""
+    if workers <= 1:
+        for item in items:
+            yield item, _decode_item(item, size)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # Windows of a few items keep decoded videos from piling up in memory while the disk is slow.
+        window = 4 * workers
+        for first in range(0, len(items), window):
+            part = items[first : first + window]
+            yield from zip(part, pool.map(_decode_item, part, [size] * len(part)), strict=True)
+
+
+def _decode_item(item: VideoItem, size: int) -> DecodedVideo | str:
+    try:
+        data = item.path if item.offset < 0 else item.read()
+        return decode_video(data, size, item.fit, name=item.label)
+    except VideoError as error:
+        return error.reason
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
+def _row(item: VideoItem, video: DecodedVideo, start: int) -> dict[str, object]:
+    return {
+        "name": item.name,
+        "caption": item.caption,
+        "keywords": list(item.keywords),
+        "split": item.split,
+        "kind": item.kind if len(video.frames) > 1 else "still",
+        "start": start,
+        "num_frames": len(video.frames),
+        "timestamps": [round(float(t), 6) for t in video.timestamps],
+        "duration": round(video.duration, 6),
+        "loop": video.loop if item.loop is None else item.loop,
+    }
+
+
+def _entry(row: dict) -> FrameEntry:
+    timestamps = np.asarray(row["timestamps"], dtype=np.float64)
+    return FrameEntry(**{**row, "keywords": tuple(row["keywords"]), "timestamps": timestamps})
+
+
+def _fingerprint(source: VideoSource, size: int) -> str:
+    """Names, sizes and times of change of everything listed, plus what the entries say about it."""
+    digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
+    changed: dict[Path, tuple[int, int]] = {}
+    for item in source.items:
+        if item.path not in changed:
+            stat = item.path.stat()
+            changed[item.path] = (stat.st_size, stat.st_mtime_ns)
+        place = (item.path.relative_to(source.root).as_posix(), item.offset, *changed[item.path])
+        said = (item.name, item.split, item.kind, item.caption, item.keywords, item.loop, item.fit)
+        digest.update(repr((place, said)).encode())
+    return digest.hexdigest()
+
+
+def _stored_fingerprint(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / "index.json").read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
