@@ -18,7 +18,7 @@ _STILL_SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
 
 @dataclass(frozen=True)
 class VideoItem:
-    """One listed file: ``path`` itself, or with ``offset`` >= 0 the ``size`` bytes from there in the tar archive ``path``.
+    """One listed file: ``path`` itself, or with ``offset`` >= 0 the ``size`` bytes from there in a tar archive.
 
     ``caption`` is empty where there is none; ``loop`` None leaves the answer to the file itself. ``fit`` says how it
     becomes square: prepared pictures are padded with white, a user's videos are centre-cropped.
