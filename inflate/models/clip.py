@@ -190,7 +190,7 @@ class TextImageEncoder(nn.Module):
 
     def encode_tokens(self, tokens: Tensor) -> EncodedText:
         """Token numbers (B, T) from :meth:`tokenize` -> embeddings, hidden states and mask."""
-        clip = self.model
+        clip: Any = self.model
         tokens = tokens.to(self.device)
         hidden = clip.token_embedding(tokens) + clip.positional_embedding
         hidden = clip.ln_final(clip.transformer(hidden, attn_mask=clip.attn_mask))
@@ -317,5 +317,3 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in tree.items():
         leaves += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
     return leaves
-
-

@@ -1,0 +1,209 @@
+"""The decoder: CLIP image embedding -> picture (D) or video (D^t of Make-A-Video, arXiv:2209.14792, section 3.2)."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inflate.errors import InputError
+from inflate.inflater import InflatedModel
+from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
+from inflate.video import fold_frames, unfold_frames
+
+_TEMPORAL_NAME = "temporal.safetensors"
+
+
+def image_conditioning(image_embeds: Tensor) -> dict[str, Tensor]:
+    """What the decoder's network is told: the embedding (B, D) brought to norm sqrt(D), so that a number is about 1.
+
+    It enters twice: added to the time embedding (``class_labels`` (B, D)) and as one token to attend to
+    (``encoder_hidden_states`` (B, 1, D)), after unCLIP (arXiv:2204.06125, section 2.1). An embedding of zeros stays
+    zero: the unconditional case.
+    """
+    scaled = functional.normalize(image_embeds, dim=-1) * math.sqrt(image_embeds.shape[-1])
+    return {"class_labels": scaled, "encoder_hidden_states": scaled[:, None]}
+
+
+def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
+    """Pixels (N, 3, H, W) in [-1, 1] -> latents (N, c, h, w) of about unit variance; the mean where the VAE has one."""
+    encoded = vae.encode(pixels.to(vae.dtype))
+    latents = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return (latents - shift) * vae.config.scaling_factor
+
+
+def decode_latents(vae: Any | None, latents: Tensor, pictures_at_once: int = 16) -> Tensor:
+    """Latents of pictures (N, c, h, w) or videos (B, c, F, h, w) -> pixels of the same kind, float32 in [-1, 1].
+
+    Args:
+        vae: a diffusers ``AutoencoderDC`` or ``AutoencoderKL``; None where the latents are pixels already.
+        latents: as :func:`sample_latents` makes them.
+        pictures_at_once: how many go through the VAE together; memory does not grow with the rest.
+    """
+    if vae is None:
+        return latents.float().clamp(-1, 1)
+    pictures = fold_frames(latents) if latents.ndim == 5 else latents
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    with torch.no_grad():
+        chunks = [
+            vae.decode((chunk / vae.config.scaling_factor + shift).to(vae.dtype)).sample.float().clamp(-1, 1)
+            for chunk in pictures.split(pictures_at_once)
+        ]
+    pixels = torch.cat(chunks)
+    return unfold_frames(pixels, latents.shape[2]) if latents.ndim == 5 else pixels
+
+
+def sample_latents(
+    model: Any,
+    scheduler: Any,
+    image_embeds: Tensor,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Draw latents (or pixels, for a pixel-space model) for image embeddings.
+
+    Args:
+        model: D, a ``UNet2DConditionModel``, or D^t, an ``InflatedModel`` of one.
+        scheduler: any diffusers scheduler of the model's prediction type.
+        image_embeds: (B, D).
+        num_frames: frames per video; None is a single picture for D, and D^t's own number for D^t. With D every frame
+            is drawn on its own.
+        fps: frames per second, which D^t is told; D has no use for it.
+        num_inference_steps: steps of the scheduler.
+        guidance_scale: 1 evaluates the embedding alone; else uncond + g * (cond - uncond), uncond being zeros.
+        generator: one, or one per embedding. Noise is independent from frame to frame.
+        on_step: called with (step, timestep, latents); what it returns replaces the latents.
+
+    Returns:
+        (B, c, F, h, w), or (B, c, h, w) for D without ``num_frames``; float32.
+
+    Raises:
+        InputError: the embedding does not fit the model, or the model has no sample size.
+    """
+    inflated = isinstance(model, InflatedModel)
+    frames = model.num_frames if inflated and num_frames is None else num_frames
+    if frames is not None and frames < 1:
+        raise InputError(f"num_frames must be at least 1, got {frames}.")
+    _check_embeds(model, image_embeds)
+    guided = guidance_scale != 1
+    embeds = torch.cat([torch.zeros_like(image_embeds), image_embeds]) if guided else image_embeds
+    if not inflated and frames is not None:
+        embeds = embeds.repeat_interleave(frames, dim=0)
+    conditioning = {name: value.to(model.dtype) for name, value in image_conditioning(embeds).items()}
+    if inflated and fps is not None and model.scheme.fps_range is not None:
+        conditioning["fps"] = torch.full((len(embeds),), float(fps), device=embeds.device)
+
+    def predict(sample: Tensor, timestep: Tensor) -> Tensor:
+        inputs = torch.cat([sample, sample]) if guided else sample
+        folded = fold_frames(inputs) if not inflated and frames is not None else inputs
+        made = model(folded.to(model.dtype), timestep, **conditioning).sample.float()
+        made = unfold_frames(made, frames) if not inflated and frames is not None else made
+        if not guided:
+            return made
+        unconditional, conditional = made.chunk(2)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    with torch.no_grad():
+        noise = _frame_noise(model, len(image_embeds), frames, generator, image_embeds.device)
+        return denoise(scheduler, predict, noise, num_inference_steps, generator, on_step)
+
+
+def _frame_noise(
+    model: Any,
+    batch: int,
+    frames: int | None,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    device: torch.device,
+) -> Tensor:
+    size = model.config.sample_size
+    if size is None:
+        raise InputError("The decoder's config has no sample_size; set it to the side of its latents.")
+    height, width = (size, size) if isinstance(size, int) else size
+    picture = (model.config.in_channels, height, width)
+    if frames is None:
+        return draw_noise((batch, *picture), generator, device)
+    # Frame by frame, so that the first frames of a longer video start from the same noise.
+    one_each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
+    if len(one_each) != batch:
+        raise InputError(f"{batch} videos need as many generators, or one; got {len(one_each)}.")
+    return torch.stack([draw_noise((frames, *picture), one, device).transpose(0, 1) for one in one_each])
+
+
+def _check_embeds(model: Any, image_embeds: Tensor) -> None:
+    wanted = getattr(model.config, "projection_class_embeddings_input_dim", None)
+    wanted = wanted or getattr(model.config, "cross_attention_dim", None)
+    if image_embeds.ndim != 2 or (isinstance(wanted, int) and image_embeds.shape[1] != wanted):
+        raise InputError(
+            f"The decoder takes image embeddings (batch, {wanted}), got {tuple(image_embeds.shape)}; "
+            "prior and decoder must belong to the same family."
+        )
+
+
+class DecoderStage(ComponentStage):
+    """D^t (or D, frame by frame) with its VAE if it has one: image embeddings in, frames out."""
+
+    name: ClassVar[str] = "decoder"
+    defaults = StageSettings(num_inference_steps=15, guidance_scale=2.0)
+
+    def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
+        """The network comes with its temporal layers where the folder has them."""
+        if role == "unet" and (folder / _TEMPORAL_NAME).is_file():
+            from inflate.checkpoint import load
+
+            return load(folder, dtype=dtype)
+        return super().read(role, folder, library, class_name, dtype)
+
+    def write(self, component: Any, folder: Path) -> list[str]:
+        """As :meth:`read`."""
+        if not isinstance(component, InflatedModel):
+            return super().write(component, folder)
+        from inflate.checkpoint import save
+
+        save(component, folder)
+        return ["diffusers", type(component.image_model).__name__]
+
+    def done(self, state: ChainState) -> bool:
+        """Whether there are frames already."""
+        return state.frames is not None
+
+    def work(self, state: ChainState, settings: StageSettings) -> int:
+        """One evaluation per step and frame."""
+        return len(state.seeds) * settings.num_inference_steps * state.num_frames
+
+    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+        """Fill in ``frames``, video by video, so that memory does not grow with their number."""
+        if state.image_embeds is None:
+            raise InputError("The decoder needs image embeddings: give image_embeds, or a cascade with a prior.")
+        model = self.components["unet"]
+        _check_fps(model, state.fps)
+        videos = []
+        for video, seed in enumerate(state.seeds):
+            latents = sample_latents(
+                model,
+                self.components["scheduler"],
+                state.image_embeds[video : video + 1].to(model.device),
+                state.num_frames,
+                state.fps,
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                generator=stage_generator(seed, self.name),
+                on_step=lambda step, timestep, sample, video=video: on_step(video, step, timestep, sample),
+            )
+            videos.append(decode_latents(self.components.get("vae"), latents).cpu())
+        return replace(state, frames=torch.cat(videos))
+
+
+def _check_fps(model: Any, fps: float) -> None:
+    fps_range = model.scheme.fps_range if isinstance(model, InflatedModel) else None
+    if fps_range is not None and not fps_range[0] <= fps <= fps_range[1]:
+        raise InputError(f"fps is {fps:g}; this model was trained for {fps_range[0]:g} to {fps_range[1]:g}.")

@@ -1,0 +1,298 @@
+"""What a stage of the chain is: one object with one call, its lazy table, its seeds, and the denoising loop all share.
+
+``inflate`` never imports a stage by statement: the table names "module:Class" and :func:`stage_class` resolves it when
+asked, so that any stage can be replaced, or added by a package beside this one, without touching the core.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from inflate.errors import InputError, nearest
+
+
+class CancelledError(Exception):
+    """The caller's callback asked to stop; whatever was loaded has been released."""
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """How a stage samples. ``guidance_scale`` g: prediction = uncond + g * (cond - uncond); 1 evaluates only cond."""
+
+    num_inference_steps: int
+    guidance_scale: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_inference_steps, bool) or not isinstance(self.num_inference_steps, int):
+            raise InputError(f"num_inference_steps must be a whole number, got {self.num_inference_steps!r}.")
+        if not 1 <= self.num_inference_steps <= 1000:
+            raise InputError(f"num_inference_steps must lie between 1 and 1000, got {self.num_inference_steps}.")
+        if not 0 <= self.guidance_scale <= 100:
+            raise InputError(f"guidance_scale must lie between 0 and 100, got {self.guidance_scale}.")
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """What travels down the chain, B videos at a time; each stage returns a copy with its own part filled in."""
+
+    prompts: tuple[str, ...]  # B, empty where the chain starts from image_embeds
+    seeds: tuple[int, ...]  # B, the root of each video's random numbers
+    num_frames: int
+    fps: float  # frames per second
+    image_embeds: Tensor | None = None  # (B, D), unit norm
+    frames: Tensor | None = None  # (B, 3, F, H, W), float32 in [-1, 1], on the CPU
+
+
+# (video, step, timestep, sample) -> the sample to go on with.
+OnStep = Callable[[int, int, Tensor, Tensor], Tensor]
+
+
+class Stage(Protocol):
+    """One step of the chain, such as P or D^t; it knows its own sampler and conditioning, and no other stage."""
+
+    name: str
+    defaults: StageSettings
+
+    def done(self, state: ChainState) -> bool:
+        """Whether ``state`` already holds what this stage makes, so that the chain may start after it."""
+        ...
+
+    def work(self, state: ChainState, settings: StageSettings) -> int:
+        """Size of the job in evaluations of one picture's network, for overall progress."""
+        ...
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Bring the weights onto ``device``."""
+        ...
+
+    def release(self) -> None:
+        """Let go of the weights that :meth:`load` read."""
+        ...
+
+    def save(self, folder: Path) -> dict[str, list[str]]:
+        """Write the components into ``folder``; returns their entries for ``model_index.json``."""
+        ...
+
+    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+        """Do the stage's part. A video's result depends on its own seed and input only, not on its company."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """A row of the table: where the class is, which components of a folder it needs, and which it may have."""
+
+    target: str  # "module:Class"
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+
+# In the order of the chain.
+STAGES: dict[str, StageEntry] = {
+    "prior": StageEntry("inflate.models.prior:PriorStage", ("text_encoder", "prior", "prior_scheduler")),
+    "decoder": StageEntry("inflate.models.decoder:DecoderStage", ("unet", "scheduler"), ("vae",)),
+}
+
+
+def stage_class(name: str) -> "type[ComponentStage]":
+    """The class of a stage in the table.
+
+    Raises:
+        InputError: no such stage; the nearest name is offered.
+    """
+    if name not in STAGES:
+        raise InputError(f"There is no stage {name!r}{nearest(name, list(STAGES))}; known: {', '.join(STAGES)}.")
+    module, class_name = STAGES[name].target.split(":")
+    return getattr(import_module(module), class_name)
+
+
+def stages_of(components: Mapping[str, Any], where: str) -> list[str]:
+    """Names of the stages that a folder with these components has, in the order of the chain.
+
+    Raises:
+        InputError: a component that no stage knows, a stage with only part of its components, or no stage at all.
+    """
+    known = [role for entry in STAGES.values() for role in (*entry.needs, *entry.takes)]
+    for role in components:
+        if role not in known:
+            raise InputError(f"{where}: no stage has a component {role!r}{nearest(role, known)}.")
+    names = []
+    for name, entry in STAGES.items():
+        missing = [role for role in entry.needs if role not in components]
+        if missing and len(missing) < len(entry.needs):
+            raise InputError(f"{where}: the stage {name!r} lacks its component {missing[0]!r}.")
+        if not missing:
+            names.append(name)
+    if not names:
+        raise InputError(f"{where} names no stage of a cascade; it needs for instance {STAGES['decoder'].needs}.")
+    return names
+
+
+class ComponentStage:
+    """A stage whose networks are the components of a pipeline folder, or are given ready-made.
+
+    From a folder they are read by :meth:`load` and dropped by :meth:`release`; ready-made ones stay where they are.
+    """
+
+    name: ClassVar[str]
+    folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
+
+    def __init__(
+        self,
+        components: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
+        index: Mapping[str, tuple[str, str]] | None = None,
+        defaults: StageSettings | None = None,
+    ) -> None:
+        """Either ``components`` by role, or a ``folder`` with its ``index`` of (library, class) by role."""
+        assert (components is None) != (folder is None), "a stage has ready-made components or a folder"
+        self.folder = folder
+        self.index = dict(index or {})
+        self.components: dict[str, Any] = dict(components or {})
+        if defaults is not None:
+            self.defaults = defaults
+
+    def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
+        """Read one component; a stage with components of its own kind overrides this."""
+        return read_diffusers_component(folder, library, class_name, dtype)
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Read what is not there yet, and put networks onto ``device`` as ``dtype``, in evaluation mode."""
+        for role, (library, class_name) in self.index.items():
+            if role not in self.components:
+                subfolder = self._subfolder(role)
+                self.components[role] = self.read(role, subfolder, library, class_name, dtype)
+        for component in self.components.values():
+            if isinstance(component, torch.nn.Module):
+                component.to(device=device, dtype=dtype).eval()
+
+    def release(self) -> None:
+        """Forget components that came from the folder."""
+        if self.folder is not None:
+            self.components.clear()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def save(self, folder: Path) -> dict[str, list[str]]:
+        """Write each component into ``folder``: a copy of its files if it is not loaded, else as it is now."""
+        import shutil
+
+        entries = {}
+        for role in self.index or self.components:
+            target = folder / self.folders.get(role, role)
+            if role in self.components:
+                entries[role] = self.write(self.components[role], target)
+            else:
+                shutil.copytree(self._subfolder(role), target)
+                entries[role] = list(self.index[role])
+        return entries
+
+    def write(self, component: Any, folder: Path) -> list[str]:
+        """Save one component into ``folder``; returns [library, class]. Overridden beside :meth:`read`."""
+        component.save_pretrained(folder)
+        return ["diffusers", type(component).__name__]
+
+    def _subfolder(self, role: str) -> Path:
+        assert self.folder is not None, "ready-made components are never read"
+        return self.folder / self.folders.get(role, role)
+
+
+def read_diffusers_component(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
+    """A diffusers model or scheduler from its folder, from safetensors only and without any download.
+
+    Raises:
+        InputError: not a diffusers class, or the folder is missing or damaged.
+    """
+    import diffusers
+
+    found = getattr(diffusers, class_name, None) if library == "diffusers" else None
+    if not (inspect.isclass(found) and issubclass(found, (diffusers.ModelMixin, diffusers.SchedulerMixin))):
+        raise InputError(f"{folder.name} in {folder.parent} is a {library}.{class_name}; only diffusers' own will do.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing; model_index.json names it.")
+    try:
+        if issubclass(found, diffusers.ModelMixin):
+            return found.from_pretrained(folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype)
+        return found.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        # diffusers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error
+
+
+def stage_generator(seed: int, stage: str) -> torch.Generator:
+    """Random numbers of one video in one stage: they depend on nothing that any other stage or video draws.
+
+    Always on the CPU, so that every device starts from the same noise.
+    """
+    digest = hashlib.sha256(f"{seed}/{stage}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def draw_noise(
+    shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator] | None, device: torch.device
+) -> Tensor:
+    """Standard normal float32 of ``shape``, one draw per first index, from one generator or one per first index.
+
+    Drawn one by one, so that the first items are the same whatever their number.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        generators: list[torch.Generator | None] = [generator] * shape[0]
+    else:
+        generators = list(generator)
+    if len(generators) != shape[0]:
+        raise InputError(f"{shape[0]} videos need as many generators, or one; got {len(generators)}.")
+    where = [device if one is None else one.device for one in generators]
+    draws = [torch.randn(tuple(shape[1:]), generator=one, device=at) for one, at in zip(generators, where, strict=True)]
+    return torch.stack([draw.to(device) for draw in draws])
+
+
+def denoise(
+    scheduler: Any,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    num_inference_steps: int,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Run a diffusers scheduler from ``noise`` to a clean sample of the same shape.
+
+    Args:
+        scheduler: any diffusers scheduler; a fresh copy is made, so that it can be shared.
+        predict: (sample, timestep) -> what the network predicts, in the scheduler's prediction type.
+        noise: standard normal, float32.
+        num_inference_steps: how many steps.
+        generator: for schedulers that draw noise at each step.
+        on_step: called after each step with (step, timestep, sample); what it returns replaces the sample.
+
+    Raises:
+        InputError: the scheduler refuses this number of steps.
+    """
+    scheduler = type(scheduler).from_config(scheduler.config)
+    try:
+        scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    except (ValueError, ZeroDivisionError) as error:
+        name = type(scheduler).__name__
+        raise InputError(f"{name} cannot sample in {num_inference_steps} steps: {error}.") from error
+    parameters = inspect.signature(scheduler.step).parameters
+    timesteps = scheduler.timesteps
+    options: dict[str, Any] = {}
+    if "generator" in parameters:
+        options["generator"] = list(generator) if isinstance(generator, Sequence) else generator
+    sample = noise * scheduler.init_noise_sigma
+    for step, timestep in enumerate(timesteps):
+        prediction = predict(scheduler.scale_model_input(sample, timestep), timestep)
+        if "prev_timestep" in parameters:
+            # UnCLIPScheduler takes t - 1 unless told otherwise (Karlo skips timesteps).
+            options["prev_timestep"] = timesteps[step + 1] if step + 1 < len(timesteps) else None
+        sample = scheduler.step(prediction, timestep, sample, **options).prev_sample
+        if on_step is not None:
+            sample = on_step(step, timestep, sample)
+    return sample
