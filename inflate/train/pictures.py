@@ -1,0 +1,122 @@
+"""Drawing pictures from a frame cache, and encodings of all its frames computed once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from inflate.data import FrameCache, build_frame_cache
+from inflate.errors import InputError
+from inflate.train.recipe import DataOptions
+
+
+def open_data(options: DataOptions) -> FrameCache:
+    """The frame cache of a recipe's data, built on first use (two processes); says what was skipped.
+
+    ``options.path`` may be a built cache itself, so that frames alone can be carried to another machine.
+    """
+    if (Path(options.path) / "frames.bin").is_file():
+        cache = FrameCache.open(options.path)
+        if cache.size != options.size:
+            raise InputError(f"{options.path} holds frames of {cache.size} px; the recipe wants {options.size}.")
+        return cache
+    cache = build_frame_cache(options.path, options.size, workers=2)
+    if cache.report.skipped:
+        Console(stderr=True).print(cache.report.sentence())
+    return cache
+
+
+def to_model_range(frames: np.ndarray) -> Tensor:
+    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3))).float() / 127.5 - 1
+
+
+class PictureSampler:
+    """Draws single pictures: a thing (name) uniformly, one of its entries uniformly, one of the entry's frames uniformly.
+
+    ``draw(update, first, count)`` depends on the seed and its arguments only. Names inside one draw are distinct as long
+    as ``count`` allows, which a contrastive loss needs.
+    """
+
+    def __init__(self, cache: FrameCache, options: DataOptions, seed: int) -> None:
+        self.cache, self.seed = cache, seed
+        by_name: dict[str, list[int]] = {}
+        for number in cache.select(split=options.split):
+            if cache.entries[number].kind in options.kinds:
+                by_name.setdefault(cache.entries[number].name, []).append(number)
+        if not by_name:
+            raise InputError(f"{options.path} has no {' or '.join(options.kinds)} in its {options.split} split.")
+        self.things = [by_name[name] for name in sorted(by_name)]
+
+    def draw(self, update: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Entry numbers (count,) and rows of the frame array (count,)."""
+        rng = np.random.default_rng((self.seed, update, first))
+        things = rng.choice(len(self.things), size=count, replace=count > len(self.things))
+        entries = np.array([self.things[t][rng.integers(len(self.things[t]))] for t in things])
+        rows = np.array([self._row(entry, rng) for entry in entries])
+        return entries, rows
+
+    def _row(self, entry: int, rng: np.random.Generator) -> int:
+        found = self.cache.entries[entry]
+        return found.start + int(rng.integers(found.num_frames))
+
+    def pixels(self, rows: np.ndarray) -> Tensor:
+        """Frames by row, float32 (count, 3, S, S) in [-1, 1]."""
+        return to_model_range(self.cache.frames[rows])
+
+
+def weights_key(*folders: str | Path) -> str:
+    """A short fingerprint of the files of model folders: names, sizes and contents."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*.safetensors")):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def encode_all(
+    cache: FrameCache, name: str, key: str, encode: Callable[[Tensor], Tensor], batch_size: int = 128
+) -> np.ndarray:
+    """``encode`` of every frame of the cache, computed once and kept beside it as float16 ``(total_frames, ...)``.
+
+    Args:
+        cache: the frames.
+        name: what the encoding is called in file names.
+        key: fingerprint of whatever decides the result beside the frames (the encoder's weights).
+        encode: float32 pixels (B, 3, S, S) in [-1, 1] -> (B, ...).
+        batch_size: frames at a time.
+    """
+    stamp = hashlib.sha256((cache.folder / "index.json").read_bytes()).hexdigest()[:8]
+    target = cache.folder / f"{name}-{key}-{stamp}.npy"
+    if target.is_file():
+        return np.load(target, mmap_mode="r")
+    parts: list[np.ndarray] = []
+    starts = range(0, cache.num_frames, batch_size)
+    for start in track(starts, description=f"{name} of {cache.num_frames} frames", console=Console(stderr=True)):
+        with torch.no_grad():
+            made = encode(to_model_range(cache.frames[start : start + batch_size]))
+        parts.append(made.float().cpu().numpy().astype(np.float16))
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, np.concatenate(parts))
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error.strerror}); free some space.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return np.load(target, mmap_mode="r")
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON with a final newline, creating the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,177 @@
+"""Recipes: TOML files that are parsed strictly, so that a misspelt key is an error and never silently ignored."""
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from inflate.errors import InputError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader wants to know before running: purpose, command, hardware, time, and the figure it should reach."""
+
+    purpose: str
+    command: str
+    hardware: str
+    time: str
+    figure: str
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the pictures and clips come from.
+
+    ``path`` is a prepared dataset or any folder of videos; ``size`` in pixels; ``kinds`` of entries to draw from;
+    ``split`` is never ``test`` in a recipe of ours.
+    """
+
+    path: str
+    size: int = 64
+    kinds: tuple[str, ...] = ("still", "clip")
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long and how: steps, batch size per process, AdamW, warm-up, constant, then linear decay to zero, EMA."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 100
+    decay_steps: int = 0
+    weight_decay: float = 0.01
+    beta2: float = 0.99
+    max_grad_norm: float = 1.0
+    gradient_accumulation_steps: int = 1
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 250
+    sample_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "gradient_accumulation_steps", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.mixed_precision not in ("no", "fp16", "bf16"):
+            raise InputError(f"train.mixed_precision is {self.mixed_precision!r}; use 'no', 'fp16' or 'bf16'.")
+        if self.warmup_steps + self.decay_steps > self.steps:
+            raise InputError(
+                f"train.warmup_steps + train.decay_steps = {self.warmup_steps + self.decay_steps} is more than "
+                f"train.steps = {self.steps}; shorten one of them."
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of update ``step`` (from 0): linear warm-up, constant, linear decay to zero at the end."""
+        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        decay = min(1.0, (self.steps - step) / (self.decay_steps + 1)) if self.decay_steps else 1.0
+        return self.learning_rate * warmup * decay
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run as data: ``step`` names the TrainStep, ``options`` are that step's own, parsed by it."""
+
+    name: str
+    step: str
+    about: About
+    data: DataOptions
+    train: TrainOptions
+    options: dict[str, Any] = field(default_factory=dict)
+    output: str = ""
+
+    @property
+    def output_folder(self) -> Path:
+        """Where state, log, sheets and the export go."""
+        return Path(self.output or f"runs/{self.name}")
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as plain data."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: a TOML file.
+        overrides: ``section.key=value`` strings, values in TOML syntax (a bare word is taken as a string).
+
+    Raises:
+        InputError: no such file, not TOML, an unknown or missing key (nearest name offered), a wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no recipe at {path}; `recipes/` has examples.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML ({error}); mend that line.") from error
+    for override in overrides or []:
+        _apply_override(table, override)
+    return parse_table(Recipe, table, str(path))
+
+
+def parse_table(cls: type[T], table: dict[str, Any], where: str) -> T:
+    """Build the dataclass ``cls`` from ``table``, refusing unknown keys, missing keys and wrong types by name."""
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(typing.cast(Any, cls))]
+    for key in table:
+        if key not in names:
+            raise InputError(f"{where}: unknown key {key!r}{nearest(key, names)}; the keys are {', '.join(names)}.")
+    values = {}
+    for item in dataclasses.fields(typing.cast(Any, cls)):
+        if item.name in table:
+            values[item.name] = _coerce(hints[item.name], table[item.name], f"{where}: {item.name}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise InputError(f"{where}: the key {item.name!r} is missing; add it.")
+    return cls(**values)
+
+
+def _coerce(kind: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise InputError(f"{where} must be a table, not {value!r}.")
+        return parse_table(kind, value, where)
+    if origin is tuple and isinstance(value, list):
+        inner = typing.get_args(kind)[0]
+        return tuple(_coerce(inner, item, where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return value
+    if origin in (types.UnionType, typing.Union):
+        arms = [arm for arm in typing.get_args(kind) if arm is not type(None)]
+        return None if value is None else _coerce(arms[0], value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    wanted = getattr(kind, "__name__", str(kind))
+    raise InputError(f"{where} must be of type {wanted}, not {value!r}.")
+
+
+def _apply_override(table: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {override!r} is not of the form section.key=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.split(".")
+    target = table
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise InputError(f"--set {override!r}: {section!r} is not a section of the recipe.")
+    target[last] = value

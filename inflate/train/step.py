@@ -1,0 +1,72 @@
+"""What a stage brings to the loop: its inputs, its loss, its sheet and its export; never a loop of its own."""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from inflate.errors import InputError, nearest
+from inflate.train.recipe import Recipe
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The scalar to descend and named scalars to show."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class TrainStep(Protocol):
+    """One trainable stage as the loop sees it. Calling it with a batch gives a :class:`StepLoss`."""
+
+    trained: nn.Module
+    """The network whose parameters with ``requires_grad`` are optimised, averaged and saved."""
+    unit: str
+    """What one element of a batch is, for the progress bar: ``images`` or ``clips``."""
+
+    def draw(self, update: int, first: int, batch_size: int) -> Batch:
+        """Items ``first`` to ``first + batch_size`` of an update, on the CPU; a function of its arguments and the seed
+        alone, so that a resumed run sees the same batches."""
+        ...
+
+    def __call__(self, batch: Batch) -> StepLoss:
+        """The loss; random numbers come from torch's global generator, which the loop seeds per update."""
+        ...
+
+    def sheet(self, path: Path) -> None:
+        """Write a PNG that shows what the network does now."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the trained network as users load it."""
+        ...
+
+
+# name -> "module:function"; the function takes a Recipe and a device and returns a TrainStep.
+TRAIN_STEPS: dict[str, str] = {
+    "autoencoder": "inflate.train.steps.autoencoder:build",
+    "clip": "inflate.train.steps.clip:build",
+    "prior": "inflate.train.steps.prior:build",
+    "decoder": "inflate.train.steps.decoder:build",
+    "video-decoder": "inflate.train.steps.video_decoder:build",
+}
+
+
+def build_step(recipe: Recipe, device: torch.device) -> TrainStep:
+    """The TrainStep that ``recipe.step`` names.
+
+    Raises:
+        InputError: no such step (nearest name offered), or bad options.
+    """
+    if recipe.step not in TRAIN_STEPS:
+        names = list(TRAIN_STEPS)
+        raise InputError(f"The step {recipe.step!r} is unknown{nearest(recipe.step, names)}; use {', '.join(names)}.")
+    module, function = TRAIN_STEPS[recipe.step].split(":")
+    return getattr(import_module(module), function)(recipe, device)

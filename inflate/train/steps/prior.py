@@ -1,0 +1,140 @@
+"""Training the prior P: CLIP text embedding -> CLIP image embedding by diffusion (unCLIP, arXiv:2204.06125, section 2.2).
+
+It predicts the clean embedding itself under a mean-squared error, and sees pictures and captions only, never video.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import PriorTransformer
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
+
+from inflate.errors import InputError
+from inflate.models.clip import TextImageEncoder
+from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key, write_json
+from inflate.train.recipe import Recipe, parse_table
+from inflate.train.step import Batch, StepLoss
+from inflate.train.steps.clip import caption_variant
+
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "prediction_type": "sample",
+    "variance_type": "fixed_small_log",
+    "clip_sample_range": 5.0,
+}
+
+
+@dataclass(frozen=True)
+class PriorOptions:
+    """``clip``: folder of the text and image encoder; ``model``: PriorTransformer's arguments; share of captions dropped."""
+
+    clip: str
+    model: dict[str, Any] = field(default_factory=dict)
+    text_dropout: float = 0.1
+
+
+class PriorStep:
+    """The TrainStep of the prior."""
+
+    unit = "images"
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self.options = parse_table(PriorOptions, recipe.options, "options")
+        self.device, self.seed = device, recipe.train.seed
+        self.cache = open_data(recipe.data)
+        self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
+        self.clip = TextImageEncoder.load(self.options.clip, device=device, dtype=torch.float32)
+        self.embeds = encode_all(
+            self.cache,
+            "image-embeds",
+            weights_key(self.options.clip),
+            lambda pixels: self.clip.encode_image(pixels.to(device)),
+        )
+        torch.manual_seed(recipe.train.seed)
+        try:
+            self.trained = PriorTransformer(**self.options.model)
+        except TypeError as error:
+            raise InputError(f"options.model does not fit PriorTransformer: {error}.") from error
+        self.scheduler = UnCLIPScheduler(**SCHEDULER)
+        self._set_statistics(recipe)
+
+    def _set_statistics(self, recipe: Recipe) -> None:
+        """The prior diffuses embeddings of zero mean and unit variance; the model carries the statistics itself."""
+        numbers = self.cache.select(split=recipe.data.split)
+        rows = np.array([self.cache.entries[n].start for n in numbers])
+        embeds = torch.from_numpy(self.embeds[rows].astype(np.float32))
+        with torch.no_grad():
+            self.trained.clip_mean.copy_(embeds.mean(0, keepdim=True))
+            self.trained.clip_std.copy_(embeds.std(0, keepdim=True).clamp_min(1e-4))
+        self.trained.clip_mean.requires_grad_(False)
+        self.trained.clip_std.requires_grad_(False)
+
+    def draw(self, update: int, first: int, batch_size: int) -> Batch:
+        """Image embeddings (B, D) and tokens (B, T) of their captions, some captions empty."""
+        entries, rows = self.sampler.draw(update, first, batch_size)
+        rng = np.random.default_rng((self.seed, update, first, 1))
+        texts = [caption_variant(self.cache.entries[e].caption, self.cache.entries[e].keywords, rng) for e in entries]
+        texts = ["" if rng.random() < self.options.text_dropout else text for text in texts]
+        embeds = torch.from_numpy(self.embeds[rows].astype(np.float32))
+        return {"embeds": embeds, "tokens": self.clip.tokenize(texts)}
+
+    def __call__(self, batch: Batch) -> StepLoss:
+        """Mean-squared error of the clean, normalised embedding."""
+        with torch.no_grad():
+            text = self.clip.encode_tokens(batch["tokens"].to(self.device))
+        embeds = batch["embeds"].to(self.device)
+        clean = (embeds - self.trained.clip_mean) / self.trained.clip_std
+        steps = int(self.scheduler.config["num_train_timesteps"])
+        timestep = torch.randint(0, steps, (len(clean),), device=self.device)
+        noisy = self.scheduler.add_noise(clean, torch.randn_like(clean), timestep)
+        made = self.trained(
+            noisy,
+            timestep,
+            proj_embedding=text.text_embeds,
+            encoder_hidden_states=text.text_hidden_states,
+            attention_mask=text.mask,
+        ).predicted_image_embedding
+        total = F.mse_loss(made.float(), clean)
+        restored = self.trained.post_process_latents(made.float())
+        return StepLoss(total, {"cosine": F.cosine_similarity(restored, embeds).mean()})
+
+    def sheet(self, path: Path) -> None:
+        """Cosine between made and true embeddings, from pure noise, for captions of both splits, as JSON."""
+        from inflate.models.prior import prior_sample
+
+        figures = {}
+        for split in ("train", "test"):
+            numbers = self.cache.select(kind="still", split=split)[:128]
+            if not numbers:
+                continue
+            entries = [self.cache.entries[n] for n in numbers]
+            text = self.clip.encode_text([e.caption for e in entries])
+            true = torch.from_numpy(self.embeds[[e.start for e in entries]].astype(np.float32)).to(self.device)
+            made = prior_sample(
+                self.trained,
+                UnCLIPScheduler(**SCHEDULER),
+                text.text_embeds,
+                text.text_hidden_states,
+                text.mask,
+                guidance_scale=1.0,
+                num_inference_steps=10,
+                generator=torch.Generator(self.device).manual_seed(0),
+            )
+            figures[split] = {"cosine": float(F.cosine_similarity(made.float(), true).mean()), "pictures": len(numbers)}
+        write_json(path.with_suffix(".json"), figures)
+
+    def export(self, folder: Path) -> None:
+        """``prior/`` and ``prior_scheduler/`` as diffusers writes them, float16."""
+        before = self.trained.dtype
+        self.trained.to(torch.float16).save_pretrained(folder / "prior")
+        self.trained.to(before)
+        self.scheduler.save_pretrained(folder / "prior_scheduler")
+
+
+def build(recipe: Recipe, device: torch.device) -> PriorStep:
+    """The step a recipe with ``step = "prior"`` trains."""
+    return PriorStep(recipe, device)
