@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 Position = Literal["relative", "sinusoidal", "rotary", "none"]
-POSITIONS: tuple[str, ...] = get_args(Position)
+POSITIONS: tuple[Position, ...] = get_args(Position)
 
 
 def relative_index(num_frames: int, max_frames: int, device: torch.device | None = None) -> Tensor:
@@ -43,8 +43,8 @@ def sinusoidal_positions(num_frames: int, dim: int, device: torch.device | None 
 def rotate(states: Tensor) -> Tensor:
     """Turn channel pair i of frame m by the angle ``m * 10000 ** (-2 i / d)`` (RoFormer, arXiv:2104.09864, sec. 3.2.2).
 
-    Pairs are neighbouring channels. ``states`` is ``(..., F, d)`` with d even; so are the results. The dot product of two turned vectors then depends on
-    their frames through the distance between them only.
+    Pairs are neighbouring channels. ``states`` is ``(..., F, d)`` with d even; so are the results. The dot product of
+    two turned vectors then depends on their frames through the distance between them only.
     """
     num_frames, dim = states.shape[-2:]
     frame = torch.arange(num_frames, device=states.device, dtype=torch.float32)
