@@ -159,6 +159,15 @@ class ComponentStage:
         if defaults is not None:
             self.defaults = defaults
 
+    @classmethod
+    def from_folder(
+        cls, folder: Path, index: Mapping[str, tuple[str, str]], defaults: StageSettings | None = None
+    ) -> "Stage":
+        """The stage with those components of ``folder`` that the table says are its own; nothing is read yet."""
+        entry = STAGES[cls.name]
+        own = {role: index[role] for role in (*entry.needs, *entry.takes) if role in index}
+        return cls(folder=folder, index=own, defaults=defaults)  # pyright: ignore[reportReturnType]
+
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """Read one component; a stage with components of its own kind overrides this."""
         return read_diffusers_component(folder, library, class_name, dtype)
@@ -211,14 +220,16 @@ def read_diffusers_component(folder: Path, library: str, class_name: str, dtype:
         InputError: not a diffusers class, or the folder is missing or damaged.
     """
     import diffusers
+    from diffusers.models.modeling_utils import ModelMixin
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
     found = getattr(diffusers, class_name, None) if library == "diffusers" else None
-    if not (inspect.isclass(found) and issubclass(found, (diffusers.ModelMixin, diffusers.SchedulerMixin))):
+    if not (inspect.isclass(found) and issubclass(found, (ModelMixin, SchedulerMixin))):
         raise InputError(f"{folder.name} in {folder.parent} is a {library}.{class_name}; only diffusers' own will do.")
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; model_index.json names it.")
     try:
-        if issubclass(found, diffusers.ModelMixin):
+        if issubclass(found, ModelMixin):
             return found.from_pretrained(folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype)
         return found.from_pretrained(folder, local_files_only=True)
     except Exception as error:

@@ -1,0 +1,185 @@
+"""Writing videos (mp4, webp, gif, told by the suffix) and contact sheets; a file appears whole or not at all."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from inflate.errors import InputError, nearest
+
+VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
+_GAP = 4  # pixels between the pictures of a contact sheet
+_LABEL_SIZE = 14  # pixels
+
+Resample = Literal["nearest", "lanczos"]
+
+
+def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, overwrite: bool = False) -> Path:
+    """``path`` if something can be written there.
+
+    Raises:
+        InputError: an unknown suffix, an existing file without ``overwrite``, or a folder of that name.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        hint = nearest(path.suffix.lower(), list(suffixes))
+        raise InputError(f"{path} ends in {path.suffix!r}{hint}; it must end in one of {', '.join(suffixes)}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; name another file, or use --force to replace it.")
+    return path
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: float, overwrite: bool = False) -> Path:
+    """Write a video file.
+
+    mp4 is H.264 in 4:2:0, which every player shows; an odd side grows by one pixel, the edge repeated. gif counts time
+    in hundredths and webp in thousandths of a second: each frame's end is rounded, so the whole is never off by more.
+
+    Args:
+        path: ends in .mp4, .webp or .gif; folders on the way are made.
+        frames: uint8 (F, H, W, 3).
+        fps: frames per second.
+        overwrite: replace an existing file.
+
+    Raises:
+        InputError: a suffix, an array or a frame rate that cannot be written, or an existing file.
+    """
+    path = check_output(path, overwrite=overwrite)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise InputError(f"A video is uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}.")
+    if not 0 < fps <= 1000:
+        raise InputError(f"fps must be above 0 and at most 1000, got {fps}.")
+    with _whole_file(path) as partial:
+        if path.suffix.lower() == ".mp4":
+            _write_mp4(partial, frames, fps)
+        else:
+            _write_animation(partial, frames, fps)
+    return path
+
+
+def frame_durations(num_frames: int, fps: float, tick_ms: int) -> list[int]:
+    """How long to show each frame, in milliseconds and multiples of ``tick_ms``, none shorter than one tick.
+
+    The end of each frame is rounded rather than its length, so that errors do not add up.
+    """
+    ends = [round((frame + 1) * 1000 / fps / tick_ms) for frame in range(num_frames)]
+    return [tick_ms * max(1, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def enlarge(frames: np.ndarray, scale: int, resample: Resample = "nearest") -> np.ndarray:
+    """Frames (F, H, W, 3) enlarged by a whole number for viewing; no detail is added."""
+    if scale < 1 or scale > 64:
+        raise InputError(f"scale must lie between 1 and 64, got {scale}.")
+    if scale == 1:
+        return frames
+    if resample == "nearest":
+        return frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    size = (frames.shape[2] * scale, frames.shape[1] * scale)
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames])
+
+
+def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], columns: int = 16) -> Image.Image:
+    """One picture with a labelled row of frames per video.
+
+    Args:
+        rows: uint8 (F, H, W, 3) each; numbers of frames and sizes may differ.
+        labels: one per row, written above it.
+        columns: at most so many frames per row, evenly spread, the first and the last among them.
+    """
+    if not rows or len(rows) != len(labels):
+        raise InputError(f"A contact sheet needs rows and a label for each, got {len(rows)} and {len(labels)}.")
+    shown = [row[_spread(len(row), columns)] for row in rows]
+    width = max(len(row) * (row.shape[2] + _GAP) for row in shown) + _GAP
+    height = sum(row.shape[1] + _LABEL_SIZE + 3 * _GAP for row in shown) + _GAP
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_LABEL_SIZE)
+    top = _GAP
+    for row, label in zip(shown, labels, strict=True):
+        draw.text((_GAP, top), label, fill="black", font=font)
+        top += _LABEL_SIZE + 2 * _GAP
+        for column, frame in enumerate(row):
+            sheet.paste(Image.fromarray(frame), (_GAP + column * (row.shape[2] + _GAP), top))
+        top += row.shape[1] + _GAP
+    return sheet
+
+
+def write_contact_sheet(
+    path: str | Path, rows: Sequence[np.ndarray], labels: Sequence[str], columns: int = 16, overwrite: bool = False
+) -> Path:
+    """Write :func:`contact_sheet` as a PNG.
+
+    Raises:
+        InputError: not a .png, or an existing file without ``overwrite``.
+    """
+    path = check_output(path, (".png",), overwrite)
+    sheet = contact_sheet(rows, labels, columns)
+    with _whole_file(path) as partial:
+        sheet.save(partial, format="PNG")
+    return path
+
+
+def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
+    """Write a JSON file, UTF-8.
+
+    Raises:
+        InputError: not a .json, or an existing file without ``overwrite``.
+    """
+    path = check_output(path, (".json",), overwrite)
+    with _whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def _spread(count: int, columns: int) -> np.ndarray:
+    return np.linspace(0, count - 1, min(count, columns)).round().astype(int)
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix.lower()}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
+    import av
+
+    height, width = frames.shape[1:3]
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "12", "preset": "medium"}
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _write_animation(path: Path, frames: np.ndarray, fps: float) -> None:
+    pictures = [Image.fromarray(frame) for frame in frames]
+    if path.suffix == ".gif":
+        palette = _shared_palette(frames)
+        pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+        options = {"duration": frame_durations(len(frames), fps, 10), "disposal": 1, "optimize": False}
+    else:
+        options = {"duration": frame_durations(len(frames), fps, 1), "quality": 90, "method": 4}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0, **options)
+
+
+def _shared_palette(frames: np.ndarray) -> Image.Image:
+    # One palette for all frames, or still parts of the picture would flicker.
+    strip = frames[_spread(len(frames), 16)].reshape(-1, frames.shape[2], 3)
+    return Image.fromarray(strip).quantize(256, method=Image.Quantize.MEDIANCUT)
