@@ -10,6 +10,7 @@ from diffusers import AutoencoderDC
 
 from inflate.errors import InputError
 from inflate.train.autoencoder import autoencoder_loss
+from inflate.train.export import save_half
 from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
@@ -81,9 +82,7 @@ class AutoencoderStep:
             latents.append(self.trained.encode(self.sampler.pixels(rows).to(self.device)).latent.float())
         deviation = float(torch.cat(latents).std())
         self.trained.register_to_config(scaling_factor=round(1 / deviation, 4))
-        before = self.trained.dtype
-        self.trained.to(torch.float16).save_pretrained(folder)
-        self.trained.to(before)
+        save_half(self.trained, folder)
 
 
 def build(recipe: Recipe, device: torch.device) -> AutoencoderStep:

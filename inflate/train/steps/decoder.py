@@ -14,6 +14,7 @@ from inflate.diffusion.weights import signal_to_noise, v_weight
 from inflate.errors import InputError
 from inflate.models.clip import TextImageEncoder
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
+from inflate.train.export import save_half
 from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
@@ -137,9 +138,7 @@ class DecoderStep:
 
     def export(self, folder: Path) -> None:
         """``unet/`` and ``scheduler/`` as diffusers writes them, float16."""
-        before = self.trained.dtype
-        self.trained.to(torch.float16).save_pretrained(folder / "unet")
-        self.trained.to(before)
+        save_half(self.trained, folder / "unet")
         DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing").save_pretrained(folder / "scheduler")
 
 

@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 
 from inflate.errors import InputError
 from inflate.models.clip import TextImageEncoder
+from inflate.train.export import save_half
 from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key, write_json
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.step import Batch, StepLoss
@@ -129,9 +130,7 @@ class PriorStep:
 
     def export(self, folder: Path) -> None:
         """``prior/`` and ``prior_scheduler/`` as diffusers writes them, float16."""
-        before = self.trained.dtype
-        self.trained.to(torch.float16).save_pretrained(folder / "prior")
-        self.trained.to(before)
+        save_half(self.trained, folder / "prior")
         self.scheduler.save_pretrained(folder / "prior_scheduler")
 
 

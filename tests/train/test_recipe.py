@@ -1,0 +1,111 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from inflate.cli.app import main
+from inflate.errors import InputError
+from inflate.train.recipe import TrainOptions, load_recipe
+from inflate.train.step import TRAIN_STEPS
+
+RECIPES = sorted(Path(__file__).parents[2].glob("recipes/**/*.toml"))
+MINIMAL = """
+name = "x"
+step = "autoencoder"
+[about]
+purpose = "p"
+command = "c"
+hardware = "h"
+time = "t"
+figure = "f"
+[data]
+path = "d"
+[train]
+steps = 10
+batch_size = 2
+learning_rate = 1e-3
+warmup_steps = 1
+"""
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 5
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_parses_and_says_what_it_is(path):
+    recipe = load_recipe(path)
+    assert recipe.step in TRAIN_STEPS
+    assert recipe.about.command == f"inflate finetune {path.relative_to(path.parents[2]).as_posix()}"
+    assert recipe.data.split == "train"
+    for text in (recipe.about.purpose, recipe.about.hardware, recipe.about.time, recipe.about.figure):
+        assert len(text) > 3
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_options_of_every_recipe_fit_their_step(path):
+    import importlib
+
+    from inflate.train.recipe import parse_table
+
+    recipe = load_recipe(path)
+    module = importlib.import_module(TRAIN_STEPS[recipe.step].split(":")[0])
+    options = next(v for k, v in vars(module).items() if k.endswith("Options") and v.__module__ == module.__name__)
+    assert parse_table(options, recipe.options, "options")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("[train]", "[trian]\nx = 1\n[train]"),
+        ("steps = 10", "steps = 10\nbatchsize = 3"),
+        ("steps = 10", "steps = 'ten'"),
+        ("steps = 10", "steps = true"),
+        ("steps = 10", ""),
+        ("steps = 10", "steps = 0"),
+        ("warmup_steps = 1", "warmup_steps = 11"),
+        ("[data]\n", "[data]\nkinds = [1]\n"),
+        ("step =", "step ="),
+    ],
+)
+def test_bad_recipes_are_refused_with_one_sentence(tmp_path, capsys, change, sentence):
+    text = MINIMAL.replace(change, sentence) if change != "step =" else MINIMAL.replace("x", "x[", 1) + "= ="
+    path = _write(tmp_path, text)
+    assert main(["finetune", str(path), "--dry-run"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and str(path) in error or "train." in error
+
+
+def test_nearest_key_is_offered(tmp_path):
+    with pytest.raises(InputError, match=re.escape("unknown key 'batchsize' (did you mean 'batch_size'?)")):
+        load_recipe(_write(tmp_path, MINIMAL + "batchsize = 3\n"))
+
+
+def test_missing_recipe_and_unknown_step(tmp_path, capsys):
+    assert main(["finetune", str(tmp_path / "none.toml")]) == 2
+    assert "There is no recipe at" in capsys.readouterr().err
+    path = _write(tmp_path, MINIMAL.replace("autoencoder", "autoencodr"))
+    assert main(["finetune", str(path), "--quiet", "-o", str(tmp_path / "run")]) == 2
+    assert "(did you mean 'autoencoder'?)" in capsys.readouterr().err
+
+
+def test_overrides_and_dry_run(tmp_path, capsys):
+    path = _write(tmp_path, MINIMAL)
+    assert main(["finetune", str(path), "--dry-run", "--set", "train.steps=7", "--data", "elsewhere"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["train"]["steps"] == 7 and shown["data"]["path"] == "elsewhere" and shown["train"]["ema_decay"] == 0.999
+    assert main(["finetune", str(path), "--dry-run", "--set", "nonsense"]) == 2
+
+
+def test_learning_rate_warms_up_stays_and_decays_to_zero():
+    options = TrainOptions(steps=100, batch_size=1, learning_rate=1.0, warmup_steps=10, decay_steps=49)
+    rates = [options.learning_rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[49] == 1.0
+    assert rates[99] == pytest.approx(1 / 50) and all(a >= b for a, b in zip(rates[50:], rates[51:], strict=False))

@@ -1,0 +1,132 @@
+"""Every step of the bundled family on tiny models: it learns, it exports what loads, and only what should train does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import inflate
+from inflate.errors import InputError
+from inflate.train.loop import train
+from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions
+from inflate.train.step import TRAIN_STEPS, TrainStep, build_step
+
+from .conftest import CLIP, SIZE, UNET, VAE
+
+ABOUT = About("a test", "none", "CPU", "seconds", "none")
+
+
+def _recipe(step: str, videos: Path, output: Path, options: dict, **changes) -> Recipe:
+    settings = {
+        "steps": 4,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "warmup_steps": 1,
+        "ema_decay": 0.5,
+        "log_every": 1,
+        "checkpoint_every": 4,
+        "sample_every": 0,
+    }
+    kinds = ("clip",) if step == "video-decoder" else ("still", "clip")
+    data = DataOptions(str(videos), SIZE, kinds)
+    return Recipe("t", step, ABOUT, data, TrainOptions(**(settings | changes)), options, str(output))
+
+
+def _options(step: str, family: Path) -> dict:
+    clip, vae = str(family / "clip"), str(family / "vae")
+    return {
+        "autoencoder": {"model": VAE},
+        "clip": {"model": CLIP},
+        "prior": {
+            "clip": clip,
+            "model": {
+                "num_attention_heads": 2,
+                "attention_head_dim": 8,
+                "num_layers": 1,
+                "embedding_dim": 32,
+                "num_embeddings": 32,
+                "additional_embeddings": 4,
+            },
+        },
+        "decoder": {"clip": clip, "vae": vae, "model": UNET},
+        "video-decoder": {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "num_frames": 4},
+    }[step]
+
+
+@pytest.mark.parametrize("step", sorted(TRAIN_STEPS))
+def test_each_step_runs_from_recipe_to_export(step, videos, tiny_family, tmp_path):
+    recipe = _recipe(step, videos, tmp_path / "run", _options(step, tiny_family))
+    export = train(recipe, device="cpu", quiet=True)
+    written = list(export.rglob("*.safetensors"))
+    assert written and all(bool(load_file(path)) for path in written)
+    lines = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    sheets = list((tmp_path / "run/sheets").iterdir())
+    assert [path.stem for path in sheets] == ["final"]
+    if sheets[0].suffix == ".png":
+        assert np.asarray(Image.open(sheets[0])).std() > 0
+
+
+@pytest.mark.parametrize("step", sorted(TRAIN_STEPS))
+def test_batches_are_functions_of_the_update_alone(step, videos, tiny_family, tmp_path):
+    recipe = _recipe(step, videos, tmp_path / "run", _options(step, tiny_family))
+    first, second = (build_step(recipe, torch.device("cpu")) for _ in range(2))
+    assert isinstance(first, TrainStep)
+    first.draw(0, 0, 4)
+    once, again, other = first.draw(7, 0, 4), second.draw(7, 0, 4), second.draw(8, 0, 4)
+    assert all(torch.equal(once[key], again[key]) for key in once)
+    assert any(not torch.equal(once[key], other[key]) for key in once)
+
+
+@pytest.mark.parametrize("trainable", ["temporal", "all"])
+def test_only_what_is_trainable_changes(trainable, videos, tiny_family, tmp_path):
+    options = _options("video-decoder", tiny_family) | {"trainable": trainable}
+    export = train(_recipe("video-decoder", videos, tmp_path / "run", options), device="cpu", quiet=True)
+    made = load_file(export / "unet/diffusion_pytorch_model.safetensors")
+    before = load_file(tiny_family / "unet/diffusion_pytorch_model.safetensors")
+    unchanged = all(torch.equal(made[name], value) for name, value in before.items())
+    assert unchanged == (trainable == "temporal")
+    fresh = inflate.inflate(inflate.load(export / "unet").image_model.__class__(**UNET), num_frames=4)
+    trained = inflate.load(export / "unet").temporal_state_dict()
+    assert any(not torch.equal(trained[name], value) for name, value in fresh.temporal_state_dict().items())
+
+
+def test_overfitting_one_batch_lowers_the_loss(videos, tiny_family, tmp_path):
+    recipe = _recipe("decoder", videos, tmp_path / "run", _options("decoder", tiny_family))
+    step = build_step(recipe, torch.device("cpu"))
+    batch = step.draw(0, 0, 8)
+    optimizer = torch.optim.AdamW(step.trained.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        torch.manual_seed(0)
+        loss = step(batch).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("step", "change", "sentence"),
+    [
+        ("decoder", {"model": {"no_such_argument": 1}}, "does not fit UNet2DConditionModel"),
+        ("video-decoder", {"trainable": "spatial"}, "use 'temporal' or 'all'"),
+        ("video-decoder", {"scheme": "make-a-vidoe"}, "make-a-video"),
+        ("decoder", {"weigthing": "v"}, "did you mean 'weighting'"),
+    ],
+)
+def test_bad_options_are_one_sentence(step, change, sentence, videos, tiny_family, tmp_path):
+    recipe = _recipe(step, videos, tmp_path / "run", _options(step, tiny_family) | change)
+    with pytest.raises(InputError, match=sentence):
+        build_step(recipe, torch.device("cpu"))
+
+
+def test_a_folder_without_clips_is_refused(tiny_family, tmp_path):
+    (tmp_path / "empty").mkdir()
+    recipe = _recipe("decoder", tmp_path / "empty", tmp_path / "run", _options("decoder", tiny_family))
+    with pytest.raises(InputError):
+        build_step(recipe, torch.device("cpu"))
