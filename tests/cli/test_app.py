@@ -1,0 +1,121 @@
+"""The program's entry: what each outcome of a command prints and which exit code it gives."""
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+import typer
+
+import inflate
+from inflate.cli import app as program
+from inflate.errors import InputError
+
+
+@pytest.fixture
+def fails_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
+    """Put an exception in the list, and the command ``fail`` raises it."""
+    raised: list[BaseException] = []
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(program._program)
+
+    @app.command()
+    def fail(steps: int = 1) -> None:
+        raise raised[0]
+
+    @app.command()
+    def succeed() -> None:
+        print("done")
+
+    monkeypatch.delenv("INFLATE_DEBUG", raising=False)
+    monkeypatch.setattr(program, "app", app)
+    yield raised
+
+
+def test_a_command_that_ends_gives_0(fails_with: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["succeed"]) == 0
+    assert capsys.readouterr() == ("done\n", "")
+
+
+def test_bad_input_is_one_sentence_and_2(fails_with: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
+    fails_with.append(InputError("no such folder: models/cat; name a diffusers folder"))
+    assert program.main(["fail"]) == 2
+    assert capsys.readouterr() == ("", "error: no such folder: models/cat; name a diffusers folder\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["fial"], "error: No such command 'fial'"),
+        (["fail", "--stpes", "3"], "error: No such option"),
+        (["fail", "--steps", "three"], "error: Invalid value for"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_2(
+    fails_with: list[BaseException], capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert program.main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith(sentence) and output.err.count("\n") == 1
+    assert "--help'" in output.err
+
+
+def test_no_command_shows_the_help(fails_with: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main([]) == 2
+    output = capsys.readouterr()
+    assert "succeed" in output.out and output.err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out.mp4"), "error: out.mp4: the disk is full"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "error: the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/out.mp4"), "error: /out.mp4: permission denied"),
+    ],
+)
+def test_what_the_machine_refuses_is_bad_input(
+    fails_with: list[BaseException], capsys: pytest.CaptureFixture[str], error: BaseException, sentence: str
+) -> None:
+    fails_with.append(error)
+    assert program.main(["fail"]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_anything_else_is_one_line_and_1(fails_with: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
+    fails_with.append(ZeroDivisionError("division by zero\nand more"))
+    assert program.main(["fail"]) == 1
+    assert capsys.readouterr().err == (
+        "error: ZeroDivisionError: division by zero (run 'inflate --debug …' for the traceback)\n"
+    )
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_debug_prints_the_traceback(
+    fails_with: list[BaseException],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    fails_with.append(ZeroDivisionError("division by zero"))
+    if way == "variable":
+        monkeypatch.setenv("INFLATE_DEBUG", "1")
+    assert program.main(["--debug", "fail"] if way == "option" else ["fail"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "raise raised[0]" in error
+    assert error.endswith("error: ZeroDivisionError: division by zero\n")
+
+
+def test_ctrl_c_says_so_and_gives_1(fails_with: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
+    fails_with.append(KeyboardInterrupt())
+    assert program.main(["fail"]) == 1
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_commands_own_exit_code_is_kept(fails_with: list[BaseException]) -> None:
+    fails_with.append(typer.Exit(1))
+    assert program.main(["fail"]) == 1
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"inflate {inflate.__version__}\n"
