@@ -88,7 +88,9 @@ def main() -> None:
         f"{options.repeats} pairs after {WARM_UP} to warm up"
     )
     print(
-        "\n| scheme | layers | time over the image model: median | smallest | largest |\n| --- | --- | --- | --- | --- |"
+        "\n| scheme | layers | time over the image model: median | smallest | largest |",
+        "| --- | --- | --- | --- | --- |",
+        sep="\n",
     )
     with torch.inference_mode():
         for scheme in SCHEMES:
