@@ -38,3 +38,20 @@ def register(app: typer.Typer) -> None:
         export = train(resolved, device=device, quiet=quiet)
         if not quiet:
             typer.echo(f"{resolved.name}: done; the trained network is in {export}.")
+
+    @app.command()
+    def assemble(
+        family: Annotated[Path, typer.Argument(help="A family file (TOML) naming one folder per role.")],
+        destination: Annotated[Path, typer.Argument(help="The cascade's folder to write.")],
+        force: Annotated[bool, typer.Option("--force", help="Replace DESTINATION if it exists.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing.")] = False,
+    ) -> None:
+        """Put trained parts together as one cascade folder that `generate` loads."""
+        from inflate.train.assemble import assemble as assemble_family
+        from inflate.train.assemble import load_family
+
+        sizes = assemble_family(load_family(family), destination, force)
+        if not quiet:
+            for role, size in sizes.items():
+                typer.echo(f"{role:>16}  {size / 1e6:6.1f} MB")
+            typer.echo(f"{destination}: {sum(sizes.values()) / 1e6:.1f} MB of weights.")

@@ -9,7 +9,7 @@ from inflate.errors import InputError
 from inflate.train.recipe import TrainOptions, load_recipe
 from inflate.train.step import TRAIN_STEPS
 
-RECIPES = sorted(Path(__file__).parents[2].glob("recipes/**/*.toml"))
+RECIPES = sorted(Path(__file__).parents[2].glob("recipes/emoji/*.toml"))
 MINIMAL = """
 name = "x"
 step = "autoencoder"

@@ -1,0 +1,123 @@
+"""Putting trained parts together as one family: a cascade's folder of half-precision weights."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from inflate.errors import InputError, nearest
+from inflate.stages import STAGES, StageSettings, stages_of
+from inflate.train.recipe import parse_table
+
+_FOLDERS = {"text_encoder": "clip"}  # role -> its folder, where the two names differ
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family file: ``roles`` name one folder per component, ``stage_defaults`` each stage's sampling settings.
+
+    ``card`` is copied as the folder's README.md; ``half`` writes float16 weights.
+    """
+
+    name: str
+    roles: dict[str, str]
+    stage_defaults: dict[str, Any] = field(default_factory=dict)
+    card: str = ""
+    half: bool = True
+
+
+def load_family(path: Path) -> Family:
+    """Read a family file (TOML), as strictly as a recipe."""
+    import tomllib
+
+    if not path.is_file():
+        raise InputError(f"There is no family file at {path}.")
+    try:
+        return parse_table(Family, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML ({error}); mend that line.") from error
+
+
+def assemble(family: Family, destination: Path, force: bool = False) -> dict[str, int]:
+    """Copy the named parts into ``destination`` with a ``model_index.json``; returns the bytes of weights per role.
+
+    Raises:
+        InputError: a role no stage knows, a part that is missing, or ``destination`` exists and ``force`` is not set.
+    """
+    from inflate import __version__
+
+    if destination.exists() and not force:
+        raise InputError(f"{destination} exists; name another folder or add --force.")
+    known = [role for entry in STAGES.values() for role in (*entry.needs, *entry.takes)]
+    for role, folder in family.roles.items():
+        if role not in known:
+            raise InputError(f"No stage has a role {role!r}{nearest(role, known)}; the roles are {', '.join(known)}.")
+        if not Path(folder).is_dir():
+            raise InputError(f"The role {role!r} names {folder}, which is no folder; train it first.")
+    components = {role: _library_and_class(role, Path(folder)) for role, folder in family.roles.items()}
+    stages = stages_of(components, "the family file")
+    defaults = {name: vars(parse_table(StageSettings, family.stage_defaults[name], name)) for name in stages}
+    index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family.name}
+    index |= {role: list(entry) for role, entry in components.items()} | {"stage_defaults": defaults}
+    partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
+    sizes = {}
+    try:
+        for role, folder in family.roles.items():
+            sizes[role] = _copy_part(Path(folder), partial / _FOLDERS.get(role, role), family.half)
+        if family.card:
+            shutil.copy(family.card, partial / "README.md")
+        (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        if destination.exists():
+            shutil.rmtree(destination)
+        os.replace(partial, destination)
+    except OSError as error:
+        raise InputError(f"{destination} cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sizes
+
+
+def _library_and_class(role: str, folder: Path) -> tuple[str, str]:
+    names = [name for name in ("config.json", "scheduler_config.json") if (folder / name).is_file()]
+    if not names:
+        raise InputError(f"{folder} has no config.json; the role {role!r} needs a diffusers or open_clip folder.")
+    config = json.loads((folder / names[0]).read_text(encoding="utf-8"))
+    if "model_cfg" in config:
+        return "open_clip", "CLIP"
+    if "_class_name" not in config:
+        raise InputError(f"{folder / names[0]} does not name its class (_class_name); it is no diffusers folder.")
+    return "diffusers", config["_class_name"]
+
+
+def _copy_part(source: Path, target: Path, half: bool) -> int:
+    target.mkdir(parents=True)
+    size = 0
+    for path in sorted(source.iterdir()):
+        if path.suffix == ".safetensors":
+            _copy_weights(path, target / path.name, half)
+            size += (target / path.name).stat().st_size
+        elif path.is_file():
+            shutil.copy(path, target / path.name)
+    return size
+
+
+def _copy_weights(source: Path, target: Path, half: bool) -> None:
+    """Copy byte for byte what is in half precision already; convert the rest, keeping the header's metadata."""
+    with safe_open(source, framework="pt") as file:
+        names = list(file.keys())
+        wide = half and any(file.get_slice(name).get_dtype() in ("F32", "F64") for name in names)
+        if not wide:
+            shutil.copy(source, target)
+            return
+        tensors = {}
+        for name in names:
+            value = file.get_tensor(name)
+            tensors[name] = value.to(torch.float16).contiguous() if value.is_floating_point() else value
+        metadata = file.metadata()
+    save_file(tensors, target, metadata=metadata)
