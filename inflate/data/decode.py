@@ -143,7 +143,7 @@ def _read_av(source: Source, label: str) -> Iterator[_Frame]:
     from av.error import FFmpegError
 
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
             if not container.streams.video:
                 raise VideoError(label, "it has no video stream")
             stream = container.streams.video[0]

@@ -22,8 +22,8 @@ def sample_clip_indices(
     """Indices (num_frames,) int64 of the frames a player shows at the times ``start + i / fps``.
 
     ``timestamps`` (F,) are the seconds at which each frame appears, rising from 0; frame ``i`` is shown until the time
-    of the next, the last until ``duration``. With ``loop`` time runs on from ``duration`` to 0; without it the last frame
-    is held. Raises ``InputError`` for a frame rate or a count that is not positive, or no frames.
+    of the next, the last until ``duration``. With ``loop`` time runs on from ``duration`` to 0; without it the last
+    frame is held. Raises ``InputError`` for a frame rate or a count that is not positive, or no frames.
     """
     timestamps = np.asarray(timestamps, dtype=np.float64)
     if timestamps.size == 0:

@@ -1,0 +1,242 @@
+"""Microsoft's Fluent animated emoji as a data set: what ``inflate prepare fluent-emoji`` does.
+
+The pictures come from LobeHub's npm packages (MIT), the captions from emojibase-data (MIT, from Unicode CLDR).
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from inflate.data.captions import Caption, caption_key, find_caption, read_captions
+from inflate.data.decode import fit_square, on_white
+from inflate.data.packages import Package, content_sha256, default_npm_cache, find_packages, pack_packages
+from inflate.data.shards import Sample, metadata_row, write_metadata, write_shards, write_videofolder_clip
+from inflate.data.split import has_skin_tone, is_test_name
+from inflate.errors import InputError
+
+DATASET_FORMAT = "inflate-dataset-1"
+CAPTION_PACKAGE = "emojibase-data"
+PACKAGES = {
+    "@lobehub/fluent-emoji-3d": "1.1.0",
+    "@lobehub/fluent-emoji-anim-1": "1.0.0",
+    "@lobehub/fluent-emoji-anim-2": "1.0.0",
+    "@lobehub/fluent-emoji-anim-3": "1.0.0",
+    "@lobehub/fluent-emoji-anim-4": "1.0.0",
+    CAPTION_PACKAGE: "17.0.0",
+}
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What to write.
+
+    ``skin_tones`` adds the variants with a skin tone; ``only`` keeps these code-point names; ``still_size`` makes
+    stills smaller, on white (None keeps their bytes); ``videofolder`` also writes mp4 files.
+    """
+
+    skin_tones: bool = False
+    only: tuple[str, ...] = ()
+    still_size: int | None = None
+    videofolder: bool = True
+    workers: int = 2
+
+
+def prepare_fluent_emoji(
+    folder: Path,
+    source: Path | None = None,
+    npm_cache: Path | None = None,
+    options: PrepareOptions | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the data set to ``folder`` and return its summary, which is also ``folder/dataset.json``.
+
+    The packages are taken from ``source`` (packed or unpacked) or, without one, packed by npm into ``npm_cache``. The
+    folder appears whole or not at all. Raises ``InputError`` for an existing folder without ``force``, packages that
+    are missing or broken, unknown names in ``only``, and a full disk.
+    """
+    options = options or PrepareOptions()
+    report = progress or (lambda task, done, total: None)
+    _check_target(folder, force)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {folder.parent} ({error.strerror}); name another folder") from error
+    try:
+        if source is not None:
+            packages = find_packages(source, list(PACKAGES))
+        else:
+            packages = pack_packages(PACKAGES, npm_cache or default_npm_cache())
+        summary = _build(packages, building / "new", building / "scratch", options, report)
+        _move_into_place(building, folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder} ({error.strerror}); nothing was kept, free some space") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return summary
+
+
+def _check_target(folder: Path, force: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not force:
+        raise InputError(f"{folder} exists; name another folder, or use --force to replace it")
+    if not (folder / "dataset.json").is_file():
+        raise InputError(f"{folder} is not a data set of ours, so --force does not delete it; name another folder")
+
+
+def _move_into_place(building: Path, folder: Path) -> None:
+    if folder.exists():
+        os.replace(folder, building / "old")
+    os.replace(building / "new", folder)
+
+
+def _build(
+    packages: dict[str, Package], target: Path, scratch: Path, options: PrepareOptions, report: Progress
+) -> dict[str, Any]:
+    scratch.mkdir()
+    target.mkdir()
+    report("reading packages", 0, len(packages))
+    inputs: list[dict[str, str]] = []
+    pictures: list[tuple[Package, dict[str, Path]]] = []
+    captions: dict[str, Caption] = {}
+    for done, package in enumerate(packages.values(), start=1):
+        under = "en" if package.name == CAPTION_PACKAGE else "assets"
+        found = package.files(under, scratch)
+        if package.name == CAPTION_PACKAGE:
+            found = {name: path for name, path in found.items() if name == "data.json"}
+            captions = read_captions(found["data.json"].read_bytes() if found else b"")
+        else:
+            found = {name: path for name, path in found.items() if name.endswith(".webp")}
+            pictures.append((package, found))
+        sha256 = content_sha256(found)
+        inputs.append({"package": package.name, "version": package.version, "sha256": sha256})
+        report("reading packages", done, len(packages))
+    clips, stills = _collect(pictures, captions, options)
+    if options.videofolder and clips:
+        _write_videofolder(clips, target / "videofolder", options.workers, report)
+    shards = write_shards(clips, target / "shards")
+    (target / "shards").mkdir(exist_ok=True)
+    _write_stills(stills, target / "stills", options.still_size, report)
+    summary = {
+        "format": DATASET_FORMAT,
+        "name": "fluent-emoji",
+        "licence": "MIT",
+        "inputs": inputs,
+        "options": {key: value for key, value in asdict(options).items() if key != "workers"},
+        "shards": [path.name for path in shards],
+        "counts": _counts(clips, stills),
+        "without_caption": sorted({s.key for s in (*clips, *stills) if not s.metadata["caption"]}),
+    }
+    (target / "NOTICE").write_text(
+        files("inflate.data").joinpath("FLUENT_EMOJI_NOTICE.txt").read_text("utf-8"), "utf-8"
+    )
+    (target / "dataset.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return summary
+
+
+def _collect(
+    pictures: list[tuple[Package, dict[str, Path]]], captions: dict[str, Caption], options: PrepareOptions
+) -> tuple[list[Sample], list[Sample]]:
+    """One clip and one still for each thing that has them.
+
+    Two spellings of a thing (``26a7``, ``26a7-fe0f``) are one; a still in the animation packages repeats the 3D one.
+    """
+    wanted = {caption_key(name) for name in options.only}
+    clips: dict[str, Sample] = {}
+    stills: dict[str, Sample] = {}
+    for package, found in pictures:
+        for file_name, path in found.items():
+            name = file_name.removesuffix(".webp")
+            key = caption_key(name)
+            if (wanted and key not in wanted) or (has_skin_tone(name) and not (options.skin_tones or wanted)):
+                continue
+            kind = clips if _is_animated(path) else stills
+            kind.setdefault(key, _sample(name, path, package, find_caption(name, captions)))
+    unknown = sorted(name for name in options.only if caption_key(name) not in {*clips, *stills})
+    if unknown:
+        raise InputError(f"the packages have no emoji called {', '.join(unknown)}; names are code points such as 1f389")
+    if not clips and not stills:
+        raise InputError("the packages hold no pictures; pack them again")
+    in_order = [sorted(kind.values(), key=lambda sample: sample.key) for kind in (clips, stills)]
+    return in_order[0], in_order[1]
+
+
+def _is_animated(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except OSError as error:
+        raise InputError(f"{path.name} is not a whole webp picture; pack its package again") from error
+
+
+def _sample(name: str, path: Path, package: Package, caption: Caption | None) -> Sample:
+    metadata = {
+        "name": name,
+        "caption": caption.text if caption else "",
+        "keywords": list(caption.keywords) if caption else [],
+        "loop": True,
+        "licence": "MIT",
+        "package": f"{package.name}@{package.version}",
+    }
+    return Sample(name, path, "test" if is_test_name(name) else "train", metadata)
+
+
+def _write_videofolder(clips: Sequence[Sample], folder: Path, workers: int, report: Progress) -> None:
+    report("writing videos", 0, len(clips))
+    for done, _ in enumerate(_in_processes(clips, folder, workers), start=1):
+        report("writing videos", done, len(clips))
+    _write_tables(clips, folder, ".mp4")
+
+
+def _in_processes(clips: Sequence[Sample], folder: Path, workers: int) -> Iterator[tuple[int, float]]:
+    if workers <= 1:
+        yield from (write_videofolder_clip(clip, folder) for clip in clips)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(write_videofolder_clip, clips, repeat(folder))
+
+
+def _write_stills(stills: Sequence[Sample], folder: Path, size: int | None, report: Progress) -> None:
+    for done, still in enumerate(stills, start=1):
+        path = folder / still.split / f"{still.key}.webp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if size is None:
+            shutil.copyfile(still.path, path)
+        else:
+            with Image.open(still.path) as image:
+                fit_square(on_white(image), size, "pad").save(path, quality=90, method=6)
+        if done % 50 == 0 or done == len(stills):
+            report("writing stills", done, len(stills))
+    _write_tables(stills, folder, ".webp")
+
+
+def _write_tables(samples: Sequence[Sample], folder: Path, suffix: str) -> None:
+    for split in sorted({sample.split for sample in samples}):
+        rows = [metadata_row(sample, f"{sample.key}{suffix}") for sample in samples if sample.split == split]
+        write_metadata(folder / split, rows)
+
+
+def _counts(clips: Sequence[Sample], stills: Sequence[Sample]) -> dict[str, int]:
+    things = {caption_key(sample.key): sample.split for sample in (*clips, *stills)}
+    return {
+        "clips_train": sum(clip.split == "train" for clip in clips),
+        "clips_test": sum(clip.split == "test" for clip in clips),
+        "stills_train": sum(still.split == "train" for still in stills),
+        "stills_test": sum(still.split == "test" for still in stills),
+        "things": len(things),
+        "things_test": sum(split == "test" for split in things.values()),
+    }
