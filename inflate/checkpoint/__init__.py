@@ -1,1 +1,25 @@
+"""Models on disk: safetensors only, checked by their headers first, written whole or not at all."""
 
+from inflate.checkpoint.convert import Conversion, Inspection, convert, deflate_folder, inspect
+from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.saving import load, load_image_model, load_temporal, save, save_temporal
+from inflate.checkpoint.source import Source, find_source, read_config, resolve_path
+
+__all__ = [
+    "Conversion",
+    "Inspection",
+    "Source",
+    "architecture_fingerprint",
+    "convert",
+    "deflate_folder",
+    "find_source",
+    "inspect",
+    "load",
+    "load_image_model",
+    "load_temporal",
+    "read_config",
+    "resolve_path",
+    "save",
+    "save_temporal",
+    "weights_fingerprint",
+]

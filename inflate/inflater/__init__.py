@@ -1,18 +1,32 @@
 """Turning an image model into a video model: sites, schemes, attaching, detaching, and what that costs."""
 
+from inflate.inflater.conv_in import widen_conv_in
+from inflate.inflater.inputs import random_inputs
 from inflate.inflater.model import InflatedModel, LoadReport, build_temporal_layers, deflate, inflate
+from inflate.inflater.report import Report, SiteReport, meta_image_model, report
 from inflate.inflater.schemes import SCHEMES, Scheme, resolve_scheme
-from inflate.inflater.sites import Site, find_sites
+from inflate.inflater.sites import IMAGE_MODEL_CLASSES, Site, find_sites
+from inflate.inflater.verify import Difference, Verification, verify
 
 __all__ = [
+    "IMAGE_MODEL_CLASSES",
     "SCHEMES",
+    "Difference",
     "InflatedModel",
     "LoadReport",
+    "Report",
     "Scheme",
     "Site",
+    "SiteReport",
+    "Verification",
     "build_temporal_layers",
     "deflate",
     "find_sites",
     "inflate",
+    "meta_image_model",
+    "random_inputs",
+    "report",
     "resolve_scheme",
+    "verify",
+    "widen_conv_in",
 ]

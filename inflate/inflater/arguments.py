@@ -20,11 +20,14 @@ def check_names(image_model: nn.Module, names: "tuple[str, ...] | list[str]") ->
     for name in names:
         if name not in allowed:
             raise InputError(
-                f"{class_name} takes no argument {name!r}{nearest(name, (*allowed, 'fps'))}; it takes: {', '.join(allowed)}"
+                f"{class_name} takes no argument {name!r}{nearest(name, (*allowed, 'fps'))}; "
+                f"it takes: {', '.join(allowed)}"
             )
     for name in allowed:
         if parameters[name].default is inspect.Parameter.empty and name not in names:
-            raise InputError(f"{class_name} requires the argument {name!r}; pass {name}=None if this model has no use for it")
+            raise InputError(
+                f"{class_name} requires the argument {name!r}; pass {name}=None if this model has no use for it"
+            )
 
 
 def per_frame(value: Any, name: str, batch: int, num_frames: int) -> Any:

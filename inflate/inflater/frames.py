@@ -37,8 +37,8 @@ class FrameContext:
             self.changes[name] = max(change, self.changes.get(name, 0.0))
 
 
-# Hooks are plain objects with __call__, not closures: `copy.deepcopy` and pickle follow them into their layer and context,
-# so a copied inflated model runs its own copies.
+# Hooks are plain objects with __call__, not closures: `copy.deepcopy` and pickle follow them into their layer and
+# context, so a copied inflated model runs its own copies.
 
 
 class LayerHook:
@@ -96,8 +96,8 @@ class ExtraInputHook:
 class FrameCheckpoint:
     """A gradient-checkpointing function that remembers the frame context of the forward pass.
 
-    The recomputation happens in the backward pass, after the call has ended and switched the temporal layers off; without
-    this the hooks would pass through there and the gradients would be wrong.
+    The recomputation happens in the backward pass, after the call has ended and switched the temporal layers off;
+    without this the hooks would pass through there and the gradients would be wrong.
     """
 
     def __init__(self, inner: Callable[..., Any], context: FrameContext) -> None:

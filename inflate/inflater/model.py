@@ -26,8 +26,10 @@ class LoadReport:
     num_parameters: int
 
 
-def build_temporal_layers(sites: tuple[Site, ...], scheme: Scheme, num_frames: int, conv_in: nn.Module) -> nn.ModuleDict:
-    """New temporal layers for `sites`, in float32 on the default device; together they change nothing until trained."""
+def build_temporal_layers(
+    sites: tuple[Site, ...], scheme: Scheme, num_frames: int, conv_in: nn.Module
+) -> nn.ModuleDict:
+    """New temporal layers for `sites`, float32, on the default device; together they change nothing until trained."""
     layers = nn.ModuleDict()
     for site in sites:
         if site.kind == "convolution":
@@ -69,7 +71,9 @@ class InflatedModel(nn.Module):
         check_image_model(image_model)
         if num_frames < 1:
             raise InputError(f"num_frames must be at least 1, got {num_frames}")
-        if any(isinstance(hook, LayerHook) for module in image_model.modules() for hook in module._forward_hooks.values()):
+        if any(
+            isinstance(hook, LayerHook) for module in image_model.modules() for hook in module._forward_hooks.values()
+        ):
             raise InputError("this image model is inflated already; call inflate.deflate on its video model first")
         self.scheme = resolve_scheme(scheme)
         self.num_frames = num_frames
@@ -158,13 +162,13 @@ class InflatedModel(nn.Module):
         """The image model's answer for each frame, with the frames knowing of each other.
 
         Args:
-            sample: (B, C, F, H, W); C is the image model's input channels plus the scheme's extra ones. F may differ from
-                `num_frames`.
+            sample: (B, C, F, H, W); C is the image model's input channels plus the scheme's extra ones. F may differ
+                from `num_frames`.
             timestep: a number, or a tensor of size 1, B (per video) or B*F (per frame).
             fps: frames per second, a number or a tensor of size B; None adds no frame-rate embedding.
             return_dict: False for a tuple, as the image model itself offers.
-            image_arguments: the image model's own arguments, by its own names. A tensor of first size B is per video, one
-                of first size B*F per frame; dicts, lists and tuples of tensors likewise.
+            image_arguments: the image model's own arguments, by its own names. A tensor of first size B is per video,
+                one of first size B*F per frame; dicts, lists and tuples of tensors likewise.
 
         Returns:
             The image model's output class, its `sample` being (B, C, F, H, W).

@@ -1,0 +1,165 @@
+"""Folders in, folders out: convert, deflate and inspect, without ever holding the image weights in memory."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.source import TEMPORAL_FILE, check_weights, find_source, find_weights
+from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_temporal
+from inflate.checkpoint.writing import check_destination, copy_file, files_below, new_folder
+from inflate.errors import InputError
+from inflate.inflater import Report, Scheme, build_temporal_layers, find_sites, report, resolve_scheme
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` wrote."""
+
+    destination: Path
+    temporal_file: Path
+    num_files_copied: int
+    report: Report
+
+    def to_json(self) -> str:
+        """All of it as indented JSON."""
+        values = {
+            "destination": str(self.destination),
+            "temporal_file": str(self.temporal_file),
+            "num_files_copied": self.num_files_copied,
+            "report": self.report.as_dict(),
+        }
+        return json.dumps(values, indent=2)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a model's folder."""
+
+    folder: Path
+    image_model_class: str
+    variant: str | None
+    dtypes: tuple[str, ...]
+    image_bytes: int
+    fingerprint: str
+    temporal: dict[str, Any] | None  # header of the temporal file, None for an image model
+    report: Report  # of the scheme in the temporal file, or of the scheme asked for
+
+    def to_json(self) -> str:
+        """All of it as indented JSON."""
+        return json.dumps({**asdict(self), "folder": str(self.folder), "report": self.report.as_dict()}, indent=2)
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    scheme: str | Scheme = "make-a-video",
+    num_frames: int = 16,
+    temporal_only: bool = False,
+    force: bool = False,
+) -> Conversion:
+    """Make an inflated model's folder of an image model's, or of a whole pipeline's.
+
+    Every file is copied byte for byte; `temporal.safetensors`, holding new temporal layers that change nothing yet, is
+    written beside the image model's config. The image weights are compared with the config by their headers and never
+    loaded.
+
+    Args:
+        source: a diffusers folder: a model's own, or a pipeline's with unet/, decoder/ or transformer/ in it.
+        destination: the folder to make. It appears when it is complete.
+        scheme: which temporal layers.
+        num_frames: frames of a clip in training.
+        temporal_only: write `temporal.safetensors` alone.
+        force: replace a model folder that is there.
+
+    Raises:
+        InputError: bad input, or a full disk; nothing has been written then.
+    """
+    scheme = resolve_scheme(scheme)
+    if num_frames < 1:
+        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
+    destination = Path(destination).expanduser()
+    found = find_source(source)
+    if found.temporal_file.exists():
+        raise InputError(
+            f"{found.folder} is inflated already: it has {TEMPORAL_FILE}; run 'inflate deflate' on it first"
+        )
+    check_apart(found.root, destination)
+    check_destination(destination, force)
+    weights = find_weights(found)
+    image_model = found.meta_model()
+    check_weights(found, weights, image_model)
+    what = report(image_model, scheme, num_frames)
+    layers = build_temporal_layers(find_sites(image_model, scheme), scheme, num_frames, image_model.conv_in)
+    info = TemporalInfo(
+        scheme=scheme,
+        num_frames=num_frames,
+        image_model_class=found.image_model_class.__name__,
+        fingerprint=architecture_fingerprint(image_model),
+        weights_fingerprint=weights_fingerprint(weights),
+    )
+    copied = [] if temporal_only else files_below(found.root)
+    num_bytes = 4 * what.new_parameters + sum((found.root / path).stat().st_size for path in copied)
+    subfolder = Path() if temporal_only else found.folder.relative_to(found.root)
+    with new_folder(destination, force, num_bytes) as partial:
+        for path in copied:
+            copy_file(found.root / path, partial / path)
+        write_temporal(partial / subfolder / TEMPORAL_FILE, layers.state_dict(), info)
+    return Conversion(destination, destination / subfolder / TEMPORAL_FILE, len(copied), what)
+
+
+def deflate_folder(source: str | Path, destination: str | Path, force: bool = False) -> int:
+    """Undo `convert`: copy every file of `source` but the temporal weights, byte for byte; returns how many.
+
+    Raises:
+        InputError: `source` is not an inflated folder, `destination` is taken, or the disk is full.
+    """
+    destination = Path(destination).expanduser()
+    found = find_source(source)
+    if not found.temporal_file.is_file():
+        raise InputError(f"{found.folder} is not inflated: it has no {TEMPORAL_FILE}")
+    check_apart(found.root, destination)
+    files = [path for path in files_below(found.root) if found.root / path != found.temporal_file]
+    num_bytes = sum((found.root / path).stat().st_size for path in files)
+    with new_folder(destination, force, num_bytes) as partial:
+        for path in files:
+            copy_file(found.root / path, partial / path)
+    return len(files)
+
+
+def inspect(source: str | Path, scheme: str | Scheme = "make-a-video", num_frames: int = 16) -> Inspection:
+    """What is in a folder, from headers alone; for an image model, what `scheme` would add.
+
+    Raises:
+        InputError: not a diffusers folder, weights that do not fit, or temporal weights of another architecture.
+    """
+    found = find_source(source)
+    weights = find_weights(found)
+    image_model = found.meta_model()
+    check_weights(found, weights, image_model)
+    fingerprint = architecture_fingerprint(image_model)
+    temporal = None
+    scheme = resolve_scheme(scheme)
+    if found.temporal_file.exists():
+        info, header = read_temporal_info(found.temporal_file)
+        check_fits(info, found.temporal_file, image_model, fingerprint)
+        scheme, num_frames = info.scheme, info.num_frames
+        temporal = {**header.metadata, "tensors": len(header.tensors)}
+    return Inspection(
+        folder=found.folder,
+        image_model_class=found.image_model_class.__name__,
+        variant=weights.variant,
+        dtypes=tuple(sorted({tensor.dtype for header in weights.headers for tensor in header.tensors.values()})),
+        image_bytes=weights.num_bytes,
+        fingerprint=fingerprint,
+        temporal=temporal,
+        report=report(image_model, scheme, num_frames),
+    )
+
+
+def check_apart(source: Path, destination: Path) -> None:
+    """Raise `InputError` if one folder is the other, or lies in it."""
+    here, there = source.resolve(), destination.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise InputError(f"{destination} and {source} must be separate folders, neither inside the other")

@@ -1,0 +1,83 @@
+"""Reading the header of a safetensors file: names, shapes and metadata without any weights.
+
+The format: 8 bytes (little endian) with the length of a JSON header, the header, then the tensors' bytes.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inflate.errors import InputError
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file; `start` and `end` count bytes from the beginning of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says about itself."""
+
+    path: Path
+    tensors: dict[str, StoredTensor]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """The header of `path`.
+
+    Raises:
+        InputError: no such file, a pickle, not a safetensors file, or one whose end is missing.
+    """
+    refuse_pickle(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        first = file.read(8)
+        length = int.from_bytes(first, "little")
+        if len(first) < 8:
+            raise InputError(
+                f"{path} is truncated: a safetensors file has at least 8 bytes, this one {size}; copy it again"
+            )
+        if length > MAX_HEADER_BYTES:
+            raise InputError(f"{path} is not a safetensors file (its header would be {length} bytes long)")
+        text = file.read(length)
+    if len(text) < length:
+        raise InputError(f"{path} is truncated: its header ends after {len(text)} of {length} bytes; copy it again")
+    try:
+        content = json.loads(text)
+        metadata = content.pop("__metadata__", {})
+        tensors = {name: _stored_tensor(entry, 8 + length) for name, entry in content.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is not a safetensors file: its header cannot be read") from error
+    needed = max((tensor.end for tensor in tensors.values()), default=8 + length)
+    if size < needed:
+        raise InputError(f"{path} is truncated: it has {size} of {needed} bytes; copy or download it again")
+    return Header(path, tensors, metadata)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise `InputError` if `path` is named as pickles are; none is ever opened."""
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise InputError(
+            f"{path} is a pickle, which may run any code when opened, so inflate never opens one; "
+            "save the model as safetensors first (save_pretrained does so by default)"
+        )
+
+
+def _stored_tensor(entry: dict[str, Any], data_start: int) -> StoredTensor:
+    start, end = entry["data_offsets"]
+    if not 0 <= start <= end:
+        raise ValueError("offsets out of order")
+    return StoredTensor(entry["dtype"], tuple(entry["shape"]), data_start + start, data_start + end)

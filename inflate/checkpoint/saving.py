@@ -1,0 +1,138 @@
+"""Saving and loading an inflated model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.source import (
+    TEMPORAL_FILE,
+    Source,
+    check_weights,
+    find_source,
+    find_weights,
+    read_config,
+    resolve_path,
+)
+from inflate.checkpoint.temporal import (
+    TemporalInfo,
+    check_fits,
+    read_temporal_info,
+    read_temporal_tensors,
+    write_temporal,
+)
+from inflate.checkpoint.writing import new_folder
+from inflate.errors import InputError
+from inflate.inflater import InflatedModel, deflate, inflate, meta_image_model
+
+
+def save(video_model: InflatedModel, folder: str | Path, force: bool = False) -> Path:
+    """Write an inflated model: the image model as diffusers writes it, and `temporal.safetensors` beside it.
+
+    Args:
+        video_model: the model; weights are written in its dtype.
+        folder: the folder to make. It appears when it is complete.
+        force: replace a model folder that is there.
+
+    Raises:
+        InputError: the folder is taken, or the disk is full; nothing has been written then.
+    """
+    folder = Path(folder).expanduser()
+    num_bytes = sum(p.numel() * p.element_size() for p in video_model.parameters())
+    with new_folder(folder, force, num_bytes) as partial:
+        video_model.image_model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]
+        config, image_model_class = read_config(partial / "config.json")
+        weights = find_weights(Source(partial, partial, config, image_model_class))
+        info = _info(video_model, weights_fingerprint(weights))
+        write_temporal(partial / TEMPORAL_FILE, video_model.temporal_state_dict(), info)
+    return folder
+
+
+def save_temporal(video_model: InflatedModel, path: str | Path) -> Path:
+    """Write the temporal weights alone, in a new folder `path`, as `inflate convert --temporal-only` does."""
+    path = Path(path).expanduser()
+    with new_folder(
+        path, num_bytes=sum(p.numel() * p.element_size() for p in video_model.temporal_parameters())
+    ) as partial:
+        write_temporal(partial / TEMPORAL_FILE, video_model.temporal_state_dict(), _info(video_model, ""))
+    return path / TEMPORAL_FILE
+
+
+def load(
+    folder_or_name: str | Path, device: "str | torch.device | None" = None, dtype: torch.dtype | None = None
+) -> InflatedModel:
+    """An inflated model with its weights, in eval mode.
+
+    Args:
+        folder_or_name: a folder that `convert` or `save` made (a pipeline's or a model's own), or `bundled:NAME`.
+        device: CPU by default.
+        dtype: float32 by default, whatever the files hold.
+
+    Raises:
+        InputError: no inflated model there, damaged files, or temporal weights of another architecture.
+    """
+    source = find_source(folder_or_name)
+    if not source.temporal_file.is_file():
+        raise InputError(f"{source.folder} is not inflated: it has no {TEMPORAL_FILE}; make one with 'inflate convert'")
+    # everything that headers can tell is checked before the first weight is read
+    info, _ = read_temporal_info(source.temporal_file)
+    meta_model = source.meta_model()
+    check_fits(info, source.temporal_file, meta_model, architecture_fingerprint(meta_model))
+    return _attach(load_image_model(source, device, dtype), info, source.temporal_file)
+
+
+def load_temporal(image_model: Any, path: str | Path) -> InflatedModel:
+    """Inflate `image_model` with the temporal weights of a file, or of a folder that has `temporal.safetensors`.
+
+    Raises:
+        InputError: no such file, damaged, or made for another architecture; `image_model` is unchanged then.
+    """
+    path = resolve_path(path)
+    if path.is_dir():
+        path = path / TEMPORAL_FILE if (path / TEMPORAL_FILE).is_file() else find_source(path).temporal_file
+    info, _ = read_temporal_info(path)
+    check_fits(info, path, image_model, _architecture_of(image_model))
+    return _attach(image_model, info, path)
+
+
+def load_image_model(
+    source: Source, device: "str | torch.device | None" = None, dtype: torch.dtype | None = None
+) -> Any:
+    """The image model of `source` in eval mode, its files checked first; float32 on the CPU by default."""
+    weights = find_weights(source)
+    check_weights(source, weights, source.meta_model())
+    image_model = source.image_model_class.from_pretrained(
+        source.folder,
+        torch_dtype=dtype or torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        variant=weights.variant,
+    )
+    return image_model.to(device or "cpu").eval()
+
+
+def _attach(image_model: Any, info: TemporalInfo, path: Path) -> InflatedModel:
+    tensors = read_temporal_tensors(path)
+    video_model = inflate(image_model, info.scheme, info.num_frames)
+    try:
+        video_model.load_temporal_state_dict(tensors)
+    except InputError as error:
+        deflate(video_model)
+        raise InputError(f"{path}: {error}") from error
+    return video_model
+
+
+def _architecture_of(image_model: Any) -> str:
+    """By config, so that adapters a user has loaded into the model do not count."""
+    return architecture_fingerprint(meta_image_model(type(image_model), image_model.config))
+
+
+def _info(video_model: InflatedModel, weights: str) -> TemporalInfo:
+    return TemporalInfo(
+        scheme=video_model.scheme,
+        num_frames=video_model.num_frames,
+        image_model_class=type(video_model.image_model).__name__,
+        fingerprint=_architecture_of(video_model.image_model),
+        weights_fingerprint=weights,
+    )

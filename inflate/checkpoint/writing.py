@@ -1,0 +1,127 @@
+"""Folders that appear whole or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inflate.errors import InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
+_MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
+_COPY_BYTES = 1 << 24
+
+
+def check_destination(destination: Path, force: bool) -> None:
+    """Raise `InputError` unless `destination` is new, an empty folder or, with `force`, a model's folder."""
+    if not (destination.exists() or destination.is_symlink()):
+        return
+    if not destination.is_dir():
+        raise InputError(f"{destination} exists and is not a folder; choose another name")
+    if not any(destination.iterdir()):
+        return
+    if not force:
+        raise InputError(f"{destination} exists already; choose another name, or replace it with --force (force=True)")
+    if not any((destination / name).exists() for name in _MODEL_FILES):
+        raise InputError(
+            f"{destination} exists and is no model folder, so it is not replaced even by force; choose another name"
+        )
+
+
+@contextmanager
+def new_folder(destination: Path, force: bool = False, num_bytes: int = 0) -> Iterator[Path]:
+    """A temporary folder beside `destination` that takes its place when the block ends, or vanishes if it fails.
+
+    Args:
+        destination: the folder to make.
+        force: replace a model folder that is there.
+        num_bytes: how much will be written, to refuse a disk that is too small before writing.
+
+    Raises:
+        InputError: `destination` is taken, or the disk is full; nothing of what was begun is left then.
+    """
+    check_destination(destination, force)
+    destination = destination.absolute()
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(destination.parent).free
+    if num_bytes > free:
+        raise InputError(
+            f"the disk of {destination} is full: "
+            f"{_size(num_bytes)} are needed and {_size(free)} are free; nothing was written"
+        )
+    partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
+        _sync(partial)
+        _put_in_place(partial, destination)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise InputError(
+                f"the disk of {destination} is full; free some space and try again (nothing was written)"
+            ) from error
+        raise
+    except Exception as error:
+        if "(os error 28)" in str(error):  # how safetensors, written in Rust, reports a full disk
+            raise InputError(
+                f"the disk of {destination} is full; free some space and try again (nothing was written)"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the bytes of a file (of what it points to, if a link), in pieces; parents are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and its subfolders as paths relative to it; hidden folders (.git, .cache) are left out."""
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in found if not any(part.startswith(".") for part in path.parts[:-1])]
+
+
+def _put_in_place(partial: Path, destination: Path) -> None:
+    """Rename `partial` to `destination`; what was there is moved aside first and put back if the renaming fails."""
+    if not destination.exists() or not any(destination.iterdir()):
+        os.replace(partial, destination)  # an empty folder is replaced by the rename itself
+    else:
+        old = destination.with_name(f".{destination.name}.old-{os.getpid()}")
+        os.replace(destination, old)
+        try:
+            os.replace(partial, destination)
+        except OSError:
+            os.replace(old, destination)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync_folder(destination.parent)
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # folders cannot be opened elsewhere
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"

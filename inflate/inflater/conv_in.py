@@ -1,0 +1,33 @@
+"""Widening the first convolution of an image model."""
+
+import torch
+from torch import nn
+
+from inflate.errors import InputError
+from inflate.inflater.sites import check_image_model
+
+
+def widen_conv_in(image_model: nn.Module, extra_channels: int) -> nn.Module:
+    """Give `image_model` `extra_channels` more input channels, after its own, whose weights are zero; in place.
+
+    This edits the image model, config included, and so makes another architecture of it (its fingerprint changes). To
+    give only the video model more inputs, and leave the image model as it is, set `extra_in_channels` in a `Scheme`
+    instead: those weights are temporal weights, which train while the image model is frozen.
+
+    Returns:
+        `image_model` itself. Whatever the new channels hold (finite numbers), its answer is the same as before.
+
+    Raises:
+        InputError: not a supported image model, or `extra_channels` below 1.
+    """
+    check_image_model(image_model)
+    if extra_channels < 1:
+        raise InputError(f"extra_channels must be at least 1, got {extra_channels}")
+    conv_in = image_model.get_submodule("conv_in")
+    assert isinstance(conv_in, nn.Conv2d), "every supported image model begins with a Conv2d"
+    weight = conv_in.weight
+    zeros = torch.zeros(weight.shape[0], extra_channels, *weight.shape[2:], dtype=weight.dtype, device=weight.device)
+    conv_in.weight = nn.Parameter(torch.cat([weight.detach(), zeros], dim=1), requires_grad=weight.requires_grad)
+    conv_in.in_channels += extra_channels
+    image_model.register_to_config(in_channels=conv_in.in_channels)  # type: ignore[operator]
+    return image_model

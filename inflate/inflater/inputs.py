@@ -1,0 +1,139 @@
+"""Random valid inputs for any supported image model, read off its config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from inflate.errors import InputError
+
+NUM_TEXT_TOKENS = 7
+NUM_TIME_IDS = 6  # SDXL: original size, crop, target size
+DEFAULT_SIZE = 32  # height and width for a config without sample_size
+HINT_FACTOR = 8  # a Kandinsky hint is a picture in pixels; its latents are 8 times smaller
+HINT_CHANNELS = 4  # channels the hint becomes inside the image model
+
+
+def sample_size_of(image_model: nn.Module) -> tuple[int, int]:
+    """Height and width the image model was made for."""
+    size = image_model.config.sample_size  # type: ignore[union-attr]
+    if size is None:
+        return DEFAULT_SIZE, DEFAULT_SIZE
+    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+class _Source:
+    """Random tensors on the model's device, drawn on the CPU so that a seed means the same everywhere."""
+
+    def __init__(self, image_model: nn.Module, batch: int, generator: torch.Generator | None) -> None:
+        parameter = next(p for p in image_model.parameters() if p.is_floating_point())
+        self.device, self.dtype, self.batch, self.generator = parameter.device, parameter.dtype, batch, generator
+
+    def normal(self, *shape: int) -> Tensor:
+        """(batch, *shape) from the standard normal."""
+        if self.device.type == "meta":
+            return torch.empty(self.batch, *shape, device="meta", dtype=self.dtype)
+        return torch.randn(self.batch, *shape, generator=self.generator).to(self.device, self.dtype)
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """(batch, *shape) whole numbers from `low` to `high` - 1."""
+        if self.device.type == "meta":
+            return torch.empty(self.batch, *shape, device="meta", dtype=torch.long)
+        return torch.randint(low, high, (self.batch, *shape), generator=self.generator).to(self.device)
+
+
+def random_inputs(
+    image_model: nn.Module,
+    batch: int,
+    size: tuple[int, int] | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Any]:
+    """All arguments `image_model` needs for `batch` pictures, each with its own random values.
+
+    Args:
+        image_model: a `UNet2DConditionModel` or `UNet2DModel`, on any device; on the meta device the inputs are too.
+        batch: number of pictures; every tensor has this first size.
+        size: height and width of the sample; the config's `sample_size` by default.
+        generator: a CPU generator.
+
+    Returns:
+        Keyword arguments of `image_model.forward`: sample (batch, C, H, W), timestep (batch,) and whatever
+        the config asks for.
+
+    Raises:
+        InputError: the config asks for a condition this function does not know.
+    """
+    config: Any = image_model.config
+    source = _Source(image_model, batch, generator)
+    height, width = size or sample_size_of(image_model)
+    channels = int(config.in_channels)
+    if config.get("addition_embed_type") == "image_hint":
+        channels -= HINT_CHANNELS
+    inputs: dict[str, Any] = {
+        "sample": source.normal(channels, height, width),
+        "timestep": source.integers(1, int(config.get("num_train_timesteps") or 1000)),
+    }
+    labels = _class_labels(image_model, config, source)
+    if labels is not None:
+        inputs["class_labels"] = labels
+    if isinstance(image_model, UNet2DConditionModel):
+        inputs["encoder_hidden_states"] = _encoder_hidden_states(config, source)
+        added = _added_conditions(config, source, height, width)
+        if added:
+            inputs["added_cond_kwargs"] = added
+        if config.time_cond_proj_dim is not None:
+            inputs["timestep_cond"] = source.normal(int(config.time_cond_proj_dim))
+    return inputs
+
+
+def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: _Source) -> Tensor | None:
+    kind = config.get("class_embed_type")
+    if kind is None:
+        num_classes = config.get("num_class_embeds")
+        return None if num_classes is None else source.integers(0, int(num_classes))
+    if kind == "timestep":
+        return source.integers(1, 1000)
+    if kind == "identity":
+        return source.normal(int(image_model.get_submodule("time_embedding.linear_2").out_features))  # type: ignore[arg-type]
+    if kind in ("projection", "simple_projection"):
+        return source.normal(int(config["projection_class_embeddings_input_dim"]))
+    raise InputError(f"no random inputs are known for class_embed_type {kind!r}")
+
+
+def _encoder_hidden_states(config: Mapping[str, Any], source: _Source) -> Tensor | None:
+    kind = config.get("encoder_hid_dim_type")
+    if kind == "image_proj":
+        return None
+    if kind in ("text_proj", "text_image_proj"):
+        return source.normal(NUM_TEXT_TOKENS, int(config["encoder_hid_dim"]))
+    if kind is not None:
+        raise InputError(f"no random inputs are known for encoder_hid_dim_type {kind!r}")
+    return source.normal(NUM_TEXT_TOKENS, _first(config["cross_attention_dim"]))
+
+
+def _added_conditions(config: Mapping[str, Any], source: _Source, height: int, width: int) -> dict[str, Tensor]:
+    kind = config.get("addition_embed_type")
+    added: dict[str, Tensor] = {}
+    if kind == "text_time":
+        time_width = NUM_TIME_IDS * int(config["addition_time_embed_dim"])
+        added["text_embeds"] = source.normal(int(config["projection_class_embeddings_input_dim"]) - time_width)
+        added["time_ids"] = source.integers(0, 1024, NUM_TIME_IDS)
+    elif kind == "text_image":
+        added["text_embeds"] = source.normal(_first(config["cross_attention_dim"]))
+        added["image_embeds"] = source.normal(_first(config["cross_attention_dim"]))
+    elif kind in ("image", "image_hint"):
+        added["image_embeds"] = source.normal(int(config["encoder_hid_dim"]))
+        if kind == "image_hint":
+            added["hint"] = source.normal(3, HINT_FACTOR * height, HINT_FACTOR * width)
+    elif kind not in (None, "text"):
+        raise InputError(f"no random inputs are known for addition_embed_type {kind!r}")
+    if config.get("encoder_hid_dim_type") == "text_image_proj" and "image_embeds" not in added:
+        added["image_embeds"] = source.normal(_first(config["cross_attention_dim"]))
+    return added
+
+
+def _first(width: int | Sequence[int]) -> int:
+    """A width that configs give as one number or as one per block."""
+    return int(width) if isinstance(width, int) else int(width[0])

@@ -1,0 +1,123 @@
+"""What inflating adds to an image model: layers, parameters, arithmetic."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from inflate.inflater.inputs import random_inputs, sample_size_of
+from inflate.inflater.model import InflatedModel
+from inflate.inflater.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """One place where a temporal layer goes."""
+
+    name: str
+    kind: str
+    layer: str
+    channels: int
+    new_parameters: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What went where, and what one video costs over the image model on the same frames."""
+
+    image_model_class: str
+    scheme: str
+    num_frames: int
+    height: int
+    width: int
+    sites: tuple[SiteReport, ...]
+    image_parameters: int
+    new_parameters: int
+    image_flops: int  # of the image model on `num_frames` pictures
+    new_flops: int  # of the temporal layers for one video of them
+
+    @property
+    def parameter_ratio(self) -> float:
+        """New parameters over the image model's."""
+        return self.new_parameters / self.image_parameters
+
+    @property
+    def flop_ratio(self) -> float:
+        """New arithmetic over the image model's."""
+        return self.new_flops / self.image_flops
+
+    def count(self, kind: str) -> int:
+        """Number of sites of a kind."""
+        return sum(site.kind == kind for site in self.sites)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, with the ratios, as plain values."""
+        return {**asdict(self), "parameter_ratio": self.parameter_ratio, "flop_ratio": self.flop_ratio}
+
+    def to_json(self) -> str:
+        """`as_dict` as indented JSON."""
+        return json.dumps(self.as_dict(), indent=2)
+
+
+def meta_image_model(image_model_class: type[Any], config: Any) -> Any:
+    """The image model of `config` without weights: no memory, no time."""
+    with torch.device("meta"):
+        return image_model_class.from_config(config).eval()
+
+
+def report(
+    image_model: nn.Module,
+    scheme: str | Scheme = "make-a-video",
+    num_frames: int = 16,
+    size: tuple[int, int] | None = None,
+) -> Report:
+    """What inflating `image_model` with `scheme` adds; works without weights and changes nothing.
+
+    Arithmetic is counted on a copy on the meta device, for one video of `num_frames` frames of `size` (by default the
+    config's `sample_size`), in floating-point operations (a multiplication and an addition are two).
+    """
+    plain = meta_image_model(type(image_model), image_model.config)
+    height, width = size or sample_size_of(plain)
+    with torch.device("meta"):
+        video_model = InflatedModel(plain, scheme, num_frames)
+    inputs = random_inputs(plain, num_frames, (height, width))
+    with torch.no_grad():
+        image_flops = _count(lambda: plain(**inputs))
+        frames = inputs.pop("sample")
+        extra = torch.empty(
+            num_frames, video_model.scheme.extra_in_channels, height, width, device="meta", dtype=frames.dtype
+        )
+        sample = torch.cat([frames, extra], dim=1).transpose(0, 1)[None]
+        fps = 8 if video_model.scheme.fps_range else None
+        all_flops = _count(lambda: video_model(sample, inputs.pop("timestep"), fps=fps, **inputs))
+    sites = tuple(
+        SiteReport(
+            name=site.name,
+            kind=site.kind,
+            layer=type(video_model.temporal[site.key]).__name__,
+            channels=site.channels,
+            new_parameters=sum(p.numel() for p in video_model.temporal[site.key].parameters()),
+        )
+        for site in video_model.sites
+    )
+    return Report(
+        image_model_class=type(image_model).__name__,
+        scheme=video_model.scheme.name,
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        sites=sites,
+        image_parameters=sum(p.numel() for p in plain.parameters()),
+        new_parameters=sum(site.new_parameters for site in sites),
+        image_flops=image_flops,
+        new_flops=all_flops - image_flops,
+    )
+
+
+def _count(run: Any) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
