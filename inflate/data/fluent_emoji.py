@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from itertools import repeat
+from itertools import product, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -151,28 +151,38 @@ def _build(
 def _collect(
     pictures: list[tuple[Package, dict[str, Path]]], captions: dict[str, Caption], options: PrepareOptions
 ) -> tuple[list[Sample], list[Sample]]:
-    """One clip and one still for each thing that has them.
+    """One clip and one still for each thing that has them; a still in the animation packages repeats the 3D one.
 
-    Two spellings of a thing (``26a7``, ``26a7-fe0f``) are one; a still in the animation packages repeats the 3D one.
+    The packages spell sixteen things twice (``26a7`` and ``26a7-fe0f``, ``0039-fe0f-20e3`` and ``39-fe0f-20e3``). Both
+    spellings are one sample, in the test split if the name of either is.
     """
     wanted = {caption_key(name) for name in options.only}
+    spellings: dict[str, set[str]] = {}
+    for _, found in pictures:
+        for file_name in found:
+            name = file_name.removesuffix(".webp")
+            if caption_key(name) in wanted or (not wanted and (options.skin_tones or not has_skin_tone(name))):
+                spellings.setdefault(caption_key(name), set()).add(name)
     clips: dict[str, Sample] = {}
     stills: dict[str, Sample] = {}
-    for package, found in pictures:
-        for file_name, path in found.items():
-            name = file_name.removesuffix(".webp")
-            key = caption_key(name)
-            if (wanted and key not in wanted) or (has_skin_tone(name) and not (options.skin_tones or wanted)):
-                continue
-            kind = clips if _is_animated(path) else stills
-            kind.setdefault(key, _sample(name, path, package, find_caption(name, captions)))
+    for key, names in spellings.items():
+        # The test spelling comes first, so that the name alone still tells the split.
+        in_order = sorted(names, key=lambda name: (not is_test_name(name), name))
+        for name, (package, found) in product(in_order, pictures):
+            path = found.get(f"{name}.webp")
+            if path is not None:
+                kind = clips if _is_animated(path) else stills
+                kind.setdefault(key, _sample(in_order[0], path, package, find_caption(name, captions)))
     unknown = sorted(name for name in options.only if caption_key(name) not in {*clips, *stills})
     if unknown:
         raise InputError(f"the packages have no emoji called {', '.join(unknown)}; names are code points such as 1f389")
     if not clips and not stills:
         raise InputError("the packages hold no pictures; pack them again")
-    in_order = [sorted(kind.values(), key=lambda sample: sample.key) for kind in (clips, stills)]
-    return in_order[0], in_order[1]
+    return sorted(clips.values(), key=_by_key), sorted(stills.values(), key=_by_key)
+
+
+def _by_key(sample: Sample) -> str:
+    return sample.key
 
 
 def _is_animated(path: Path) -> bool:

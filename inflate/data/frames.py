@@ -126,10 +126,13 @@ def build_frame_cache(
     except OSError as error:
         raise InputError(f"cannot write to {target} ({error.strerror}); give another cache folder") from error
     try:
-        _write_cache(source, size, building, fingerprint, workers, progress)
+        # The temporary folder itself is private to its owner; what goes into place is not.
+        made = building / "new"
+        made.mkdir()
+        _write_cache(source, size, made, fingerprint, workers, progress)
         if target.exists():
-            shutil.rmtree(target)
-        os.replace(building, target)
+            os.replace(target, building / "old")
+        os.replace(made, target)
     except OSError as error:
         raise InputError(f"cannot write the frame cache {target} ({error.strerror}); free some space") from error
     finally:

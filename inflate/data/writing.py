@@ -1,5 +1,6 @@
 """Writing videos (mp4, webp, gif, told by the suffix) and contact sheets; a file appears whole or not at all."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def frame_durations(num_frames: int, fps: float, tick_ms: int) -> list[int]:
 
     The end of each frame is rounded rather than its length, so that errors do not add up.
     """
-    ends = [round((frame + 1) * 1000 / fps / tick_ms) for frame in range(num_frames)]
+    ends = [math.floor((frame + 1) * 1000 / fps / tick_ms + 0.5) for frame in range(num_frames)]
     return [tick_ms * max(1, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 

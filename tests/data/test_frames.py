@@ -1,0 +1,140 @@
+"""The frame cache: every frame once, in order, at one size; rebuilt when its files change; honest about skipped ones."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inflate.data import ClipSampler, FrameCache, build_frame_cache, decode_video
+from inflate.errors import InputError
+
+SAMPLE = Path(__file__).parent / "emoji"
+
+
+@pytest.fixture
+def videos(tmp_path: Path, write_mp4, write_webp) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write_mp4(folder / "wide.mp4", [10, 100, 200], [0, 40, 80], size=(96, 64))
+    write_webp(folder / "loops.webp", [0, 80, 160, 240], [100, 50, 100, 50])
+    write_webp(folder / "still.webp", [77], [0])
+    (folder / "text.mp4").write_text("not a video")
+    (folder / "empty.mov").touch()
+    whole = (folder / "wide.mp4").read_bytes()
+    (folder / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_bad_files_are_skipped_counted_and_named(videos: Path) -> None:
+    cache = build_frame_cache(videos, 16)
+    assert [entry.name for entry in cache.entries] == ["loops", "still", "wide"]
+    assert cache.report.used == 3
+    assert sorted(Path(name).name for name, _ in cache.report.skipped) == ["empty.mov", "half.mp4", "text.mp4"]
+    assert all(reason for _, reason in cache.report.skipped)
+
+
+def test_rows_are_the_decoded_frames_in_order(videos: Path) -> None:
+    cache = build_frame_cache(videos, 16)
+    assert cache.frames.shape == (8, 16, 16, 3) and cache.frames.dtype == np.uint8
+    for number, entry in enumerate(cache.entries):
+        path = next(videos.glob(f"{entry.name}.*"))
+        video = decode_video(path, 16)
+        assert np.array_equal(cache.clip_frames(number), video.frames)
+        assert entry.timestamps == pytest.approx(video.timestamps, abs=1e-6)
+        assert (entry.duration, entry.loop) == (pytest.approx(video.duration), video.loop)
+    assert [(e.kind, e.num_frames, e.start) for e in cache.entries] == [("clip", 4, 0), ("still", 1, 4), ("clip", 3, 5)]
+    assert cache.select(kind="clip") == [0, 2] and cache.select(split="test") == []
+    assert not cache.frames.flags.writeable
+
+
+def test_the_second_call_opens_what_the_first_built(videos: Path) -> None:
+    first = build_frame_cache(videos, 16)
+    calls = []
+    second = build_frame_cache(videos, 16, progress=lambda done, total: calls.append(done))
+    assert not calls and second.folder == first.folder
+    assert np.array_equal(first.frames, second.frames)
+
+
+def test_a_changed_file_is_seen(videos: Path, write_webp) -> None:
+    before = build_frame_cache(videos, 16)
+    assert before.clip_frames(1)[0, 0, 0, 0] == 77
+    write_webp(videos / "still.webp", [99], [0])
+    os.utime(videos / "still.webp", ns=(1, 1))
+    assert build_frame_cache(videos, 16).clip_frames(1)[0, 0, 0, 0] == 99
+
+
+def test_two_processes_build_the_same_bytes(videos: Path, tmp_path: Path) -> None:
+    caches = [build_frame_cache(videos, 16, tmp_path / f"cache{workers}", workers) for workers in (1, 2)]
+    one, two = ((cache.folder / "frames.bin").read_bytes() for cache in caches)
+    assert one == two
+    assert (caches[0].folder / "index.json").read_text() == (caches[1].folder / "index.json").read_text()
+
+
+def test_nothing_is_left_behind_when_no_file_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "text.mp4").write_text("not a video")
+    with pytest.raises(InputError, match=r"no file in .* could be used \(0 files used, 1 skipped: .*text\.mp4"):
+        build_frame_cache(folder, 16, tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_full_disk_leaves_nothing(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("inflate.data.frames._row", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        build_frame_cache(videos, 16, tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == [videos]
+
+
+def test_a_folder_that_is_no_cache_is_not_replaced(videos: Path) -> None:
+    with pytest.raises(InputError, match="is not a frame cache"):
+        build_frame_cache(videos, 16, videos)
+    assert (videos / "wide.mp4").is_file()
+
+
+def test_a_short_frame_file_is_noticed(videos: Path) -> None:
+    cache = build_frame_cache(videos, 16)
+    content = (cache.folder / "frames.bin").read_bytes()
+    (cache.folder / "frames.bin").write_bytes(content[:-1])
+    with pytest.raises(InputError, match=f"has {len(content) - 1} bytes, not {len(content)}"):
+        FrameCache.open(cache.folder)
+
+
+@pytest.mark.parametrize("index", ["", "{}", "[]", json.dumps({"format": "other"})])
+def test_a_bad_index_is_refused(tmp_path: Path, index: str) -> None:
+    (tmp_path / "index.json").write_text(index)
+    with pytest.raises(InputError, match="is not a frame cache"):
+        FrameCache.open(tmp_path)
+
+
+def test_a_size_below_one_pixel(videos: Path) -> None:
+    with pytest.raises(InputError, match="frame size is 0"):
+        build_frame_cache(videos, 0)
+
+
+def test_the_sample_is_a_prepared_data_set_ready_for_training(tmp_path: Path) -> None:
+    cache = build_frame_cache(SAMPLE, 32, tmp_path / "cache")
+    assert not cache.report.skipped
+    clips, stills = cache.select(kind="clip"), cache.select(kind="still")
+    assert len(clips) >= 12 and len(stills) >= 40
+    assert cache.select("clip", "train") and cache.select("clip", "test")
+    assert all(entry.caption for entry in cache.entries)
+    assert all(cache.entries[clip].loop for clip in clips)
+    batch = ClipSampler(cache, 16, 10).batch(0, 2)
+    assert batch.frames.shape == (2, 16, 32, 32, 3)
+    moving = np.abs(np.diff(batch.frames.astype(int), axis=1)).mean()
+    assert moving > 0.1
+
+
+def test_the_sample_keeps_the_split_the_notice_and_the_limit() -> None:
+    from inflate.data import is_test_name, open_videos
+
+    for item in open_videos(SAMPLE).items:
+        assert (item.split == "test") is is_test_name(item.name)
+    assert "Copyright (c) Microsoft Corporation" in (SAMPLE / "NOTICE").read_text()
+    assert sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file()) <= 5_000_000
