@@ -8,7 +8,8 @@ The rules, for diffusers' `UNet2DConditionModel` and `UNet2DModel`:
   Make-A-Video leaves those unchanged.
 * `conv_out` gets none. Its output is the prediction itself; neighbouring frames carry independent noise, so a linear
   mix of their predictions cannot help, and a learned variance would be mixed with the noise prediction. The last
-  residual block before it already sees time. The same holds for `skip_conv` of the score-SDE blocks, which makes pictures.
+  residual block before it already sees time. The same holds for `skip_conv` of the score-SDE blocks, which makes
+  pictures.
 * Every spatial attention block gets one temporal attention after it: a `Transformer2DModel` as a whole (also inside a
   dual one), an `Attention` that maps pictures to pictures (AttnDownBlock2D, the mid block of `UNet2DModel`, the
   SimpleCrossAttn blocks of Karlo, Kandinsky and DeepFloyd IF), and a `KAttentionBlock`. Heads are those of the spatial
@@ -84,7 +85,8 @@ def find_sites(image_model: nn.Module, scheme: str | Scheme = "make-a-video") ->
     if not sites:
         raise InputError(
             f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}: "
-            "it adds only temporal attention and the model has no spatial attention; choose a scheme with temporal convolutions"
+            "it adds only temporal attention and "
+            "the model has no spatial attention; choose a scheme with temporal convolutions"
         )
     if scheme.fps_range is not None:
         embed_dim = int(image_model.get_submodule("time_embedding.linear_2").out_features)  # type: ignore[arg-type]
