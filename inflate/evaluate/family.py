@@ -1,4 +1,4 @@
-"""The measures on a whole family: a chain from text to video, its decoder, and a data set of stills and clips."""
+"""The measures on a whole family: a chain from text to video, its decoder and a data set of stills and clips."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from inflate.inflater import InflatedModel
 from inflate.video import fold_frames, unfold_frames
 
 
-class TextToVideo(Protocol):
-    """What generates: ``frames`` of its answer is ``(1, 3, F, H, W)`` in [0, 1]."""
+class GenerateClip(Protocol):
+    """The family at work on one thing, prompted by its caption; makes ``(1, 3, F, H, W)`` in [0, 1]."""
 
-    def __call__(self, prompt: str, num_frames: int, fps: float, seed: int) -> Tensor:
-        """One clip of ``prompt``."""
+    def __call__(self, name: str, num_frames: int, fps: float, seed: int) -> Tensor:
+        """One clip of the thing called ``name`` in the data."""
         ...
 
 
@@ -63,7 +63,7 @@ def prompt_seed(seed: int, name: str) -> int:
 
 
 def evaluate_retrieval(
-    generate: TextToVideo,
+    generate: GenerateClip,
     things: Things,
     features: PictureFeatures,
     reconstruct: Callable[[Tensor], Tensor] | None = None,
@@ -96,7 +96,7 @@ def evaluate_retrieval(
     chosen = choose_names(things.names(split), prompts, seed)
     made = []
     for name in chosen:
-        clip = generate(things.caption(name), num_frames, fps, prompt_seed(seed, name))
+        clip = generate(name, num_frames, fps, prompt_seed(seed, name))
         made.append(clip[0, :, middle(num_frames)].float().cpu())
         if on_clip is not None:
             on_clip()
@@ -130,7 +130,7 @@ def _real_middle_frames(
 
 
 def evaluate_motion(
-    generate: TextToVideo,
+    generate: GenerateClip,
     things: Things,
     split: str = "train",
     prompts: int = 32,
@@ -143,7 +143,7 @@ def evaluate_motion(
     chosen = choose_names(things.names(split, with_clip=True), prompts, seed)
 
     def generated_clip(name: str, fps: float) -> Tensor:
-        return generate(things.caption(name), num_frames, fps, prompt_seed(seed, name)).float().cpu()
+        return generate(name, num_frames, fps, prompt_seed(seed, name)).float().cpu()
 
     return measure_motion(
         chosen, generated_clip, lambda name, fps: things.clip_of(name, fps, num_frames), frame_rates, on_clip
@@ -159,7 +159,7 @@ def encode_clips(parts: DecoderParts, things: Things, names: Sequence[str], fps:
         pixels = to_unit_range(things.clip_frames(name, fps, num_frames)).to(device) * 2 - 1
         embeddings.append(parts.encode_image(pixels[middle(num_frames)][None])[0].float())
         latents.append(parts.encode_pixels(pixels).float().transpose(0, 1))
-    return ClipLatents(torch.stack(latents).clone(), torch.stack(embeddings).clone())
+    return ClipLatents(torch.stack(latents), torch.stack(embeddings))
 
 
 def evaluate_denoising(

@@ -75,4 +75,4 @@ class EfficientNetFeatures:
         for batch in pictures.split(self.batch_size):
             feature_map = self.network.extract_features(resize_for_network(batch.to(self.device)))  # pyright: ignore
             rows.append(feature_map.mean(dim=(2, 3)).float().cpu())
-        return torch.cat(rows).clone()
+        return torch.cat(rows)

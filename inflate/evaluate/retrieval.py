@@ -1,7 +1,7 @@
 """Does a picture show the prompted thing? Its rank among the stills of all things, nearest features first."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -128,7 +128,7 @@ def measure_retrieval(
     still_names: Sequence[str],
     caption: Callable[[str], str],
     features: PictureFeatures,
-    real: dict[str, tuple[Tensor, Sequence[str]]],
+    real: Mapping[str, tuple[Tensor, Sequence[str]]],
     split: str,
     seed: int,
     top: int = 5,

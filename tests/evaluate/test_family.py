@@ -60,12 +60,12 @@ def colours(pictures: torch.Tensor) -> torch.Tensor:
 def test_a_family_that_draws_the_right_thing_is_found_and_one_that_does_not_is_not(things: Things):
     seeds = []
 
-    def right(prompt: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
+    def right(name: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
         seeds.append(seed)
-        return things.stills_of([prompt.split()[1]])[:, :, None].expand(1, 3, num_frames, SIZE, SIZE)
+        return things.stills_of([name])[:, :, None].expand(1, 3, num_frames, SIZE, SIZE)
 
-    def wrong(prompt: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
-        other = f"{(int(prompt.split()[1]) + 1) % 6:x}"
+    def wrong(name: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
+        other = f"{(int(name, 16) + 1) % 6:x}"
         return things.stills_of([other])[:, :, None].expand(1, 3, num_frames, SIZE, SIZE)
 
     done = []
@@ -83,9 +83,9 @@ def test_a_family_that_draws_the_right_thing_is_found_and_one_that_does_not_is_n
 
 
 def test_the_generated_middle_frame_is_what_counts(things: Things):
-    def only_the_middle(prompt: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
+    def only_the_middle(name: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
         clip = torch.zeros(1, 3, num_frames, SIZE, SIZE)
-        clip[0, :, num_frames // 2] = things.stills_of([prompt.split()[1]])[0]
+        clip[0, :, num_frames // 2] = things.stills_of([name])[0]
         return clip
 
     assert evaluate_retrieval(only_the_middle, things, colours, prompts=6, top=1).report.score.top_1 == 6
@@ -94,16 +94,16 @@ def test_the_generated_middle_frame_is_what_counts(things: Things):
 def test_a_model_of_another_size_is_refused(things: Things):
     with pytest.raises(InputError, match="makes pictures of 16 px and the data was read at 8 px"):
         evaluate_retrieval(
-            lambda prompt, num_frames, fps, seed: torch.zeros(1, 3, num_frames, 16, 16), things, colours, prompts=1
+            lambda name, num_frames, fps, seed: torch.zeros(1, 3, num_frames, 16, 16), things, colours, prompts=1
         )
 
 
 def test_motion_of_the_real_clips_themselves_has_ratio_one(things: Things):
     calls = []
 
-    def replay(prompt: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
-        calls.append((prompt, fps, seed))
-        return things.clip_of(prompt.split()[1], fps, num_frames)
+    def replay(name: str, num_frames: int, fps: float, seed: int) -> torch.Tensor:
+        calls.append((name, fps, seed))
+        return things.clip_of(name, fps, num_frames)
 
     report = evaluate_motion(replay, things, prompts=2, num_frames=3, frame_rates=(8.0, 16.0))
     assert [row.ratio for row in report.rows] == pytest.approx([1.0, 1.0])

@@ -12,7 +12,8 @@ def test_generated_left_true_right(tmp_path):
     true = np.full((3, 8, 8, 3), 90, np.uint8)
     path = tmp_path / "sheet.png"
     path.write_bytes(png_bytes(contact_sheet(generated, true, ["a", "b", "c"], [True, False, True], columns=2)))
-    sheet = np.asarray(Image.open(path))
+    with Image.open(path) as picture:
+        sheet = np.asarray(picture)
     assert tuple(sheet[4 + 2, 4 + 2]) == (0, 0, 0)
     assert tuple(sheet[4 + 2, 4 + 8 + 2]) == (90, 90, 90)
     # Third pair: first column of the second row.
