@@ -122,6 +122,8 @@ def build_frame_cache(
         raise InputError(f"{target} exists and is not a frame cache; give another cache folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if cache_dir is None:
+            (target.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise InputError(f"cannot write to {target} ({error.strerror}); give another cache folder") from error

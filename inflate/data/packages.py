@@ -89,7 +89,7 @@ def pack_packages(versions: dict[str, str], cache: Path) -> dict[str, Package]:
         tarball = cache / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
         if not tarball.is_file():
             _npm_pack(f"{name}@{version}", cache)
-        package = _read_tarball(tarball)
+        package = _read_tarball(tarball) if tarball.is_file() else None
         if package is None or (package.name, package.version) != (name, version):
             raise InputError(f"{tarball} is not {name} {version}; delete it and run the command again")
         packages[name] = package

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 _GAP = 4  # pixels between the pictures of a contact sheet
@@ -28,8 +28,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
-        hint = nearest(path.suffix.lower(), list(suffixes))
-        raise InputError(f"{path} ends in {path.suffix!r}{hint}; it must end in one of {', '.join(suffixes)}.")
+        raise InputError(f"{path} ends in {path.suffix!r}; it must end in one of {', '.join(suffixes)}.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file.")
     if path.exists() and not overwrite:

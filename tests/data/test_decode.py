@@ -87,7 +87,7 @@ def test_wide_pixels_are_taken_into_account() -> None:
     pixels = np.full((8, 8, 3), 90, np.uint8)
     pixels[:, 2:6] = 200  # twice as wide as high: the middle square is the middle half of the stored columns
     square = np.asarray(fit_square(Image.fromarray(pixels), 8, pixel_aspect=2.0))
-    assert square.shape == (8, 8, 3) and square.min() > 180  # Lanczos rings by a few levels
+    assert square.shape == (8, 8, 3) and square.min() > 170  # stretched by two, Lanczos rings
 
 
 def test_a_size_is_applied_while_decoding(tmp_path: Path, write_mp4) -> None:

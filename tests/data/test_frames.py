@@ -1,4 +1,4 @@
-"""The frame cache: every frame once, in order, at one size; rebuilt when its files change; honest about skipped ones."""
+"""The frame cache: every frame once, in order, at one size; rebuilt when files change; honest about skipped ones."""
 
 import json
 import os
