@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from inflate.checkpoint import resolve_path
 from inflate.errors import InputError, nearest
 from inflate.stages import CancelledError, ChainState, Stage, StageSettings, stage_class, stages_of
 from inflate.video import to_uint8
 
 INDEX_NAME = "model_index.json"
-_BUNDLED = Path(__file__).parent / "bundled"
 _OUTPUT_TYPES = ("pil", "np", "pt")
 _MAX_FRAMES = 1024
 _CARRIED_FILES = ("README.md", "LICENSE", "NOTICE")
@@ -36,8 +36,9 @@ Frames = list[list[Image.Image]] | np.ndarray | Tensor
 class CascadeOutput:
     """What a cascade made, for B prompts.
 
-    ``frames``: for "pil" a list of B lists of F pictures; for "np" (B, F, H, W, C) and for "pt" (B, F, C, H, W), float32
-    in [0, 1]; None if the chain was stopped before there were any. ``image_embeds``: (B, D), unit norm, or None.
+    ``frames``: for "pil" a list of B lists of F pictures; for "np" (B, F, H, W, C) and for "pt" (B, F, C, H, W),
+    float32 in [0, 1]; None if the chain was stopped before there were any.
+    ``image_embeds``: (B, D), unit norm, or None.
     """
 
     frames: Frames | None
@@ -288,16 +289,7 @@ def family_folder(folder_or_name: str | Path) -> Path:
     Raises:
         InputError: no such folder, or no such bundled family.
     """
-    text = str(folder_or_name)
-    if text.startswith("bundled:"):
-        known = sorted(path.parent.name for path in _BUNDLED.glob(f"*/{INDEX_NAME}"))
-        name = text.removeprefix("bundled:")
-        if name not in known:
-            raise InputError(
-                f"No family {name!r} ships with inflate{nearest(name, known)}; known: {', '.join(known) or 'none'}."
-            )
-        return _BUNDLED / name
-    folder = Path(folder_or_name)
+    folder = resolve_path(folder_or_name)
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; name a cascade's folder or a bundled family (bundled:emoji).")
     return folder

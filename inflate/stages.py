@@ -180,7 +180,9 @@ class ComponentStage:
                 self.components[role] = self.read(role, subfolder, library, class_name, dtype)
         for component in self.components.values():
             if isinstance(component, torch.nn.Module):
-                component.to(device=device, dtype=dtype).eval()
+                if component.dtype != dtype:
+                    component.to(dtype=dtype)
+                component.to(device=device).eval()
 
     def release(self) -> None:
         """Forget components that came from the folder."""

@@ -1,5 +1,288 @@
+"""``inflate generate`` and ``inflate demo``: prompts in, video files and a contact sheet out."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from inflate.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from inflate.cascade import Cascade
+
+DTYPES = ("float32", "float16", "bfloat16")
+RESAMPLES = ("nearest", "lanczos")
+DEMO_FOLDER = Path("out/demo")
+DEMO_PROMPTS = ("party popper", "rocket", "beating heart")
+_DEMO_SCALE = 3
+
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: CUDA if there is one, else cpu.")]
+Dtype = Annotated[str, typer.Option(help=f"Number format of the networks: {', '.join(DTYPES)}.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while working.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Report on standard output as JSON.")]
+Seed = Annotated[int, typer.Option(help="The same seed, prompt and settings give the same video.", min=0)]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+Model = Annotated[str, typer.Option(help="A cascade's folder, or a family that ships with inflate.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
+    """Add ``generate`` and ``demo``."""
+    app.command()(generate)
+    app.command()(demo)
+
+
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help='What to show: one or several, such as "party popper".')],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif; several prompts: out-1.mp4 …")],
+    model: Model = "bundled:emoji",
+    frames: Annotated[int, typer.Option(help="Frames per video.", min=1)] = 16,
+    fps: Annotated[float, typer.Option(help="Frames per second: told to the model, and how fast the file plays.")] = 8,
+    seed: Seed = 0,
+    steps: Annotated[str, typer.Option(help="Sampling steps of every stage, or by stage: prior=10,decoder=15.")] = "",
+    guidance_scale: Annotated[str, typer.Option(help="Guidance (1 is none), for all stages or by stage.")] = "",
+    scale: Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1)] = 1,
+    resample: Annotated[str, typer.Option(help="How --scale enlarges: nearest or lanczos.")] = "nearest",
+    sheet: Annotated[bool, typer.Option(help="Write a contact sheet beside the video (out.sheet.png).")] = True,
+    save_settings: Annotated[bool, typer.Option("--save-settings", help="Write the settings to out.json.")] = False,
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a short video from each prompt, and a contact sheet with a row per prompt."""
+    if resample not in RESAMPLES:
+        raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
+    step_numbers, scales = (
+        parse_by_stage("--steps", steps, int),
+        parse_by_stage("--guidance-scale", guidance_scale, float),
+    )
+    from inflate.cascade import Cascade
+    from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text, write_video
+
+    videos = [output] if len(prompts) == 1 else [numbered(output, number + 1) for number in range(len(prompts))]
+    sheet_path, settings_path = output.with_suffix(".sheet.png"), output.with_suffix(".json")
+    for path in videos:
+        check_output(path, overwrite=force)
+    if sheet:
+        check_output(sheet_path, (".png",), force)
+    if save_settings:
+        check_output(settings_path, (".json",), force)
+
+    start = time.monotonic()
+    cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+    used = {name: asdict(values) for name, values in cascade.settings(step_numbers, scales).items()}
+    made = _sample(cascade, prompts, frames, fps, seed, quiet, num_inference_steps=step_numbers, guidance_scale=scales)
+    made = [enlarge(video, scale, resample) for video in made]  # pyright: ignore[reportArgumentType]
+    for path, video in zip(videos, made, strict=True):
+        write_video(path, video, fps, overwrite=force)
+    if sheet:
+        write_contact_sheet(sheet_path, made, prompts, overwrite=force)
+    settings = {"model": model, "prompts": prompts, "seed": seed, "fps": fps, "frames": frames, "stages": used}
+    settings |= {"scale": scale, "resample": resample, "dtype": dtype, "device": str(cascade.device)}
+    if save_settings:
+        write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
+    seconds = round(time.monotonic() - start, 2)
+    _report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
+
+
+def demo(
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help=f"Folder for the files; default {DEMO_FOLDER}, renewed each time."),
+    ] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="A prompt of your own; may be repeated.")
+    ] = None,
+    model: Model = "bundled:emoji",
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 8,
+    seed: Seed = 0,
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Inflate the bundled image model before your eyes, then let it make short videos: before and after training."""
+    import inflate
+    from inflate.cascade import Cascade, family_folder
+    from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_video
+
+    prompts = prompts or list(DEMO_PROMPTS)
+    folder, force = output or DEMO_FOLDER, force or output is None
+    video_path, sheet_path = folder / "demo.mp4", folder / "demo.sheet.png"
+    check_output(video_path, overwrite=force)
+    check_output(sheet_path, (".png",), force)
+    start, say = time.monotonic(), _Narrator(quiet)
+    family, torch_dtype = family_folder(model), check_dtype(dtype)
+    with say("Loading the parts"):
+        trained = inflate.load(family / "unet", dtype=torch_dtype)
+        cascade = Cascade.from_pretrained(family, check_device(device), torch_dtype, keep_loaded=True)
+    inflated, sentence = _inflate_anew(family, trained, folder / "inflated-image-model", force, say)
+    decoder: Any = _stage_of(cascade, "decoder")
+    decoder.components["unet"] = inflated
+    with say("Making videos with the new layers untrained: every frame is a picture of its own"):
+        before = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet)
+    with say("Giving the new layers the trained weights"):
+        inflated.load_temporal_state_dict(trained.temporal_state_dict())
+    with say("Making the same videos with the trained layers: the frames belong together"):
+        after = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet)
+    with say(f"Writing {video_path} (above untrained, below trained) and {sheet_path}"):
+        rows = [row for pair in zip(before, after, strict=True) for row in pair]
+        labels = [f"{prompt}: {when}" for prompt in prompts for when in ("before training", "after training")]
+        write_video(video_path, enlarge(_side_by_side(before, after), _DEMO_SCALE, "lanczos"), fps, overwrite=force)
+        write_contact_sheet(sheet_path, rows, labels, overwrite=force)
+    seconds = round(time.monotonic() - start, 1)
+    say.line(f"Done in {seconds} s.")
+    if as_json:
+        report = {"video": str(video_path), "sheet": str(sheet_path), "prompts": prompts, "verify": sentence}
+        typer.echo(json.dumps(report | {"seconds": seconds}, indent=2, ensure_ascii=False))
+
+
+def _inflate_anew(family: Path, trained: Any, folder: Path, force: bool, say: "_Narrator") -> tuple[Any, str]:
+    """The image model that ``trained`` was made from, inflated anew and saved; and what comparing the two said."""
+    import inflate
+    from inflate.checkpoint import find_source, load_image_model
+    from inflate.inflater import verify
+
+    source = find_source(family / "unet")
+    with say(f"Reading the image model ({source.image_model_class.__name__}), which knows nothing of video"):
+        image_model = load_image_model(source, dtype=trained.dtype)
+    with say("Inflating it: temporal layers after its convolutions and attention blocks"):
+        inflated = inflate.inflate(image_model, scheme=trained.scheme, num_frames=trained.num_frames).eval()
+        inflate.save(inflated, folder, force)
+    new, old = (sum(p.numel() for p in ps) for ps in (inflated.temporal_parameters(), image_model.parameters()))
+    say.line(f"  {old / 1e6:.1f}M parameters of the image model, {new / 1e6:.1f}M new ones; saved as {folder}")
+    with say("Comparing both models on the same noise"):
+        sentence = verify(inflated).sentence()
+    say.line(f"  inflated against image model: {sentence}")
+    return inflated, sentence
+
+
+def _stage_of(cascade: "Cascade", name: str) -> Any:
+    for stage in cascade.stages:
+        if stage.name == name:
+            return stage
+    raise InputError(f"This model has no stage {name!r}; the demo needs one.")
+
+
+def _side_by_side(above: "list[np.ndarray]", below: "list[np.ndarray]") -> "np.ndarray":
+    import numpy as np
+
+    return np.concatenate([np.concatenate(videos, axis=2) for videos in (above, below)], axis=1)
+
+
+def parse_by_stage(option: str, text: str, kind: type) -> Any:
+    """``"12"`` -> 12; ``"prior=10,decoder=15"`` -> a dict; an empty text -> None, the stages' own defaults."""
+    if not text:
+        return None
+    try:
+        if "=" not in text:
+            return kind(text)
+        pairs = [part.split("=", 1) for part in text.split(",")]
+        return {name.strip(): kind(value) for name, value in pairs}
+    except ValueError:
+        example = "15 or prior=10,decoder=15" if kind is int else "2.5 or prior=1,decoder=2.5"
+        raise InputError(f"{option} is {text!r}; give a number or one per stage, such as {example}.") from None
+
+
+def numbered(path: Path, number: int) -> Path:
+    """``out.mp4`` -> ``out-3.mp4``."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def check_dtype(name: str) -> "torch.dtype":
+    """The torch dtype of that name."""
+    import torch
+
+    if name not in DTYPES:
+        raise InputError(f"--dtype is {name!r}{nearest(name, DTYPES)}; use {', '.join(DTYPES)}.")
+    return getattr(torch, name)
+
+
+def check_device(name: str | None) -> str | None:
+    """``name`` if a tensor can be put there."""
+    import torch
+
+    if name is not None:
+        try:
+            torch.empty(1, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return name
+
+
+def _sample(
+    cascade: "Cascade", prompts: list[str], frames: int, fps: float, seed: int, quiet: bool, **settings: Any
+) -> "list[np.ndarray]":
+    """Videos as uint8 (F, H, W, 3). Each prompt has the whole seed to itself, so that it comes out the same alone."""
+    import numpy as np
+    import torch
+
+    generators = [torch.Generator().manual_seed(seed) for _ in prompts]
+    with _progress_bar(quiet) as on_step:
+        out = cascade(prompts, frames, fps, generators, callback_on_step_end=on_step, **settings)
+    if out.frames is None:
+        raise InputError("This model stops before it makes frames; it needs a decoder.")
+    return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames]
+
+
+@contextmanager
+def _progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
+    """A bar on stderr over the whole chain, with the stage's name; it vanishes when done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def on_step(cascade: Any, step: int, timestep: Any, values: dict[str, Any]) -> None:
+            now = values["progress"]
+            what = f"{now.stage}, video {now.video + 1} of {now.num_videos}, step {step + 1} of {now.num_steps}"
+            bar.update(task, completed=now.fraction, description=what)
+
+        yield on_step
+
+
+class _Narrator:
+    """Says what is being done while it is done, and how long it took."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def line(self, text: str) -> None:
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        self.line(f"{what} …")
+        start = time.monotonic()
+        yield
+        self.line(f"  {time.monotonic() - start:.1f} s")
+
+
+def _report_files(
+    videos: list[Path], sheet: Path | None, settings: dict[str, Any], seconds: float, quiet: bool, as_json: bool
+) -> None:
+    if as_json:
+        files = {"videos": [str(path) for path in videos], "sheet": None if sheet is None else str(sheet)}
+        typer.echo(json.dumps(files | {"seconds": seconds, "settings": settings}, indent=2, ensure_ascii=False))
+    elif not quiet:
+        for path in [*videos, *([] if sheet is None else [sheet])]:
+            typer.echo(str(path))
+        typer.echo(f"done in {seconds} s", err=True)

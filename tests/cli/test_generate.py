@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from inflate.cli.app import main
+from inflate.cli.generate import numbered, parse_by_stage
+from inflate.errors import InputError
+from tests.models.tiny_family import save_tiny_family, tiny_unet, tiny_video_unet
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # The image model alone, so that these tests are of the command and not of the temporal file.
+    return save_tiny_family(tmp_path_factory.mktemp("family") / "tiny", tiny_unet())
+
+
+@pytest.fixture(scope="module")
+def video_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_family(tmp_path_factory.mktemp("family") / "tiny-video", tiny_video_unet())
+
+
+def generate(family: Path, *arguments: Any) -> int:
+    return main(["generate", *map(str, arguments), "--model", str(family), "--device", "cpu", "--frames", "4"])
+
+
+def read(path: Path) -> tuple[np.ndarray, float]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return np.stack(frames), float(stream.average_rate or 0)
+
+
+def test_a_prompt_becomes_a_video_and_a_sheet(family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mp4"
+    assert generate(family, "party popper", "-o", out, "--fps", 12, "--scale", 2) == 0
+    frames, fps = read(out)
+    assert frames.shape == (4, 32, 32, 3) and fps == 12
+    with Image.open(tmp_path / "out.sheet.png") as sheet:
+        assert sheet.width == 4 * 36 + 4
+    printed = capsys.readouterr()
+    assert printed.out.split() == [str(out), str(tmp_path / "out.sheet.png")]
+    assert "done in" in printed.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "out.sheet.png"]
+
+
+def test_several_prompts_are_numbered_and_each_comes_out_as_it_does_alone(family: Path, tmp_path: Path) -> None:
+    assert generate(family, "sun", "red heart", "-o", tmp_path / "out.gif", "--seed", 3, "--quiet") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-1.gif", "out-2.gif", "out.sheet.png"]
+    assert generate(family, "red heart", "-o", tmp_path / "alone.gif", "--seed", 3, "--no-sheet", "--quiet") == 0
+    assert (tmp_path / "alone.gif").read_bytes() == (tmp_path / "out-2.gif").read_bytes()
+    assert (tmp_path / "alone.gif").read_bytes() != (tmp_path / "out-1.gif").read_bytes()
+    assert generate(family, "red heart", "-o", tmp_path / "other.gif", "--seed", 4, "--no-sheet", "--quiet") == 0
+    assert (tmp_path / "alone.gif").read_bytes() != (tmp_path / "other.gif").read_bytes()
+
+
+def test_the_report_names_the_files_and_the_settings(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.webp"
+    arguments = ("sun", "-o", out, "--steps", "prior=2,decoder=4", "--guidance-scale", 1.5, "--seed", 7)
+    assert generate(family, *arguments, "--json", "--save-settings") == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report["videos"] == [str(out)] and report["sheet"] == str(tmp_path / "out.sheet.png")
+    settings = report["settings"]
+    assert settings["stages"] == {
+        "prior": {"num_inference_steps": 2, "guidance_scale": 1.5},
+        "decoder": {"num_inference_steps": 4, "guidance_scale": 1.5},
+    }
+    assert (settings["seed"], settings["frames"], settings["prompts"]) == (7, 4, ["sun"])
+    assert json.loads((tmp_path / "out.json").read_text()) == settings
+
+
+def test_quiet_says_nothing(family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(family, "sun", "-o", tmp_path / "out.gif", "--quiet") == 0
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sun", "-o", "out.avi"], "out.avi ends in '.avi'; it must end in one of .mp4, .webp, .gif."),
+        (["", "-o", "out.gif"], "A prompt is empty; say in a few words what the video should show."),
+        (["sun", "-o", "out.gif", "--steps", "many"], "--steps is 'many'; give a number or one per stage"),
+        (
+            ["sun", "-o", "out.gif", "--steps", "decodr=3"],
+            "num_inference_steps names 'decodr' (did you mean 'decoder'?)",
+        ),
+        (["sun", "-o", "out.gif", "--steps", "0"], "num_inference_steps must lie between 1 and 1000, got 0."),
+        (["sun", "-o", "out.gif", "--resample", "nearst"], "--resample is 'nearst' (did you mean 'nearest'?)"),
+        (["sun", "-o", "out.gif", "--dtype", "float8"], "use float32, float16, bfloat16."),
+        (["sun", "-o", "out.gif", "--device", "gpu"], "--device gpu cannot be used here"),
+        (["sun", "-o", "out.gif", "--fps", "0"], "fps must be above 0"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    family: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    assert main(["generate", *arguments, "--model", str(family), *device]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith("error: ") and sentence in printed and "\n" not in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("existing", ["out.gif", "out.sheet.png", "out.json"])
+def test_existing_files_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], existing: str
+) -> None:
+    (tmp_path / existing).write_text("mine")
+    # A model that is not there: the refusal comes first.
+    assert generate(tmp_path / "none", "sun", "-o", tmp_path / "out.gif", "--save-settings") == 2
+    assert f"{tmp_path / existing} exists" in capsys.readouterr().err
+    assert (tmp_path / existing).read_text() == "mine"
+
+
+def test_force_replaces(family: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.gif").write_text("mine")
+    assert generate(family, "sun", "-o", tmp_path / "out.gif", "--force", "--quiet") == 0
+    assert (tmp_path / "out.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_a_missing_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(tmp_path / "none", "sun", "-o", tmp_path / "out.gif") == 2
+    assert "There is no folder" in capsys.readouterr().err
+    assert generate(tmp_path, "sun", "-o", tmp_path / "out.gif") == 2
+    assert "it has no model_index.json" in capsys.readouterr().err
+
+
+def test_numbers_for_all_stages_or_by_stage() -> None:
+    assert parse_by_stage("--steps", "", int) is None
+    assert parse_by_stage("--steps", "12", int) == 12
+    assert parse_by_stage("--guidance-scale", "prior=1, decoder=2.5", float) == {"prior": 1.0, "decoder": 2.5}
+    with pytest.raises(InputError, match="such as 15 or prior=10,decoder=15"):
+        parse_by_stage("--steps", "prior=1,2", int)
+    assert numbered(Path("a/out.mp4"), 3) == Path("a/out-3.mp4")
+
+
+def test_the_demo_shows_before_and_after(
+    video_family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["demo", "--model", str(video_family), "--device", "cpu", "-o", str(tmp_path / "demo")]
+    arguments += ["--prompt", "sun", "--prompt", "moon"]
+    assert main([*arguments, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "inflated against image model: bit-for-bit equal on every frame" in printed.err
+    assert json.loads(printed.out)["verify"] == "bit-for-bit equal on every frame"
+    frames, fps = read(tmp_path / "demo" / "demo.mp4")
+    assert frames.shape == (4, 2 * 16 * 3, 2 * 16 * 3, 3) and fps == 8
+    above, below = frames[:, :48].astype(int), frames[:, 48:].astype(int)
+    assert np.abs(above - below).mean() > 1, "trained temporal layers change the video"
+    assert (tmp_path / "demo" / "inflated-image-model" / "temporal.safetensors").is_file()
+    # The files of a folder that was named are kept unless asked.
+    assert main(arguments) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main([*arguments, "--force", "--quiet"]) == 0

@@ -1,0 +1,180 @@
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from inflate.data import writing
+from inflate.data.writing import contact_sheet, enlarge, frame_durations, write_contact_sheet, write_text, write_video
+from inflate.errors import InputError
+
+
+def moving_square(num_frames: int = 6, size: int = 32) -> np.ndarray:
+    """White, with a red square that moves to the right."""
+    frames = np.full((num_frames, size, size, 3), 255, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[8:16, 2 + 3 * number : 10 + 3 * number] = (200, 30, 30)
+    return frames
+
+
+def durations(path: Path) -> list[float]:
+    with Image.open(path) as picture:
+        found = []
+        for number in range(picture.n_frames):  # pyright: ignore[reportAttributeAccessIssue]
+            picture.seek(number)
+            picture.load()
+            found.append(picture.info["duration"])
+    return found
+
+
+def read(path: Path) -> np.ndarray:
+    if path.suffix == ".mp4":
+        with av.open(str(path)) as container:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with Image.open(path) as picture:
+        frames = []
+        for number in range(picture.n_frames):  # pyright: ignore[reportAttributeAccessIssue]
+            picture.seek(number)
+            frames.append(np.asarray(picture.convert("RGB")))
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webp", ".gif", ".GIF"])
+def test_what_is_written_reads_back(tmp_path: Path, suffix: str) -> None:
+    frames = moving_square()
+    path = write_video(tmp_path / "deep" / f"out{suffix}", frames, fps=8)
+    back = read(path)
+    assert back.shape == frames.shape
+    assert np.abs(back.astype(int) - frames).mean() < 4
+    # Frame by frame it is nearer to its own frame than to the next.
+    for number in range(len(frames) - 1):
+        own, other = (np.abs(back[number].astype(int) - frames[k]).mean() for k in (number, number + 1))
+        assert own < other / 3
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("fps", [4, 8, 12.5, 29.97, 30])
+def test_mp4_keeps_the_frame_rate(tmp_path: Path, fps: float) -> None:
+    path = write_video(tmp_path / "out.mp4", moving_square(), fps)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert float(stream.average_rate or 0) == pytest.approx(fps, rel=1e-5)
+        times = [frame.time for frame in container.decode(video=0)]
+    assert np.allclose(np.diff(times), 1 / fps, atol=1e-4)
+
+
+def test_mp4_of_an_odd_size_grows_by_one_pixel(tmp_path: Path) -> None:
+    frames = moving_square()[:, :31, :29]
+    back = read(write_video(tmp_path / "out.mp4", frames, 8))
+    assert back.shape == (6, 32, 30, 3)
+    assert np.abs(back[:, :31, :29].astype(int) - frames).mean() < 4
+
+
+def test_animations_keep_the_durations(tmp_path: Path) -> None:
+    assert durations(write_video(tmp_path / "a.gif", moving_square(), 8)) == [130, 120, 130, 120, 130, 120]
+    assert durations(write_video(tmp_path / "a.webp", moving_square(), 8)) == [125] * 6
+    assert durations(write_video(tmp_path / "b.webp", moving_square(), 30)) == [33, 34, 33, 33, 34, 33]
+
+
+@given(st.integers(1, 200), st.floats(0.5, 60), st.sampled_from([1, 10]))
+def test_rounded_durations_add_up(num_frames: int, fps: float, tick: int) -> None:
+    made = frame_durations(num_frames, fps, tick)
+    assert len(made) == num_frames and all(ms >= tick and ms % tick == 0 for ms in made)
+    assert abs(sum(made) - num_frames * 1000 / fps) <= tick / 2 + 1e-6
+
+
+def test_a_frame_is_never_shown_for_no_time() -> None:
+    assert frame_durations(5, 400, 10) == [10] * 5
+
+
+def test_gif_does_not_flicker_where_nothing_moves(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = np.broadcast_to(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), (6, 32, 32, 3)).copy()
+    for number, frame in enumerate(frames):
+        frame[:4, 4 * number : 4 * number + 4] = 255
+    back = read(write_video(tmp_path / "a.gif", frames, 8))
+    assert len(back) == 6 and np.ptp(back[:, 8:].astype(int), axis=0).max() == 0
+
+
+@pytest.mark.parametrize("name", ["out.mp3", "out", "out.avi", "out.mp4.txt"])
+def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"must end in one of \.mp4, \.webp, \.gif"):
+        write_video(tmp_path / name, moving_square(), 8)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_kept_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "out.gif"
+    path.write_text("mine")
+    with pytest.raises(InputError, match=r"exists; .* --force"):
+        write_video(path, moving_square(), 8)
+    assert path.read_text() == "mine"
+    write_video(path, moving_square(), 8, overwrite=True)
+    assert len(read(path)) == 6
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        write_video(tmp_path / "folder.mp4", moving_square(), 8, overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webp"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"out{suffix}"
+    path.write_text("old")
+
+    def full_disk(partial: Path, frames: np.ndarray, fps: float) -> None:
+        partial.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing, "_write_mp4" if suffix == ".mp4" else "_write_animation", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_video(path, moving_square(), 8, overwrite=True)
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_arrays_and_rates_that_are_no_video() -> None:
+    for frames in (moving_square()[0], moving_square().astype(np.float32), moving_square()[:0]):
+        with pytest.raises(InputError, match="A video is uint8"):
+            write_video("out.mp4", frames, 8)
+    with pytest.raises(InputError, match="fps must be above 0"):
+        write_video("out.mp4", moving_square(), 0)
+
+
+def test_enlarging_for_viewing() -> None:
+    frames = moving_square(2)
+    nearest = enlarge(frames, 4)
+    assert nearest.shape == (2, 128, 128, 3) and np.array_equal(nearest[:, ::4, ::4], frames)
+    smooth = enlarge(frames, 4, "lanczos")
+    assert smooth.shape == nearest.shape and not np.array_equal(smooth, nearest)
+    assert enlarge(frames, 1) is frames
+    with pytest.raises(InputError, match="scale must lie between"):
+        enlarge(frames, 0)
+
+
+def test_a_contact_sheet_has_a_row_per_video(tmp_path: Path) -> None:
+    red = np.zeros((20, 10, 10, 3), np.uint8)
+    red[..., 0] = np.arange(100, 120, dtype=np.uint8)[:, None, None]
+    blue = np.zeros((3, 8, 8, 3), np.uint8)
+    blue[..., 2] = 90
+    sheet = np.asarray(contact_sheet([red, blue], ["red ones", "blue ones"], columns=4))
+    first_row = sheet[np.any((sheet[..., 1] == 0) & (sheet[..., 0] >= 100), axis=1)]
+    shown = sorted(set(first_row[..., 0][first_row[..., 1] == 0].tolist()) & set(range(100, 120)))
+    assert shown == [100, 106, 113, 119]  # evenly spread, first and last among them
+    assert (sheet.reshape(-1, 3) == (0, 0, 90)).all(-1).sum() == 3 * 64
+    path = write_contact_sheet(tmp_path / "a.png", [red, blue], ["red ones", "blue ones"])
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+    with pytest.raises(InputError, match="a label for each, got 1 and 2"):
+        contact_sheet([red], ["a", "b"])
+
+
+def test_text_is_written_whole(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "settings.json", json.dumps({"seed": 1}))
+    assert json.loads(path.read_text()) == {"seed": 1}
+    with pytest.raises(InputError, match="exists"):
+        write_text(path, "{}")
