@@ -80,6 +80,7 @@ class _Run:
             lr=self.options.learning_rate,
             betas=(0.9, self.options.beta2),
             weight_decay=self.options.weight_decay,
+            fused=True,
         )
         self.ema = EMAModel(list(self.parameters.values()), decay=self.options.ema_decay)
         self.start = load_state(self.folder / "state", self.parameters, optimizer, self.ema)

@@ -25,7 +25,8 @@ SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "
 
 @dataclass(frozen=True)
 class DecoderOptions:
-    """``clip`` and ``vae``: folders; ``model``: UNet2DConditionModel's arguments; ``weighting`` as in ``v_weight``."""
+    """``clip`` and ``vae``: folders; ``model``: UNet2DConditionModel's arguments, or ``init``: a folder to start from;
+    ``weighting`` as in ``v_weight``; ``timestep_power`` as in ``NoiseSchedule``."""
 
     clip: str
     vae: str
@@ -34,6 +35,7 @@ class DecoderOptions:
     condition_dropout: float = 0.1
     weighting: str = "v"
     gamma: float = 5.0
+    timestep_power: float = 1.0
 
 
 class Encodings:
@@ -65,9 +67,16 @@ def drop_conditions(embeds: Tensor, share: float) -> Tensor:
 
 
 class NoiseSchedule:
-    """Forward process and v-loss on diffusers' schedule, for latents whose first dimension is the batch."""
+    """Forward process and v-loss on diffusers' schedule, for latents whose first dimension is the batch.
 
-    def __init__(self, weighting: str, gamma: float, device: torch.device) -> None:
+    Timesteps are ``T (1 - u^power)`` for uniform ``u``: 1 draws them evenly, more than 1 favours high noise, where the
+    shape of a thing is decided.
+    """
+
+    def __init__(self, weighting: str, gamma: float, device: torch.device, power: float = 1.0) -> None:
+        if power <= 0:
+            raise InputError(f"options.timestep_power is {power}; it must be above 0.")
+        self.power = power
         self.scheduler = DDPMScheduler(**SCHEDULE)
         self.weighting, self.gamma = weighting, gamma
         self.snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float().to(device)
@@ -75,7 +84,8 @@ class NoiseSchedule:
 
     def noised(self, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy latents, the v target, and the timesteps (B,), one per batch element."""
-        timestep = torch.randint(0, self.steps, (len(clean),), device=clean.device)
+        share = 1 - torch.rand(len(clean), device=clean.device) ** self.power
+        timestep = (share * self.steps).long().clamp(0, self.steps - 1)
         noise = torch.randn_like(clean)
         noisy = self.scheduler.add_noise(clean, noise, timestep)
         return noisy, self.scheduler.get_velocity(clean, noise, timestep), timestep
@@ -97,7 +107,9 @@ class DecoderStep:
         self.cache = open_data(recipe.data)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
-        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device)
+        self.schedule = NoiseSchedule(
+            self.options.weighting, self.options.gamma, device, self.options.timestep_power
+        )
         torch.manual_seed(recipe.train.seed)
         if self.options.init:
             self.trained = UNet2DConditionModel.from_pretrained(
