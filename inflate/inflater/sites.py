@@ -23,11 +23,9 @@ from typing import Literal
 
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import FirDownsample2D
 from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_blocks import KAttentionBlock
-from diffusers.models.upsampling import FirUpsample2D
 from torch import nn
 
 from inflate.errors import InputError
@@ -115,9 +113,6 @@ def _site_of(name: str, module: nn.Module) -> Site | None:
     """`module` as a site, or None."""
     if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and not name.endswith("skip_conv"):
         return Site(name, "convolution", module.out_channels)
-    # The FIR samplers read their convolution's weight and never call it, so the sampler itself is the site.
-    if isinstance(module, FirDownsample2D | FirUpsample2D) and module.use_conv:
-        return Site(name, "convolution", int(module.out_channels))
     if isinstance(module, DualTransformer2DModel):
         inner = module.transformers[0]
         assert isinstance(inner, Transformer2DModel), "a dual transformer holds two Transformer2DModel"

@@ -1,0 +1,184 @@
+"""Small image models with the structure of the ones people bring: same block types and conditions, few channels."""
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+
+SMALL: dict[str, Any] = {"sample_size": 8, "norm_num_groups": 4}
+CROSS: dict[str, Any] = {
+    **SMALL,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "attention_head_dim": 2,
+    "cross_attention_dim": 12,
+}
+SIMPLE_CROSS: dict[str, Any] = {
+    **SMALL,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    "attention_head_dim": 4,
+    "cross_attention_dim": 12,
+    "resnet_time_scale_shift": "scale_shift",
+}
+
+CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "sd15": (UNet2DConditionModel, CROSS),
+    "sd21-unclip": (
+        UNet2DConditionModel,
+        {
+            **CROSS,
+            "attention_head_dim": (1, 2),
+            "use_linear_projection": True,
+            "upcast_attention": True,
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": 10,
+        },
+    ),
+    "sd-x4-upscaler": (
+        UNet2DConditionModel,
+        {**CROSS, "in_channels": 7, "num_class_embeds": 1000, "only_cross_attention": (True, False)},
+    ),
+    "inpainting": (UNet2DConditionModel, {**CROSS, "in_channels": 9}),
+    "sdxl": (
+        UNet2DConditionModel,
+        {
+            **CROSS,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "transformer_layers_per_block": (1, 2),
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 34,
+        },
+    ),
+    "lcm": (UNet2DConditionModel, {**CROSS, "time_cond_proj_dim": 6}),
+    "karlo-decoder": (
+        UNet2DConditionModel,
+        {**SIMPLE_CROSS, "in_channels": 3, "out_channels": 6, "class_embed_type": "identity"},
+    ),
+    "kandinsky22": (
+        UNet2DConditionModel,
+        {
+            **SIMPLE_CROSS,
+            "out_channels": 8,
+            "addition_embed_type": "image",
+            "encoder_hid_dim": 10,
+            "encoder_hid_dim_type": "image_proj",
+        },
+    ),
+    "kandinsky21": (
+        UNet2DConditionModel,
+        {
+            **SIMPLE_CROSS,
+            "addition_embed_type": "text_image",
+            "encoder_hid_dim": 10,
+            "encoder_hid_dim_type": "text_image_proj",
+        },
+    ),
+    "deepfloyd": (
+        UNet2DConditionModel,
+        {
+            **SIMPLE_CROSS,
+            "act_fn": "gelu",
+            "addition_embed_type": "text",
+            "addition_embed_type_num_heads": 2,
+            "encoder_hid_dim": 10,
+            "cross_attention_dim": 32,
+            "cross_attention_norm": "group_norm",
+        },
+    ),
+    "latent-upscaler": (
+        UNet2DConditionModel,
+        {
+            "sample_size": 16,
+            "block_out_channels": (32, 32, 64, 64),
+            "norm_num_groups": None,
+            "layers_per_block": 2,
+            "down_block_types": ("KDownBlock2D", *["KCrossAttnDownBlock2D"] * 3),
+            "mid_block_type": None,
+            "up_block_types": (*["KCrossAttnUpBlock2D"] * 3, "KUpBlock2D"),
+            "attention_head_dim": 16,
+            "cross_attention_dim": 12,
+            "only_cross_attention": (True, True, True, False),
+            "resnet_time_scale_shift": "scale_shift",
+            "time_embedding_type": "fourier",
+            "timestep_post_act": "gelu",
+            "conv_in_kernel": 1,
+            "conv_out_kernel": 1,
+            "act_fn": "gelu",
+        },
+    ),
+    "without-attention": (
+        UNet2DConditionModel,
+        {
+            **CROSS,
+            "down_block_types": ("DownBlock2D", "DownBlock2D"),
+            "mid_block_type": None,
+            "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        },
+    ),
+    "unconditional": (
+        UNet2DModel,
+        {
+            **SMALL,
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+            "attention_head_dim": 4,
+        },
+    ),
+    "karlo-super-resolution": (
+        UNet2DModel,
+        {
+            **SMALL,
+            "in_channels": 6,
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "down_block_types": ("ResnetDownsampleBlock2D", "ResnetDownsampleBlock2D"),
+            "up_block_types": ("ResnetUpsampleBlock2D", "ResnetUpsampleBlock2D"),
+            "add_attention": False,
+        },
+    ),
+    "score-sde": (
+        UNet2DModel,
+        {
+            "sample_size": 8,
+            "block_out_channels": (32, 32),
+            "layers_per_block": 1,
+            "down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"),
+            "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"),
+            "attention_head_dim": 4,
+            "time_embedding_type": "fourier",
+            "freq_shift": 0,
+        },
+    ),
+}
+
+
+def build(name: str, seed: int = 0) -> Any:
+    """The tiny image model `name` with random weights, in eval mode."""
+    image_model_class, config = CONFIGS[name]
+    torch.manual_seed(seed)
+    return image_model_class(**config).eval()
+
+
+@torch.no_grad()
+def perturb(video_model: Any, seed: int = 1) -> None:
+    """Make every temporal layer change its input, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in video_model.temporal_parameters():
+        noise = torch.randn(parameter.shape, generator=generator) * 0.1
+        parameter.add_(noise.to(parameter.device, parameter.dtype))
+
+
+def as_video(pictures: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """(B*F, C, H, W) to (B, C, F, H, W), written without the package's own fold."""
+    return pictures.reshape(-1, num_frames, *pictures.shape[1:]).permute(0, 2, 1, 3, 4)
