@@ -299,4 +299,4 @@ def test_nothing_is_left_for_later() -> None:
     for name in modules():
         file = ROOT / (name.replace(".", "/") + ".py")
         text = (file if file.exists() else ROOT / name.replace(".", "/") / "__init__.py").read_text(encoding="utf-8")
-        assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text), name
+        assert not re.search(r"\b(TODO|FIXME|XXX|raise NotImplementedError)\b", text), name
