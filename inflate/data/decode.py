@@ -118,7 +118,8 @@ _Frame = tuple[Image.Image, float, float, bool, float]
 def _read_pillow(source: Source, label: str) -> Iterator[_Frame]:
     """Yield (RGB picture, start s, end s, loops, pixel aspect) for each frame of a file Pillow animates."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with Image.open(io.BytesIO(_with_alpha_flag(content))) as image:
             count = getattr(image, "n_frames", 1)
             loop = count > 1 and image.info.get("loop") == 0
             start_ms = 0.0
@@ -135,6 +136,18 @@ def _read_pillow(source: Source, label: str) -> Iterator[_Frame]:
         if isinstance(error, VideoError):
             raise
         raise VideoError(label, _plain(error)) from error
+
+
+def _with_alpha_flag(content: bytes) -> bytes:
+    """An animated webp that says its canvas may be transparent.
+
+    Its frames need not cover the canvas, and what they leave uncovered is transparent (WebP container specification,
+    "Animation"). Encoders leave the flag out when the frames themselves are opaque; Pillow then shows black.
+    """
+    header = content[:21]
+    if header[:4] != b"RIFF" or header[8:16] != b"WEBPVP8X" or len(header) < 21 or not header[20] & 0x02:
+        return content
+    return content[:20] + bytes([header[20] | 0x10]) + content[21:]
 
 
 def _read_av(source: Source, label: str) -> Iterator[_Frame]:

@@ -28,9 +28,9 @@ CLIPS = {"@lobehub/fluent-emoji-anim-1": ["1f44b", "1f44b-1f3fd"], "@lobehub/flu
 STILLS = ["1f44b", "1f44b-1f3fd", "1f389", "1f30c", "00ae-fe0f", "ae-fe0f", "0039-fe0f-20e3", "39-fe0f-20e3"]
 
 
-def picture(level: int, height: int = 32) -> Image.Image:
-    image = Image.new("RGBA", (32, height), (0, 0, 0, 0))
-    image.paste((level, 0, 0, 255), (8, 8, 24, 24))
+def picture(level: int, height: int = 64) -> Image.Image:
+    image = Image.new("RGBA", (64, height), (0, 0, 0, 0))
+    image.paste((level, 0, 0, 255), (16, 16, 48, 48))
     return image
 
 
@@ -49,7 +49,7 @@ def packages(tmp_path: Path) -> Path:
                 duration=[42, 42, 84, 42], loop=0, lossless=True,
             )  # fmt: skip
     for still in STILLS:
-        picture(120, 33 if still == "1f389" else 32).save(
+        picture(120, 66 if still == "1f389" else 64).save(
             home / "@lobehub-fluent-emoji-3d" / "assets" / f"{still}.webp"
         )
     # A still in an animation package repeats the 3D one.
@@ -137,7 +137,7 @@ def test_clips_keep_their_bytes_and_mp4_is_on_white(
     original = (packages / "@lobehub-fluent-emoji-anim-1" / "assets" / "1f44b.webp").read_bytes()
     assert original in (tmp_path / "out" / "shards" / "train-00000.tar").read_bytes()
     video = decode_video(tmp_path / "out" / "videofolder" / "train" / "1f44b.mp4")
-    assert video.frames.shape == (5, 32, 32, 3)  # 210 ms at 24 frames a second
+    assert video.frames.shape == (5, 64, 64, 3)  # 210 ms at 24 frames a second
     assert np.abs(video.frames[:, 0, 0].astype(int) - 255).max() < 6
 
 

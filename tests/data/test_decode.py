@@ -66,6 +66,20 @@ def test_transparency_becomes_white(tmp_path: Path) -> None:
     assert greens == pytest.approx([255, 127, 0], abs=1)
 
 
+def test_what_the_frames_of_a_webp_leave_uncovered_is_white(tmp_path: Path) -> None:
+    pictures = []
+    for value in (50, 100):
+        picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+        picture.paste((value, 0, 0, 255), (8, 8, 24, 24))
+        pictures.append(picture)
+    path = tmp_path / "a.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=50, lossless=True)
+    with Image.open(path) as image:
+        assert image.mode == "RGB"  # Pillow's encoder left the flag for transparency out
+    frames = decode_video(path).frames
+    assert (frames[:, 0, 0] == 255).all() and frames[:, 16, 16, 0].tolist() == [50, 100]
+
+
 def test_cropping_takes_the_middle_and_padding_adds_white() -> None:
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 200
