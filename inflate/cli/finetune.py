@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         data: Annotated[str | None, typer.Option(help="Prepared data set or any folder of videos (data.path).")] = None,
         output: Annotated[str | None, typer.Option("--output", "-o", help="Run folder; default runs/<name>.")] = None,
-        device: Annotated[str | None, typer.Option(help="'cpu' to stay off the GPU; default: the best there is.")] = None,
+        device: Annotated[str | None, typer.Option(help="'cpu' to stay off the GPU; default: what there is.")] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     ) -> None:

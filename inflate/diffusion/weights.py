@@ -1,14 +1,14 @@
 """Loss weights by signal-to-noise ratio, written for a v-prediction loss.
 
-With ``alpha^2 + sigma^2 = 1``: ``||v - v_hat||^2 = (1 + SNR) ||x - x_hat||^2`` (progressive distillation, arXiv:2202.00512,
-section 4), so a weight ``w(SNR)`` on the x-loss is ``w(SNR) / (1 + SNR)`` on the v-loss.
+With ``alpha^2 + sigma^2 = 1``: ``||v - v_hat||^2 = (1 + SNR) ||x - x_hat||^2`` (progressive distillation,
+arXiv:2202.00512, section 4), so a weight ``w(SNR)`` on the x-loss is ``w(SNR) / (1 + SNR)`` on the v-loss.
 """
 
 from torch import Tensor
 
 
 def signal_to_noise(alphas_cumprod: Tensor) -> Tensor:
-    """``SNR = alpha^2 / sigma^2 = a / (1 - a)`` for cumulative products ``a`` in [0, 1); same shape, finite at ``a = 0``."""
+    """``SNR = alpha^2 / sigma^2 = a / (1 - a)`` for cumulative products ``a`` in [0, 1); same shape."""
     return alphas_cumprod / (1 - alphas_cumprod)
 
 

@@ -1,7 +1,7 @@
 """What the autoencoder learns from: reconstruction, edges, and latents that a diffusion model likes.
 
-The latents are kept near zero mean and unit variance per channel, and the decoder sees them with a little noise on top, so
-that it forgives the small errors a sampler leaves (both as in the regularised autoencoders of latent diffusion,
+The latents are kept near zero mean and unit variance per channel, and the decoder sees them with a little noise on top,
+so that it forgives the small errors a sampler leaves (both as in the regularised autoencoders of latent diffusion,
 arXiv:2112.10752 section 3.1; there KL or VQ, here batch moments, because the encoder is deterministic).
 """
 
@@ -40,7 +40,10 @@ def moment_penalty(latents: Tensor) -> Tensor:
 def autoencoder_loss(
     pixels: Tensor, reconstruction: Tensor, latents: Tensor, edge_weight: float, moment_weight: float
 ) -> AutoencoderLoss:
-    """L1 plus weighted L1 of edges plus the moment penalty; ``pixels`` and ``reconstruction`` are ``(B, 3, H, W)`` in [-1, 1]."""
+    """L1 plus weighted L1 of edges plus the moment penalty.
+
+    ``pixels`` and ``reconstruction`` are ``(B, 3, H, W)`` in [-1, 1]; ``latents`` as in :func:`moment_penalty`.
+    """
     reconstruction = reconstruction.float()
     main = F.l1_loss(reconstruction, pixels)
     edges = sum(

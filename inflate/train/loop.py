@@ -22,9 +22,10 @@ from inflate.train.step import StepLoss, TrainStep, build_step
 def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Path:
     """Run a recipe to its end, from its last checkpoint if there is one; returns the export folder.
 
-    The run folder (``recipe.output_folder``) holds ``recipe.json`` (resolved), ``log.jsonl``, ``state/``, ``sheets/`` and
-    ``export/``. Started again with the same recipe, a run that was killed ends with the same weights, bit for bit on one
-    CPU, as one that was never killed: batches and noise are functions of (seed, update), not of what ran before.
+    The run folder (``recipe.output_folder``) holds ``recipe.json`` (resolved), ``log.jsonl``, ``state/``,
+    ``sheets/`` and ``export/``. Started again with the same recipe, a run that was killed ends with the same weights,
+    bit for bit on one CPU, as one that was never killed: batches and noise are functions of (seed, update), not of what
+    ran before.
 
     Raises:
         InputError: bad options or data, or the folder holds the state of another recipe.

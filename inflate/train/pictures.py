@@ -39,10 +39,10 @@ def to_model_range(frames: np.ndarray) -> Tensor:
 
 
 class PictureSampler:
-    """Draws single pictures: a thing (name) uniformly, one of its entries uniformly, one of the entry's frames uniformly.
+    """Draws single pictures: a thing (name), one of its entries, one of that entry's frames, each uniformly.
 
-    ``draw(update, first, count)`` depends on the seed and its arguments only. Names inside one draw are distinct as long
-    as ``count`` allows, which a contrastive loss needs.
+    ``draw(update, first, count)`` depends on the seed and its arguments only. Names inside one draw are distinct as
+    long as ``count`` allows, which a contrastive loss needs.
     """
 
     def __init__(self, cache: FrameCache, options: DataOptions, seed: int) -> None:

@@ -55,7 +55,7 @@ def save_state(
         os.replace(partial, target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(f"The state cannot be written to {folder} ({error}); free some space and start again.") from error
+        raise InputError(f"The state cannot be written to {folder} ({error}); free some space.") from error
     for old in checkpoints(folder)[:-1]:
         shutil.rmtree(old, ignore_errors=True)
     for litter in folder.glob(f".{_PREFIX}*.part"):
@@ -79,7 +79,7 @@ def load_state(
         tensors: dict[str, Tensor] = load_file(newest / "state.safetensors")
         meta: dict[str, Any] = json.loads((newest / "state.json").read_text())
     except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"The state in {newest} cannot be read ({error}); delete that folder to start anew.") from error
+        raise InputError(f"The state in {newest} cannot be read ({error}); delete it to start anew.") from error
     saved = {name[len("parameter.") :]: value for name, value in tensors.items() if name.startswith("parameter.")}
     if set(saved) != set(parameters) or any(saved[n].shape != p.shape for n, p in parameters.items()):
         raise InputError(

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_bad_recipes_are_refused_with_one_sentence(tmp_path, capsys, change, sen
     path = _write(tmp_path, text)
     assert main(["finetune", str(path), "--dry-run"]) == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "\n" not in error and str(path) in error or "train." in error
+    assert error.startswith("error: ") and "\n" not in error
+    assert str(path) in error or "train." in error
 
 
 def test_nearest_key_is_offered(tmp_path):
@@ -100,7 +102,8 @@ def test_overrides_and_dry_run(tmp_path, capsys):
     path = _write(tmp_path, MINIMAL)
     assert main(["finetune", str(path), "--dry-run", "--set", "train.steps=7", "--data", "elsewhere"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["train"]["steps"] == 7 and shown["data"]["path"] == "elsewhere" and shown["train"]["ema_decay"] == 0.999
+    assert shown["train"]["steps"] == 7 and shown["data"]["path"] == "elsewhere"
+    assert shown["train"]["ema_decay"] == 0.999
     assert main(["finetune", str(path), "--dry-run", "--set", "nonsense"]) == 2
 
 
@@ -108,4 +111,4 @@ def test_learning_rate_warms_up_stays_and_decays_to_zero():
     options = TrainOptions(steps=100, batch_size=1, learning_rate=1.0, warmup_steps=10, decay_steps=49)
     rates = [options.learning_rate_at(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[49] == 1.0
-    assert rates[99] == pytest.approx(1 / 50) and all(a >= b for a, b in zip(rates[50:], rates[51:], strict=False))
+    assert rates[99] == pytest.approx(1 / 50) and all(a >= b for a, b in itertools.pairwise(rates[50:]))

@@ -47,7 +47,8 @@ def _command(tmp_path: Path, name: str, videos: Path, family: Path) -> tuple[lis
     recipe = tmp_path / f"{name}.toml"
     output = tmp_path / name
     recipe.write_text(RECIPE.format(output=output, videos=videos, family=family))
-    return [sys.executable, "-W", "ignore", "-m", "inflate", "finetune", str(recipe), "--quiet", "--device", "cpu"], output
+    arguments = ["finetune", str(recipe), "--quiet", "--device", "cpu"]
+    return [sys.executable, "-W", "ignore", "-m", "inflate", *arguments], output
 
 
 def _updates(output: Path) -> int:

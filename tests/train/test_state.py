@@ -59,7 +59,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(tmp_pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(state_module, "save_file", full)
-    with pytest.raises(InputError, match="No space left on device.*free some space"):
+    with pytest.raises(InputError, match=r"No space left on device.*free some space"):
         save_state(tmp_path, 3, parameters, optimizer, ema)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
     assert load_state(tmp_path, parameters, optimizer, ema) == 2

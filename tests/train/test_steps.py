@@ -1,4 +1,4 @@
-"""Every step of the bundled family on tiny models: it learns, it exports what loads, and only what should train does."""
+"""Every step of the bundled family on tiny models: it learns, exports what loads, and trains only what it should."""
 
 from pathlib import Path
 

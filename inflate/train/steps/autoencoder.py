@@ -40,7 +40,7 @@ class AutoencoderStep:
         self.sampler = PictureSampler(open_data(recipe.data), recipe.data, recipe.train.seed)
         torch.manual_seed(recipe.train.seed)
         try:
-            self.trained = AutoencoderDC(**self.options.model)
+            self.trained: Any = AutoencoderDC(**self.options.model)
         except TypeError as error:
             raise InputError(f"options.model does not fit AutoencoderDC: {error}.") from error
 

@@ -1,4 +1,4 @@
-"""Training the small CLIP (C_x) on pictures and captions: the symmetric contrastive loss (arXiv:2103.00020, section 2.3)."""
+"""Training the small CLIP (C_x) on pictures and captions: the symmetric contrastive loss (arXiv:2103.00020, 2.3)."""
 
 import json
 from dataclasses import dataclass, field
@@ -57,9 +57,7 @@ class ClipStep:
             padded = torch.nn.functional.pad(pixels, (margin,) * 4, value=1.0)
             size = pixels.shape[-1]
             offsets = rng.integers(0, 2 * margin + 1, size=(batch_size, 2))
-            pixels = torch.stack(
-                [p[:, y : y + size, x : x + size] for p, (y, x) in zip(padded, offsets, strict=True)]
-            )
+            pixels = torch.stack([p[:, y : y + size, x : x + size] for p, (y, x) in zip(padded, offsets, strict=True)])
         return {"pixels": pixels, "tokens": self.trained.tokenize(texts)}
 
     def __call__(self, batch: Batch) -> StepLoss:

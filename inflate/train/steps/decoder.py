@@ -42,7 +42,8 @@ class Encodings:
     """Latents and CLIP image embeddings of every frame of a cache, computed once by the frozen encoders."""
 
     def __init__(self, cache: FrameCache, clip: str, vae: str, device: torch.device) -> None:
-        self.vae = AutoencoderDC.from_pretrained(vae, local_files_only=True).to(device).eval().requires_grad_(False)
+        self.vae: Any = AutoencoderDC.from_pretrained(vae, local_files_only=True)
+        self.vae.to(device).eval().requires_grad_(False)
         self.scale = float(self.vae.config["scaling_factor"])
         encoder = TextImageEncoder.load(clip, device=device, dtype=torch.float32)
         self.embeds = encode_all(
@@ -77,7 +78,7 @@ class NoiseSchedule:
         if power <= 0:
             raise InputError(f"options.timestep_power is {power}; it must be above 0.")
         self.power = power
-        self.scheduler = DDPMScheduler(**SCHEDULE)
+        self.scheduler: Any = DDPMScheduler(**SCHEDULE)
         self.weighting, self.gamma = weighting, gamma
         self.snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float().to(device)
         self.steps = int(self.scheduler.config["num_train_timesteps"])
@@ -107,9 +108,7 @@ class DecoderStep:
         self.cache = open_data(recipe.data)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
-        self.schedule = NoiseSchedule(
-            self.options.weighting, self.options.gamma, device, self.options.timestep_power
-        )
+        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device, self.options.timestep_power)
         torch.manual_seed(recipe.train.seed)
         if self.options.init:
             self.trained = UNet2DConditionModel.from_pretrained(

@@ -1,4 +1,4 @@
-"""Training the prior P: CLIP text embedding -> CLIP image embedding by diffusion (unCLIP, arXiv:2204.06125, section 2.2).
+"""Training the prior P: CLIP text embedding -> CLIP image embedding by diffusion (unCLIP, arXiv:2204.06125, 2.2).
 
 It predicts the clean embedding itself under a mean-squared error, and sees pictures and captions only, never video.
 """
@@ -31,7 +31,7 @@ SCHEDULER = {
 
 @dataclass(frozen=True)
 class PriorOptions:
-    """``clip``: folder of the text and image encoder; ``model``: PriorTransformer's arguments; share of captions dropped."""
+    """``clip``: folder of the encoder; ``model``: PriorTransformer's arguments; share of captions dropped."""
 
     clip: str
     model: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class PriorStep:
             self.trained = PriorTransformer(**self.options.model)
         except TypeError as error:
             raise InputError(f"options.model does not fit PriorTransformer: {error}.") from error
-        self.scheduler = UnCLIPScheduler(**SCHEDULER)
+        self.scheduler: Any = UnCLIPScheduler(**SCHEDULER)
         self._set_statistics(recipe)
 
     def _set_statistics(self, recipe: Recipe) -> None:

@@ -1,7 +1,7 @@
-"""Fine-tuning D^t: the image decoder with temporal layers, on clips without captions (Make-A-Video, arXiv:2209.14792, 3.4).
+"""Fine-tuning D^t: the image decoder with temporal layers, on clips without captions.
 
-Condition: the CLIP image embedding of the clip's middle frame; frame rate from the curriculum, high rates first. By
-default only the temporal layers and the frame-rate embedding learn.
+Make-A-Video, arXiv:2209.14792, section 3.4. Condition: the CLIP image embedding of the clip's middle frame; frame rate
+from the curriculum, high rates first. By default only the temporal layers and the frame-rate embedding learn.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor
 
-import inflate
+from inflate.checkpoint import save
 from inflate.data import ClipSampler
 from inflate.errors import InputError
+from inflate.inflater import inflate
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
 from inflate.train.pictures import open_data, to_model_range
 from inflate.train.recipe import Recipe, parse_table
@@ -59,7 +60,7 @@ class VideoDecoderStep:
         image_model = UNet2DConditionModel.from_pretrained(
             self.options.image_model, local_files_only=True, torch_dtype=torch.float32
         )
-        self.trained = inflate.inflate(image_model, scheme=self.options.scheme, num_frames=frames)
+        self.trained = inflate(image_model, scheme=self.options.scheme, num_frames=frames)
         if self.options.trainable == "temporal":
             self.trained.freeze_image_model()
 
@@ -105,7 +106,7 @@ class VideoDecoderStep:
 
     def export(self, folder: Path) -> None:
         """``unet/``: the image model as it was (or as trained) with ``temporal.safetensors`` beside it."""
-        inflate.save(self.trained, folder / "unet", force=True)
+        save(self.trained, folder / "unet", force=True)
 
 
 def build(recipe: Recipe, device: torch.device) -> VideoDecoderStep:
