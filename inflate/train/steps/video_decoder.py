@@ -4,6 +4,7 @@ Make-A-Video, arXiv:2209.14792, section 3.4. Condition: the CLIP image embedding
 from the curriculum, high rates first. By default only the temporal layers and the frame-rate embedding learn.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +106,8 @@ class VideoDecoderStep:
         write_rows(path, rows, scale=2)
 
     def export(self, folder: Path) -> None:
-        """``unet/``: the image model as it was (or as trained) with ``temporal.safetensors`` beside it."""
-        save(self.trained, folder / "unet", force=True)
+        """``unet/``: the image model as it was (or as trained) with ``temporal.safetensors`` beside it, float16."""
+        save(copy.deepcopy(self.trained).half(), folder / "unet", force=True)
 
 
 def build(recipe: Recipe, device: torch.device) -> VideoDecoderStep:
