@@ -153,8 +153,10 @@ def _open(
         config, image_model_class = read_config(path)
         with torch.random.fork_rng(devices=[]), torch.device(device):
             torch.manual_seed(seed)
-            image_model = image_model_class.from_config(config).to(dtype).eval()
-        return inflate(image_model, scheme, frames), False
+            image_model = image_model_class.from_config(config).eval()
+            if dtype != torch.float32:
+                torch.nn.Module.to(image_model, dtype=dtype)  # diffusers' own warns of a list that is empty here
+            return inflate(image_model, scheme, frames), False
     source = find_source(model)
     if source.temporal_file.is_file() and not fresh:
         return load(model, device, dtype), True

@@ -18,7 +18,8 @@ HINT_CHANNELS = 4  # channels the hint becomes inside the image model
 
 def sample_size_of(image_model: nn.Module) -> tuple[int, int]:
     """Height and width the image model was made for."""
-    size = image_model.config.sample_size  # type: ignore[union-attr]
+    config: Any = image_model.config
+    size = config.sample_size
     if size is None:
         return DEFAULT_SIZE, DEFAULT_SIZE
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))

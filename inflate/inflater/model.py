@@ -66,6 +66,8 @@ class InflatedModel(nn.Module):
     pictures as before; called through this wrapper it answers for videos.
     """
 
+    image_model: Any  # a diffusers model; nn.Module would hide its config from type checkers
+
     def __init__(self, image_model: nn.Module, scheme: str | Scheme = "make-a-video", num_frames: int = 16) -> None:
         super().__init__()
         check_image_model(image_model)

@@ -116,16 +116,16 @@ def _site_of(name: str, module: nn.Module) -> Site | None:
     if isinstance(module, DualTransformer2DModel):
         inner = module.transformers[0]
         assert isinstance(inner, Transformer2DModel), "a dual transformer holds two Transformer2DModel"
-        return Site(name, "attention", inner.in_channels, *_heads(inner.in_channels, inner.num_attention_heads))
+        return _attention_site(name, inner.config["in_channels"], inner.num_attention_heads)
     if isinstance(module, Transformer2DModel):
-        return Site(name, "attention", module.in_channels, *_heads(module.in_channels, module.num_attention_heads))
+        return _attention_site(name, module.config["in_channels"], module.num_attention_heads)
     if isinstance(module, KAttentionBlock):
-        return Site(name, "attention", module.attn2.query_dim, *_heads(module.attn2.query_dim, module.attn2.heads))
+        return _attention_site(name, module.attn2.query_dim, module.attn2.heads)
     if isinstance(module, Attention):
-        return Site(name, "attention", module.query_dim, *_heads(module.query_dim, module.heads))
+        return _attention_site(name, module.query_dim, module.heads)
     return None
 
 
-def _heads(channels: int, num_heads: int) -> tuple[int, int]:
-    """Heads and head width of the temporal attention: the spatial attention's heads over the same channels."""
-    return num_heads, max(1, channels // num_heads)
+def _attention_site(name: str, channels: int, num_heads: int) -> Site:
+    """Temporal attention has as many heads as the spatial one, over the same channels."""
+    return Site(name, "attention", channels, num_heads, max(1, channels // num_heads))

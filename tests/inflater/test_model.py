@@ -188,7 +188,7 @@ def test_extra_input_channels_start_silent_and_can_learn() -> None:
     assert model.in_channels == 9 and image_model.config.in_channels == 4
     sample = torch.cat([as_video(pictures, FRAMES), torch.randn(1, 5, FRAMES, 8, 8)], dim=1)
     assert torch.equal(model(sample, 5, encoder_hidden_states=text(1)).sample, as_video(expected, FRAMES))
-    model.temporal["conv_in-extra"].weight.fill_(0.1)
+    model.temporal.get_parameter("conv_in-extra.weight").fill_(0.1)
     assert not torch.equal(model(sample, 5, encoder_hidden_states=text(1)).sample, as_video(expected, FRAMES))
     with pytest.raises(InputError, match=r"sample has 4 channels; this model takes 4 \+ 5"):
         model(as_video(pictures, FRAMES), 5, encoder_hidden_states=text(1))

@@ -109,7 +109,7 @@ def test_verify_says_where_a_trained_model_departs() -> None:
         for parameter in model.temporal["conv_in"].parameters():
             parameter.zero_()
         for index in range(8):
-            model.temporal["conv_in"].weight[index, index, 1] = 1
+            model.temporal.get_parameter("conv_in.weight")[index, index, 1] = 1
     outcome = verify(model, num_frames=3, size=(16, 8), seed=3)
     difference = outcome.difference
     assert difference is not None and not outcome.equal
@@ -127,7 +127,7 @@ def test_verify_finds_one_changed_frame() -> None:
     """A layer that moves only the last frame: the first frames are equal and said to be."""
     model = inflate(build("sd15"), "imagen-video-sr", num_frames=3)
     with torch.no_grad():
-        model.temporal["down_blocks-0-resnets-0-conv1"].weight[:, :, 0] = 0.5  # frame 0 sees zeros before it
+        model.temporal.get_parameter("down_blocks-0-resnets-0-conv1.weight")[:, :, 0] = 0.5  # frame 0 sees zeros before it
     difference = verify(model).difference
     assert difference is not None
     assert difference.frame == 1 and difference.num_frames_different == 2

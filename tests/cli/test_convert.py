@@ -1,0 +1,146 @@
+"""convert, inspect, verify, deflate as a user types them: what they print and how they end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from inflate.checkpoint import load, save
+from inflate.cli.app import main
+from tests.inflater.tiny_models import build, perturb
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    build("sd15").save_pretrained(tmp_path / "image")
+    return tmp_path / "image"
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_there_and_back(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video, again = tmp_path / "video", tmp_path / "again"
+    assert run("convert", image_folder, video, "--frames", 4) == 0
+    printed = capsys.readouterr().out
+    assert "TemporalConv" in printed and "2 files copied as they were" in printed
+    assert run("verify", video) == 0
+    assert "bit-for-bit equal on every frame" in capsys.readouterr().out
+    assert run("inspect", video, "--sites") == 0
+    printed = capsys.readouterr().out
+    assert "inflated, scheme 'make-a-video'" in printed and "down_blocks.0.resnets.0.conv1" in printed
+    assert run("inspect", image_folder, "--scheme", "vdm") == 0
+    assert "an image model, not inflated; with scheme 'vdm'" in capsys.readouterr().out
+    assert run("deflate", video, again) == 0
+    assert "2 files, as they were" in capsys.readouterr().out
+    for path in image_folder.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+def test_json_and_quiet(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("convert", image_folder, tmp_path / "video", "--scheme", "vdm", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["report"]["scheme"] == "vdm"
+    assert run("inspect", tmp_path / "video", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["temporal"]["scheme"] == "vdm"
+    assert run("verify", tmp_path / "video", "--json", "--frames", 2) == 0
+    assert json.loads(capsys.readouterr().out)["equal"] is True
+    assert run("convert", image_folder, tmp_path / "video", "--force", "--temporal-only", "--quiet") == 0
+    assert run("inspect", image_folder, "--quiet") == 0
+    assert run("verify", image_folder, "--quiet", "--frames", 2) == 0
+    assert capsys.readouterr().out == ""
+    assert [path.name for path in (tmp_path / "video").iterdir()] == ["temporal.safetensors"]
+
+
+def test_verify_is_honest_about_trained_layers(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("convert", image_folder, tmp_path / "new", "--frames", 2, "--quiet") == 0
+    model = load(tmp_path / "new")
+    perturb(model)
+    save(model, tmp_path / "trained")
+    assert run("verify", tmp_path / "trained") == 1
+    printed = capsys.readouterr().out
+    assert "differs on 2 of 2 frames, first on frame 0" in printed and "trained" in printed
+    assert run("verify", tmp_path / "trained", "--quiet") == 1
+    assert run("verify", tmp_path / "trained", "--fresh", "--scheme", "vdm", "--frames", 2) == 0
+    assert "scheme vdm, 2 frames of 8x8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_verify_a_bare_config_with_random_weights(
+    image_folder: Path, capsys: pytest.CaptureFixture[str], dtype: str
+) -> None:
+    state = torch.random.get_rng_state()
+    arguments = ("--frames", 2, "--size", 16, "--seed", 3, "--dtype", dtype)
+    assert run("verify", image_folder / "config.json", *arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"2 frames of 16x16, {dtype} on cpu, seed 3" in printed and "bit-for-bit equal" in printed
+    assert torch.equal(torch.random.get_rng_state(), state), "the caller's random numbers were used up"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("convert {tmp}/nowhere {tmp}/video", "error: no such folder: {tmp}/nowhere"),
+        (
+            "convert {tmp} {tmp}/video",
+            "error: {tmp} is not a diffusers model: "
+            "it has neither config.json nor one of unet, decoder, transformer with a config.json in it",
+        ),
+        (
+            "convert {tmp}/image {tmp}/video --scheme make-a-vidoe",
+            "error: unknown scheme 'make-a-vidoe' (did you mean 'make-a-video'?); "
+            "known: make-a-video, vdm, imagen-video-sr",
+        ),
+        ("convert {tmp}/image {tmp}/video --frames 0", "error: the number of frames must be at least 1, got 0"),
+        (
+            "convert {tmp}/model.ckpt {tmp}/video",
+            "error: {tmp}/model.ckpt is a pickle, which may run any code when opened, so inflate never opens one; "
+            "save the model as safetensors first (save_pretrained does so by default)",
+        ),
+        (
+            "convert {tmp}/truncated {tmp}/video",
+            "error: {tmp}/truncated/diffusion_pytorch_model.safetensors is truncated: "
+            "its header ends after 42 of {header} bytes; copy it again",
+        ),
+        (
+            "convert {tmp}/misfit {tmp}/video",
+            "error: the weights in {tmp}/misfit do not fit its config.json: "
+            "'conv_in.weight' has shape (8, 4, 3, 3) and should have (8, 5, 3, 3)",
+        ),
+        (
+            "convert {tmp}/image {tmp}/misfit",
+            "error: {tmp}/misfit exists already; choose another name, or replace it with --force (force=True)",
+        ),
+        ("deflate {tmp}/image {tmp}/video", "error: {tmp}/image is not inflated: it has no temporal.safetensors"),
+        ("verify {tmp}/nowhere.json", "error: no such file: {tmp}/nowhere.json"),
+        (
+            "verify {tmp}/image --dtype float23",
+            "error: --dtype is 'float23' (did you mean 'float32'?); use float32, float16, bfloat16",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, sentence: str
+) -> None:
+    import shutil
+
+    weights = "diffusion_pytorch_model.safetensors"
+    (tmp_path / "model.ckpt").write_bytes(b"")
+    shutil.copytree(image_folder, tmp_path / "truncated")
+    whole = (image_folder / weights).read_bytes()
+    (tmp_path / "truncated" / weights).write_bytes(whole[:50])
+    shutil.copytree(image_folder, tmp_path / "misfit")
+    config = json.loads((image_folder / "config.json").read_text())
+    (tmp_path / "misfit" / "config.json").write_text(json.dumps({**config, "in_channels": 5}))
+    header = int.from_bytes(whole[:8], "little")
+    assert run(*arguments.format(tmp=tmp_path).split()) == 2
+    assert capsys.readouterr().err.strip() == sentence.format(tmp=tmp_path, header=header)
+    assert not (tmp_path / "video").exists()
+
+
+def test_a_device_that_is_not_there(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", image_folder, "--device", "cuda:99") == 2
+    assert "error: --device 'cuda:99' cannot be used here:" in capsys.readouterr().err
