@@ -178,6 +178,8 @@ class InflatedModel(nn.Module):
         Raises:
             InputError: an unknown or a missing argument, or a tensor that is neither per video nor per frame.
         """
+        if not self._handles:
+            raise InputError("this video model was deflated; inflate its image model again")
         batch, num_frames = self._check_sample(sample)
         check_names(self.image_model, tuple(image_arguments))
         arguments = {name: per_frame(value, name, batch, num_frames) for name, value in image_arguments.items()}
@@ -260,6 +262,6 @@ def inflate(image_model: nn.Module, scheme: str | Scheme = "make-a-video", num_f
 def deflate(video_model: InflatedModel) -> Any:
     """Take the temporal layers off and return the image model: the very object that was inflated.
 
-    `video_model` keeps its temporal weights but is of no further use for videos.
+    `video_model` keeps its temporal weights but answers no more calls.
     """
     return video_model._detach()

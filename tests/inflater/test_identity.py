@@ -57,6 +57,8 @@ def test_new_layers_change_nothing_and_trained_ones_do(name: str, scheme: str) -
 
     perturb(video_model)
     assert deflate(video_model) is image_model
+    with pytest.raises(InputError, match="this video model was deflated; inflate its image model again"):
+        call(video_model, inputs)
     assert torch.equal(image_model(**inputs).sample, expected)
     assert not any(module._forward_hooks for module in image_model.modules())
 

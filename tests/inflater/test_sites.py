@@ -127,7 +127,8 @@ def test_verify_finds_one_changed_frame() -> None:
     """A layer that moves only the last frame: the first frames are equal and said to be."""
     model = inflate(build("sd15"), "imagen-video-sr", num_frames=3)
     with torch.no_grad():
-        model.temporal.get_parameter("down_blocks-0-resnets-0-conv1.weight")[:, :, 0] = 0.5  # frame 0 sees zeros before it
+        # frame 0 has nothing before it, so only the frames after it change
+        model.temporal.get_parameter("down_blocks-0-resnets-0-conv1.weight")[:, :, 0] = 0.5
     difference = verify(model).difference
     assert difference is not None
     assert difference.frame == 1 and difference.num_frames_different == 2
