@@ -57,7 +57,7 @@ OnStep = Callable[[int, int, Tensor, Tensor], Tensor]
 class Stage(Protocol):
     """One step of the chain, such as P or D^t; it knows its own sampler and conditioning, and no other stage."""
 
-    name: str
+    name: ClassVar[str]
     defaults: StageSettings
 
     def done(self, state: ChainState) -> bool:

@@ -15,9 +15,9 @@ def widen_conv_in(image_model: nn.Module, extra_channels: int) -> nn.Module:
     instead: those weights are temporal weights, which train while the image model is frozen.
 
     Returns:
-        `image_model` itself. Whatever finite numbers the new channels hold, its answer is the same as before: bit for bit
-        in float32 on the CPU, up to rounding where a backend sums a wider convolution in another order (bfloat16 does).
-        `extra_in_channels` is exact everywhere.
+        `image_model` itself. Whatever finite numbers the new channels hold, its answer is the same as before: bit for
+        bit in float32 on the CPU, up to rounding where a backend sums a wider convolution in another order (bfloat16
+        does). `extra_in_channels` is exact everywhere.
 
     Raises:
         InputError: not a supported image model, or `extra_channels` below 1.

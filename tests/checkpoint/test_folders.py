@@ -133,6 +133,9 @@ def test_trained_weights_survive_saving(unet_folder: Path, tmp_path: Path) -> No
     assert torch.equal(answer(again), trained)
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert names == {"config.json", WEIGHTS, "temporal.safetensors"}
+    (tmp_path / "plain").write_text("")
+    usual = (tmp_path / "plain").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "saved").iterdir()} == {usual}, "others may read it too"
     half = load(tmp_path / "saved", dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16 and {p.dtype for p in half.parameters()} == {torch.bfloat16}
     with pytest.raises(InputError, match="saved exists already; choose another name, or replace it with --force"):
