@@ -57,6 +57,7 @@ def new_folder(destination: Path, force: bool = False, num_bytes: int = 0) -> It
     try:
         partial.mkdir()
         yield partial
+        _give_usual_permissions(partial)
         _sync(partial)
         _put_in_place(partial, destination)
     except OSError as error:
@@ -102,6 +103,14 @@ def _put_in_place(partial: Path, destination: Path) -> None:
             raise
         shutil.rmtree(old, ignore_errors=True)
     _sync_folder(destination.parent)
+
+
+def _give_usual_permissions(folder: Path) -> None:
+    """What the user's umask gives new files: safetensors makes its own readable by their owner alone."""
+    mode = folder.stat().st_mode & 0o666  # the folder was made under the umask
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _sync(folder: Path) -> None:

@@ -22,6 +22,7 @@ class Scheme:
     position: Position  # how temporal attention knows which frame is which
     fps_range: tuple[float, float] | None  # frames per second seen in training; None = no frame-rate embedding
     extra_in_channels: int  # channels of the video sample beyond the image model's own
+    shared_noise: float = 0.0  # correlation of two frames' noise, in training and sampling (mix_noise); 0 = independent
 
     def __post_init__(self) -> None:
         if not (self.convolution or self.attention):
@@ -35,6 +36,8 @@ class Scheme:
             raise InputError(f"scheme {self.name!r}: kernel_size must be odd and positive, got {self.kernel_size}")
         if self.extra_in_channels < 0:
             raise InputError(f"scheme {self.name!r}: extra_in_channels must not be negative")
+        if not 0 <= self.shared_noise <= 1:
+            raise InputError(f"scheme {self.name!r}: shared_noise must lie between 0 and 1, got {self.shared_noise}")
 
     def to_json(self) -> str:
         """All fields as a JSON object, for the header of a temporal file."""
@@ -46,7 +49,7 @@ class Scheme:
         known = {field.name for field in fields(cls)}
         try:
             values = json.loads(text)
-            if not isinstance(values, dict) or set(values) != known:
+            if not isinstance(values, dict) or set(values) | {"shared_noise"} != known:
                 raise ValueError("fields differ")
             if values["fps_range"] is not None:
                 low, high = values["fps_range"]
