@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError, nearest
 
 TIMESTEPS = (50, 150, 250, 350, 450, 550, 650, 750, 850, 950)
@@ -102,9 +103,17 @@ def training_target(latents: Tensor, noise: Tensor, alpha_bar: float, prediction
     )
 
 
-def fixed_noise(shape: Sequence[int], seed: int, timestep: int) -> Tensor:
-    """Standard normal noise ``shape`` that depends on seed and timestep only, on any device and at any batch size."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed * 100_003 + timestep))
+def fixed_noise(shape: Sequence[int], seed: int, timestep: int, shared_noise: float = 0.0) -> Tensor:
+    """Standard normal noise ``shape`` that depends on its arguments only, on any device and at any batch size.
+
+    With ``shared_noise`` the shape is (B, C, F, H, W) and frames correlate by that much, as the model was trained.
+    """
+    generator = torch.Generator().manual_seed(seed * 100_003 + timestep)
+    own = torch.randn(tuple(shape), generator=generator)
+    if not shared_noise:
+        return own
+    batch, channels, _, height, width = shape
+    return mix_noise(own, torch.randn((batch, channels, 1, height, width), generator=generator), shared_noise)
 
 
 @torch.inference_mode()
@@ -117,6 +126,7 @@ def denoising_errors(
     prediction_type: str = "v_prediction",
     seed: int = 0,
     batch_size: int = 4,
+    shared_noise: float = 0.0,
 ) -> Tensor:
     """Mean squared error of ``predict`` on each clip at one timestep: ``(N,)`` float64 on the CPU.
 
@@ -129,11 +139,12 @@ def denoising_errors(
         prediction_type: what the model predicts, as in diffusers' schedulers.
         seed: seed of the noise.
         batch_size: clips in one call; the errors do not depend on it but for rounding.
+        shared_noise: correlation of the frames' noise.
     """
     if not 0 <= timestep < len(alphas_cumprod):
         raise InputError(f"timestep {timestep} lies outside the schedule's 0 to {len(alphas_cumprod) - 1}")
     alpha_bar = float(alphas_cumprod[timestep])
-    noise = fixed_noise(clips.latents.shape, seed, timestep)
+    noise = fixed_noise(clips.latents.shape, seed, timestep, shared_noise)
     errors = []
     for start in range(0, len(clips.latents), batch_size):
         latents = clips.latents[start : start + batch_size]
@@ -155,6 +166,7 @@ def measure_denoising(
     seed: int = 0,
     batch_size: int = 4,
     on_row: Callable[[], None] | None = None,
+    shared_noise: float = 0.0,
 ) -> DenoisingReport:
     """Both models' errors at each frame rate and timestep.
 
@@ -168,6 +180,7 @@ def measure_denoising(
         seed: seed of the noise.
         batch_size: clips in one call.
         on_row: called after each row (progress).
+        shared_noise: correlation of the frames' noise, the same for both models.
     """
     if not clips_by_fps or any(len(clips.latents) == 0 for clips in clips_by_fps.values()):
         raise InputError("there is no clip to measure the denoising loss on")
@@ -175,7 +188,9 @@ def measure_denoising(
     for fps, clips in sorted(clips_by_fps.items()):
         for timestep in timesteps:
             image, video = (
-                denoising_errors(model, clips, fps, timestep, alphas_cumprod, prediction_type, seed, batch_size)
+                denoising_errors(
+                    model, clips, fps, timestep, alphas_cumprod, prediction_type, seed, batch_size, shared_noise
+                )
                 for model in (image_model, video_model)
             )
             better = float((video < image).double().mean())

@@ -204,4 +204,5 @@ def evaluate_denoising(
         seed,
         batch_size,
         on_row,
+        model.scheme.shared_noise,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
@@ -133,10 +134,15 @@ def _frame_noise(
     if frames is None:
         return draw_noise((batch, *picture), generator, device)
     # Frame by frame, so that the first frames of a longer video start from the same noise.
+    share = model.scheme.shared_noise if isinstance(model, InflatedModel) else 0.0
     one_each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
     if len(one_each) != batch:
         raise InputError(f"{batch} videos need as many generators, or one; got {len(one_each)}.")
-    return torch.stack([draw_noise((frames, *picture), one, device).transpose(0, 1) for one in one_each])
+    shared = (
+        torch.stack([draw_noise((1, *picture), one, device).transpose(0, 1) for one in one_each]) if share else None
+    )
+    own = torch.stack([draw_noise((frames, *picture), one, device).transpose(0, 1) for one in one_each])
+    return own if shared is None else mix_noise(own, shared, share)
 
 
 def _check_embeds(model: Any, image_embeds: Tensor) -> None:

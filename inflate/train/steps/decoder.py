@@ -10,6 +10,7 @@ from diffusers import AutoencoderDC, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor
 
 from inflate.data import FrameCache
+from inflate.diffusion.noise import mix_noise
 from inflate.diffusion.weights import signal_to_noise, v_weight
 from inflate.errors import InputError
 from inflate.models.clip import TextImageEncoder
@@ -83,11 +84,16 @@ class NoiseSchedule:
         self.snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float().to(device)
         self.steps = int(self.scheduler.config["num_train_timesteps"])
 
-    def noised(self, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy latents, the v target, and the timesteps (B,), one per batch element."""
+    def noised(self, clean: Tensor, shared_noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents, the v target, and the timesteps (B,), one per batch element.
+
+        ``shared_noise`` is the correlation of the frames' noise, for videos (B, c, F, h, w).
+        """
         share = 1 - torch.rand(len(clean), device=clean.device) ** self.power
         timestep = (share * self.steps).long().clamp(0, self.steps - 1)
         noise = torch.randn_like(clean)
+        if shared_noise:
+            noise = mix_noise(noise, torch.randn_like(clean[:, :, :1]), shared_noise)
         noisy = self.scheduler.add_noise(clean, noise, timestep)
         return noisy, self.scheduler.get_velocity(clean, noise, timestep), timestep
 

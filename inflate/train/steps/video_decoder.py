@@ -5,7 +5,7 @@ from the curriculum, high rates first. By default only the temporal layers and t
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,10 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor
 
-from inflate.checkpoint import save
+from inflate.checkpoint import load, save
 from inflate.data import ClipSampler
 from inflate.errors import InputError
-from inflate.inflater import inflate
+from inflate.inflater import inflate, resolve_scheme
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
 from inflate.train.pictures import open_data, to_model_range
 from inflate.train.recipe import Recipe, parse_table
@@ -29,12 +29,17 @@ from inflate.video import unfold_frames
 
 @dataclass(frozen=True)
 class VideoDecoderOptions:
-    """``clip``, ``vae``, ``image_model``: folders; ``trainable``: ``temporal`` or ``all``."""
+    """``clip``, ``vae``, ``image_model``: folders; ``trainable``: ``temporal`` or ``all``.
+
+    ``init``: an inflated folder whose temporal weights to start from; ``shared_noise``: correlation of frames' noise.
+    """
 
     clip: str
     vae: str
     image_model: str
+    init: str = ""
     scheme: str = "make-a-video"
+    shared_noise: float = 0.0
     num_frames: int = 16
     trainable: str = "temporal"
     condition_dropout: float = 0.1
@@ -61,7 +66,11 @@ class VideoDecoderStep:
         image_model = UNet2DConditionModel.from_pretrained(
             self.options.image_model, local_files_only=True, torch_dtype=torch.float32
         )
-        self.trained = inflate(image_model, scheme=self.options.scheme, num_frames=frames)
+        scheme = replace(resolve_scheme(self.options.scheme), shared_noise=self.options.shared_noise)
+        self.trained = inflate(image_model, scheme=scheme, num_frames=frames)
+        if self.options.init:
+            before = load(self.options.init, device=torch.device("cpu"), dtype=torch.float32)
+            self.trained.load_temporal_state_dict(before.temporal_state_dict())
         if self.options.trainable == "temporal":
             self.trained.freeze_image_model()
 
@@ -76,8 +85,8 @@ class VideoDecoderStep:
         return {"latents": unfold_frames(latents, frames).contiguous(), "embeds": middle, "fps": fps}
 
     def __call__(self, batch: Batch) -> StepLoss:
-        """The weighted v-loss over all frames; one timestep per clip, independent noise per frame."""
-        noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device))
+        """The weighted v-loss over all frames; one timestep per clip."""
+        noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device), self.options.shared_noise)
         embeds = drop_conditions(batch["embeds"].to(self.device), self.options.condition_dropout)
         fps = batch["fps"].to(self.device)
         predicted = self.trained(noisy, timestep, fps=fps, **image_conditioning(embeds)).sample
