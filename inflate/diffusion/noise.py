@@ -11,8 +11,8 @@ def mix_noise(own: Tensor, shared: Tensor, share: float) -> Tensor:
     """Mixed noise: ``sqrt(share) shared + sqrt(1 - share) own``.
 
     "Preserve Your Own Correlation" (arXiv:2305.10474, section 4). Each frame's noise is standard normal again, as an
-    image model expects it; two frames' noises correlate by ``share``, so that an image model decides on the same shapes in
-    all frames, and temporal layers have less to reconcile.
+    image model expects it; two frames' noises correlate by ``share``, so that an image model decides on the same shapes
+    in all frames, and temporal layers have less to reconcile.
 
     Args:
         own: standard normal, (B, C, F, H, W), independent between frames.
