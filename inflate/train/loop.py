@@ -68,6 +68,23 @@ class _Wrapped(nn.Module):
         return self._step[0](batch)
 
 
+def _parameter_groups(parameters: dict[str, nn.Parameter], scales: dict[str, float]) -> list[dict[str, Any]]:
+    """One group per learning-rate factor; the longest prefix that a parameter's name starts with decides."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    unused = set(scales)
+    for name, value in parameters.items():
+        fitting = [prefix for prefix in scales if name.startswith(prefix)]
+        unused -= set(fitting)
+        groups.setdefault(float(scales[max(fitting, key=len)]) if fitting else 1.0, []).append(value)
+    if unused:
+        names = ", ".join(sorted({name.split(".")[0] for name in parameters}))
+        raise InputError(
+            f"train.learning_rate_scale names {sorted(unused)[0]!r}, with which no trained parameter's name starts; "
+            f"they start with {names}."
+        )
+    return [{"params": values, "scale": scale} for scale, values in groups.items() if values]
+
+
 class _Run:
     def __init__(self, recipe: Recipe, step: TrainStep, accelerator: Accelerator, quiet: bool) -> None:
         self.recipe, self.step, self.accelerator, self.options = recipe, step, accelerator, recipe.train
@@ -77,7 +94,7 @@ class _Run:
         if not self.parameters:
             raise InputError(f"The recipe {recipe.name!r} leaves nothing to train; check `trainable`.")
         optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            _parameter_groups(self.parameters, self.options.learning_rate_scale),
             lr=self.options.learning_rate,
             betas=(0.9, self.options.beta2),
             weight_decay=self.options.weight_decay,
@@ -85,6 +102,9 @@ class _Run:
         )
         self.ema = EMAModel(list(self.parameters.values()), decay=self.options.ema_decay)
         self.start = load_state(self.folder / "state", self.parameters, optimizer, self.ema)
+        if self.options.compile:
+            step.trained.to(memory_format=torch.channels_last)
+            step.trained.compile()
         self.model, self.optimizer = accelerator.prepare(_Wrapped(step), optimizer)
 
     def run(self) -> Path:
@@ -119,7 +139,7 @@ class _Run:
         self.step.trained.train()
         accumulation = self.options.gradient_accumulation_steps
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate_at(update)
+            group["lr"] = group["scale"] * self.options.learning_rate_at(update)
         loss = None
         for micro in range(accumulation):
             part = micro * self.accelerator.num_processes + self.accelerator.process_index
@@ -166,7 +186,8 @@ class _Run:
         self.ema.copy_to(values)
         self.step.trained.eval()
         try:
-            with torch.no_grad():
+            # Sheets have shapes of their own, each of which would be compiled for a minute and then thrown away.
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
                 action()
         finally:
             self.ema.restore(values)

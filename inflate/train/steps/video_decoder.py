@@ -31,7 +31,8 @@ from inflate.video import unfold_frames
 class VideoDecoderOptions:
     """``clip``, ``vae``, ``image_model``: folders; ``trainable``: ``temporal`` or ``all``.
 
-    ``init``: an inflated folder whose temporal weights to start from; ``shared_noise``: correlation of frames' noise.
+    ``init``: an inflated folder whose temporal weights to start from; ``shared_noise``: correlation of frames' noise;
+    ``timestep_power`` as in ``NoiseSchedule``.
     """
 
     clip: str
@@ -45,6 +46,7 @@ class VideoDecoderOptions:
     condition_dropout: float = 0.1
     weighting: str = "v"
     gamma: float = 5.0
+    timestep_power: float = 1.0
 
 
 class VideoDecoderStep:
@@ -61,7 +63,7 @@ class VideoDecoderStep:
         frames, steps = self.options.num_frames, recipe.train.steps
         self.sampler = ClipSampler(self.cache, frames, steps, recipe.train.seed, split=recipe.data.split)
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
-        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device)
+        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device, self.options.timestep_power)
         torch.manual_seed(recipe.train.seed)
         image_model = UNet2DConditionModel.from_pretrained(
             self.options.image_model, local_files_only=True, torch_dtype=torch.float32
