@@ -6,6 +6,7 @@ asked, so that any stage can be replaced, or added by a package beside this one,
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,10 +25,17 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True)
 class StageSettings:
-    """How a stage samples. ``guidance_scale`` g: prediction = uncond + g * (cond - uncond); 1 evaluates only cond."""
+    """How a stage samples.
+
+    ``guidance_scale`` g: prediction = uncond + g * (cond - uncond); 1 evaluates only cond. ``noise_level``, from 0 to
+    1, is the noise added to low-resolution input (noise conditioning augmentation), for stages that know it. ``cost``
+    is the time of one evaluation of one frame, in units of the decoder's, for overall progress.
+    """
 
     num_inference_steps: int
-    guidance_scale: float
+    guidance_scale: float = 1.0
+    noise_level: float = 0.0
+    cost: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.num_inference_steps, bool) or not isinstance(self.num_inference_steps, int):
@@ -36,6 +44,10 @@ class StageSettings:
             raise InputError(f"num_inference_steps must lie between 1 and 1000, got {self.num_inference_steps}.")
         if not 0 <= self.guidance_scale <= 100:
             raise InputError(f"guidance_scale must lie between 0 and 100, got {self.guidance_scale}.")
+        if not 0 <= self.noise_level <= 1:
+            raise InputError(f"noise_level must lie between 0 and 1, got {self.noise_level}.")
+        if not self.cost > 0:
+            raise InputError(f"cost must be above 0, got {self.cost}.")
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,9 @@ class ChainState:
     fps: float  # frames per second
     image_embeds: Tensor | None = None  # (B, D), unit norm
     frames: Tensor | None = None  # (B, 3, F, H, W), float32 in [-1, 1], on the CPU
+    frame_skip: int = 5  # ↑F puts frame_skip - 1 new frames between two; 1 adds none
+    known_frames: Tensor | None = None  # (F,) bool: those of `frames` that are given and stay; ↑F makes the others
+    passed: tuple[str, ...] = ()  # stages that have changed `frames` since the decoder made them, by name
 
 
 # (video, step, timestep, sample) -> the sample to go on with.
@@ -59,17 +74,18 @@ class Stage(Protocol):
 
     name: ClassVar[str]
     defaults: StageSettings
+    config: Any
 
     def done(self, state: ChainState) -> bool:
         """Whether ``state`` already holds what this stage makes, so that the chain may start after it."""
         ...
 
-    def work(self, state: ChainState, settings: StageSettings) -> int:
-        """Size of the job in evaluations of one picture's network, for overall progress."""
+    def work(self, state: ChainState, settings: StageSettings) -> float:
+        """Size of the job in evaluations of one picture's network times their cost, for overall progress."""
         ...
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Bring the weights onto ``device``."""
+    def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
+        """Bring the weights onto ``device``; with ``roles``, those of these components only."""
         ...
 
     def release(self) -> None:
@@ -98,6 +114,11 @@ class StageEntry:
 STAGES: dict[str, StageEntry] = {
     "prior": StageEntry("inflate.models.prior:PriorStage", ("text_encoder", "prior", "prior_scheduler")),
     "decoder": StageEntry("inflate.models.decoder:DecoderStage", ("unet", "scheduler"), ("vae",)),
+    "interpolation": StageEntry(
+        "interp.stage:InterpolationStage", ("interpolation_unet",), ("scheduler", "vae", "frame_decoder")
+    ),
+    "super_resolution": StageEntry("superres.spatiotemporal:SpatiotemporalStage", ("sr_unet", "sr_scheduler")),
+    "upscaler": StageEntry("superres.spatial:SpatialStage", ("upscaler_unet", "upscaler_scheduler")),
 }
 
 
@@ -119,7 +140,7 @@ def stages_of(components: Mapping[str, Any], where: str) -> list[str]:
     Raises:
         InputError: a component that no stage knows, a stage with only part of its components, or no stage at all.
     """
-    known = [role for entry in STAGES.values() for role in (*entry.needs, *entry.takes)]
+    known = list(dict.fromkeys(role for entry in STAGES.values() for role in (*entry.needs, *entry.takes)))
     for role in components:
         if role not in known:
             raise InputError(f"{where}: no stage has a component {role!r}{nearest(role, known)}.")
@@ -135,6 +156,11 @@ def stages_of(components: Mapping[str, Any], where: str) -> list[str]:
     return names
 
 
+@dataclass(frozen=True)
+class NoConfig:
+    """The configuration of a stage that needs none."""
+
+
 class ComponentStage:
     """A stage whose networks are the components of a pipeline folder, or are given ready-made.
 
@@ -142,7 +168,9 @@ class ComponentStage:
     """
 
     name: ClassVar[str]
+    defaults: StageSettings
     folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
+    config_class: ClassVar[type] = NoConfig  # what the stage must know beside its components, a frozen dataclass
 
     def __init__(
         self,
@@ -150,32 +178,44 @@ class ComponentStage:
         folder: Path | None = None,
         index: Mapping[str, tuple[str, str]] | None = None,
         defaults: StageSettings | None = None,
+        config: Any = None,
     ) -> None:
-        """Either ``components`` by role, or a ``folder`` with its ``index`` of (library, class) by role."""
+        """Either ``components`` by role, or a ``folder`` with its ``index`` of (library, class) by role.
+
+        ``config`` is an instance of ``config_class``, whose defaults hold where it is None.
+        """
         assert (components is None) != (folder is None), "a stage has ready-made components or a folder"
         self.folder = folder
         self.index = dict(index or {})
         self.components: dict[str, Any] = dict(components or {})
         if defaults is not None:
             self.defaults = defaults
+        self.config = self.config_class() if config is None else config
 
     @classmethod
     def from_folder(
-        cls, folder: Path, index: Mapping[str, tuple[str, str]], defaults: StageSettings | None = None
+        cls,
+        folder: Path,
+        index: Mapping[str, tuple[str, str]],
+        defaults: StageSettings | None = None,
+        config: Any = None,
     ) -> "Stage":
         """The stage with those components of ``folder`` that the table says are its own; nothing is read yet."""
         entry = STAGES[cls.name]
         own = {role: index[role] for role in (*entry.needs, *entry.takes) if role in index}
-        return cls(folder=folder, index=own, defaults=defaults)  # pyright: ignore[reportReturnType]
+        return cls(folder=folder, index=own, defaults=defaults, config=config)  # pyright: ignore[reportReturnType]
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """Read one component; a stage with components of its own kind overrides this."""
         return read_diffusers_component(folder, library, class_name, dtype)
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Read what is not there yet, and put networks onto ``device`` as ``dtype``, in evaluation mode."""
+    def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
+        """Read what is not there yet, and put networks onto ``device`` as ``dtype``, in evaluation mode.
+
+        ``roles`` reads those components only; None reads all.
+        """
         for role, (library, class_name) in self.index.items():
-            if role not in self.components:
+            if role not in self.components and (roles is None or role in roles):
                 subfolder = self._subfolder(role)
                 self.components[role] = self.read(role, subfolder, library, class_name, dtype)
         for component in self.components.values():
@@ -204,6 +244,18 @@ class ComponentStage:
                 shutil.copytree(self._subfolder(role), target)
                 entries[role] = list(self.index[role])
         return entries
+
+    def component_config(self, role: str) -> dict[str, Any]:
+        """The configuration of a component, read from its folder where it is not loaded; empty if there is none."""
+        if role in self.components:
+            return dict(getattr(self.components[role], "config", {}))
+        path = self._subfolder(role) / "config.json" if role in self.index else None
+        if path is None or not path.is_file():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON ({error}).") from error
 
     def write(self, component: Any, folder: Path) -> list[str]:
         """Save one component into ``folder``; returns [library, class]. Overridden beside :meth:`read`."""

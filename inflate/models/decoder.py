@@ -182,9 +182,16 @@ class DecoderStage(ComponentStage):
         """Whether there are frames already."""
         return state.frames is not None
 
-    def work(self, state: ChainState, settings: StageSettings) -> int:
+    def work(self, state: ChainState, settings: StageSettings) -> float:
         """One evaluation per step and frame."""
-        return len(state.seeds) * settings.num_inference_steps * state.num_frames
+        return len(state.seeds) * settings.num_inference_steps * state.num_frames * settings.cost
+
+    def frame_size(self) -> int | None:
+        """Side of the frames it makes, in pixels, without reading weights; None where no config says it."""
+        side = self.component_config("unet").get("sample_size")
+        vae = self.component_config("vae")
+        blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [0]
+        return side * 2 ** (len(blocks) - 1) if isinstance(side, int) else None
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``frames``, video by video, so that memory does not grow with their number."""

@@ -102,12 +102,12 @@ class PriorStage(ComponentStage):
         return ["open_clip", "CLIP"]
 
     def done(self, state: ChainState) -> bool:
-        """Whether there are image embeddings already."""
-        return state.image_embeds is not None
+        """Whether there are image embeddings already, or frames, which need none any more."""
+        return state.image_embeds is not None or state.frames is not None
 
-    def work(self, state: ChainState, settings: StageSettings) -> int:
+    def work(self, state: ChainState, settings: StageSettings) -> float:
         """One evaluation per step and prompt."""
-        return len(state.prompts) * settings.num_inference_steps
+        return len(state.prompts) * settings.num_inference_steps * settings.cost
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``image_embeds``; prompts one by one, so that none depends on its company even in the last bit."""

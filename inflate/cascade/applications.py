@@ -1,0 +1,237 @@
+"""What else a chain can do than answer a prompt: animate, interpolate, extend, vary and upscale.
+
+Make-A-Video, arXiv:2209.14792, section 4: an image is animated by masked frame interpolation with the image as the
+known frame and its own CLIP embedding as the condition; two images are interpolated with both ends known; a video is
+varied from the mean of its frames' embeddings.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inflate.cascade.inputs import Generators, Picture, Timing, draw_seeds, picture_frames, video_frames
+from inflate.cascade.output import (
+    CascadeOutput,
+    OutputType,
+    StageCallback,
+    StepCallback,
+    as_output,
+    check_output_type,
+)
+from inflate.cascade.streaming import upscale_chunks
+from inflate.errors import InputError
+from inflate.stages import ChainState, Stage, StageSettings
+from inflate.video import Video, fold_frames
+
+if TYPE_CHECKING:
+    pass
+
+_FRAMES_AT_ONCE = 64
+
+
+class SamplingOptions(TypedDict, total=False):
+    """What every application takes beside its own arguments; each as in ``Cascade.__call__``."""
+
+    generator: Generators
+    num_inference_steps: int | Mapping[str, int] | None
+    guidance_scale: float | Mapping[str, float] | None
+    output_type: OutputType
+    callback_on_step_end: StepCallback | None
+    callback_on_stage_end: StageCallback | None
+    until: str | None
+
+
+class Applications:
+    """The applications, as methods of a cascade."""
+
+    stages: tuple[Stage, ...]
+    device: torch.device
+    run: Callable[..., ChainState]
+    settings: Callable[..., dict[str, StageSettings]]
+    up_to: Callable[[str | None], tuple[Stage, ...]]
+    loaded: Callable[..., AbstractContextManager[Stage]]
+
+    def stage(self, name: str) -> Stage | None:
+        """The stage of that name, or None."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    def frame_size(self) -> int | None:
+        """Side of the frames that the decoder makes, in pixels; None for a cascade without one."""
+        decoder: Any = self.stage("decoder")
+        return None if decoder is None else decoder.frame_size()
+
+    def animate(
+        self,
+        image: Picture,
+        num_frames: int = 16,
+        fps: float = 8,
+        frame_skip: int = 1,
+        **options: Unpack[SamplingOptions],
+    ) -> CascadeOutput:
+        """Make an image move: it is the first frame, and its own CLIP image embedding the condition.
+
+        Args:
+            image: a PIL picture, uint8 (H, W, 3), or float (3, H, W) in [0, 1]; padded with white to a square.
+            num_frames: frames to make, the image among them.
+            fps: their frames per second.
+            frame_skip: how many times frame interpolation then multiplies the frame rate.
+            options: see ``SamplingOptions``.
+
+        Raises:
+            InputError: not a picture, bad numbers, or this cascade has no frame interpolation or no image encoder.
+        """
+        return self._between([image], [0], Timing(num_frames, fps, frame_skip), options)
+
+    def interpolate(
+        self,
+        first: Picture,
+        last: Picture,
+        num_frames: int = 16,
+        fps: float = 8,
+        frame_skip: int = 1,
+        **options: Unpack[SamplingOptions],
+    ) -> CascadeOutput:
+        """Make a video that begins with one image and ends with another; arguments as for :meth:`animate`."""
+        if num_frames < 2:
+            raise InputError(f"Two images need num_frames of 2 or more, got {num_frames}.")
+        return self._between([first, last], [0, num_frames - 1], Timing(num_frames, fps, frame_skip), options)
+
+    def interpolate_video(self, video: Video, frame_skip: int = 5, **options: Unpack[SamplingOptions]) -> CascadeOutput:
+        """Raise a video's frame rate ``frame_skip`` times: ``(F - 1) * frame_skip + 1`` frames, the known ones kept.
+
+        Frames are brought to the size of the decoder's; later stages enlarge them.
+        """
+        self._need("interpolation")
+        frames = video_frames(video, self.frame_size())
+        timing = Timing(video.num_frames, video.fps, frame_skip)
+        return self._finish(self._known_state(frames, None, timing, options), options)
+
+    def extend(self, video: Video, num_frames: int = 8, **options: Unpack[SamplingOptions]) -> CascadeOutput:
+        """Go on where a video ends: ``num_frames`` more frames at its frame rate, after its own."""
+        self._need("interpolation")
+        timing = Timing(video.num_frames + num_frames, video.fps, 1)
+        known = video_frames(video, self.frame_size())
+        blank = torch.zeros(1, 3, num_frames, *known.shape[-2:])
+        mask = torch.arange(timing.num_frames) < video.num_frames
+        state = self._known_state(torch.cat([known, blank], 2), mask, timing, options)
+        return self._finish(replace(state, image_embeds=self.embed_images(known)), options)
+
+    def vary(
+        self,
+        video: Video,
+        num_frames: int = 16,
+        fps: float = 8,
+        frame_skip: int = 5,
+        **options: Unpack[SamplingOptions],
+    ) -> CascadeOutput:
+        """Another video of the same thing, from the mean of the CLIP image embeddings of the frames of ``video``."""
+        size = self.frame_size()
+        if size is None:
+            raise InputError("This cascade has no decoder, which varying a video needs.")
+        embeds = self.embed_images(video_frames(video, size))
+        cascade: Any = self
+        return cascade(None, num_frames, fps, image_embeds=embeds, frame_skip=frame_skip, **options)
+
+    def upscale(self, video: Video, **options: Unpack[SamplingOptions]) -> CascadeOutput:
+        """Enlarge a video by the super-resolution stages; for long ones see :meth:`upscale_chunks`."""
+        upscalers = self._upscalers(options.get("until"))
+        state = self._known_state(video_frames(video, None), None, Timing(video.num_frames, video.fps, 1), options)
+        before = tuple(stage.name for stage in self.stages if stage not in upscalers)
+        return self._finish(replace(state, passed=before), options)
+
+    def upscale_chunks(
+        self,
+        chunks: Iterator[Tensor],
+        num_frames: int | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[Tensor]:
+        """Enlarge a video that is never in memory as a whole.
+
+        Args:
+            chunks: (3, n, H, W) float32 in [-1, 1] each, any n, in order.
+            num_frames: how many frames will come in all, for progress.
+            options: see ``SamplingOptions``; there is one seed for the video.
+
+        Yields:
+            Chunks (3, m, S H, S W), in order. Between two stages frames lie in a temporary file, as 8-bit pixels.
+        """
+        settings = self.settings(options.get("num_inference_steps"), options.get("guidance_scale"))
+        [seed] = draw_seeds(options.get("generator"), 1)
+        stages = self._upscalers(options.get("until"))
+        cascade: Any = self
+        return upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, options.get("callback_on_step_end"))
+
+    def embed_images(self, frames: Tensor) -> Tensor:
+        """Mean CLIP image embedding, (B, D) of unit norm, of the frames of videos (B, 3, F, H, W) in [-1, 1].
+
+        Raises:
+            InputError: the cascade has no prior stage, to which the CLIP model belongs.
+        """
+        prior: Any = self.stage("prior")
+        if prior is None:
+            raise InputError("This cascade has no CLIP model (it belongs to the prior), which embedding images needs.")
+        with torch.no_grad(), self.loaded(prior, ["text_encoder"]):
+            encoder = prior.components["text_encoder"]
+            parts = [
+                functional.normalize(encoder.encode_image(chunk.to(self.device)).float(), dim=-1)
+                for chunk in fold_frames(frames).split(_FRAMES_AT_ONCE)
+            ]
+        embeds = torch.cat(parts).reshape(frames.shape[0], frames.shape[2], -1).mean(1)
+        return functional.normalize(embeds, dim=-1)
+
+    def _between(
+        self, pictures: Sequence[Picture], positions: Sequence[int], timing: Timing, options: SamplingOptions
+    ) -> CascadeOutput:
+        self._need("interpolation")
+        size = self.frame_size()
+        known = torch.cat([picture_frames(picture, size) for picture in pictures], dim=2)
+        frames = torch.zeros(1, 3, timing.num_frames, *known.shape[-2:])
+        frames[:, :, list(positions)] = known
+        mask = torch.zeros(timing.num_frames, dtype=torch.bool)
+        mask[list(positions)] = True
+        state = self._known_state(frames, mask, timing, options)
+        return self._finish(replace(state, image_embeds=self.embed_images(known)), options)
+
+    def _known_state(self, frames: Tensor, mask: Tensor | None, timing: Timing, options: SamplingOptions) -> ChainState:
+        return ChainState(
+            (),
+            draw_seeds(options.get("generator"), 1),
+            timing.num_frames,
+            float(timing.fps),
+            image_embeds=self.embed_images(frames) if mask is None and self._wants_embeds(timing) else None,
+            frames=frames,
+            frame_skip=timing.frame_skip,
+            known_frames=mask,
+        )
+
+    def _wants_embeds(self, timing: Timing) -> bool:
+        return timing.frame_skip > 1 and self.stage("interpolation") is not None
+
+    def _finish(self, state: ChainState, options: SamplingOptions) -> CascadeOutput:
+        output_type = options.get("output_type", "pil")
+        check_output_type(output_type)
+        state = self.run(
+            state,
+            self.settings(options.get("num_inference_steps"), options.get("guidance_scale")),
+            options.get("callback_on_step_end"),
+            options.get("until"),
+            options.get("callback_on_stage_end"),
+        )
+        assert state.frames is not None
+        return CascadeOutput(as_output(state.frames, output_type), state.fps, state.image_embeds)
+
+    def _need(self, name: str) -> None:
+        if self.stage(name) is None:
+            names = ", ".join(stage.name for stage in self.stages)
+            raise InputError(f"This cascade has no {name} stage, which this needs; it has {names}.")
+
+    def _upscalers(self, until: str | None) -> list[Any]:
+        found = [stage for stage in self.up_to(until) if hasattr(stage, "stream")]
+        if not found:
+            raise InputError("This cascade has no super-resolution stage, so it cannot enlarge anything.")
+        return found

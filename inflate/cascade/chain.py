@@ -1,0 +1,228 @@
+"""The composed chain of Make-A-Video (arXiv:2209.14792, eq. 1): stages one after the other.
+
+A cascade knows only order, seeds, progress and memory: a stage's weights are there while it runs. How a stage samples
+is the stage's own business. On disk it is a diffusers pipeline folder.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inflate.cascade.applications import Applications
+from inflate.cascade.folder import family_folder, read_index, read_stages, write_folder
+from inflate.cascade.inputs import Generators, Timing, first_state
+from inflate.cascade.output import (
+    CascadeOutput,
+    OutputType,
+    Progress,
+    StageCallback,
+    StepCallback,
+    as_output,
+    check_output_type,
+)
+from inflate.errors import InputError, nearest
+from inflate.stages import CancelledError, ChainState, Stage, StageSettings
+
+
+class Cascade(Applications):
+    """Stages in the order of the chain, called as one: ``cascade("party popper", fps=8).frames[0]``."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        keep_loaded: bool = False,
+        family: str | None = None,
+    ) -> None:
+        """A chain of ready stages.
+
+        Args:
+            stages: in order; each name once.
+            device: default is CUDA where there is one, else the CPU.
+            dtype: number format of the networks, default float32.
+            keep_loaded: keep a stage's weights in memory between calls rather than release them after it ran.
+            family: the name these weights go by.
+        """
+        names = [stage.name for stage in stages]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"A cascade needs at least one stage, each name once; got {names}.")
+        self.stages = tuple(stages)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = dtype or torch.float32
+        self.keep_loaded = keep_loaded
+        self.family = family
+        self.folder: Path | None = None
+        # Several threads may share a cascade: one stage runs at a time.
+        self._lock = threading.RLock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_name: str | Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        keep_loaded: bool = False,
+    ) -> "Cascade":
+        """The cascade in a pipeline folder, or one that ships inside the package (``bundled:emoji``).
+
+        Only ``model_index.json`` is read here; weights are read when their stage runs.
+
+        Raises:
+            InputError: no such folder or name, or its index is damaged or names what no stage knows.
+        """
+        folder = family_folder(folder_or_name)
+        index = read_index(folder)
+        cascade = cls(read_stages(folder, index), device, dtype, keep_loaded, index.get("family"))
+        cascade.folder = folder
+        return cascade
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        num_frames: int = 16,
+        fps: float = 8,
+        generator: Generators = None,
+        num_inference_steps: int | Mapping[str, int] | None = None,
+        guidance_scale: float | Mapping[str, float] | None = None,
+        output_type: OutputType = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        until: str | None = None,
+        image_embeds: Tensor | None = None,
+        frame_skip: int = 5,
+        callback_on_stage_end: StageCallback | None = None,
+    ) -> CascadeOutput:
+        """Make one video per prompt.
+
+        Args:
+            prompt: one, or several.
+            num_frames: frames that the decoder makes per video.
+            fps: frames per second that these are made for.
+            generator: one from which each video's seed is drawn, or one per video. A stage's noise follows from its
+                video's seed alone, so neither other stages' steps nor other prompts change it.
+            num_inference_steps: for every stage, or by stage name; stages have defaults of their own.
+            guidance_scale: likewise; 1 is without guidance.
+            output_type: see :class:`CascadeOutput`.
+            callback_on_step_end: called after each sampling step as diffusers does; see ``StepCallback``.
+            until: name of the last stage to run.
+            image_embeds: (B, D), instead of prompts: the chain then starts after the prior.
+            frame_skip: where there is frame interpolation, it makes ``(num_frames - 1) * frame_skip + 1`` frames at
+                ``fps * frame_skip``; 1 leaves it out.
+            callback_on_stage_end: called after each stage with what there is so far; see ``StageCallback``.
+
+        Raises:
+            InputError: bad arguments.
+            CancelledError: a callback returned False.
+        """
+        check_output_type(output_type)
+        state = first_state(prompt, image_embeds, Timing(num_frames, fps, frame_skip), generator)
+        settings = self.settings(num_inference_steps, guidance_scale)
+        state = self.run(state, settings, callback_on_step_end, until, callback_on_stage_end)
+        frames = None if state.frames is None else as_output(state.frames, output_type)
+        return CascadeOutput(frames, state.fps, state.image_embeds)
+
+    def run(
+        self,
+        state: ChainState,
+        settings: Mapping[str, StageSettings] | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        until: str | None = None,
+        callback_on_stage_end: StageCallback | None = None,
+    ) -> ChainState:
+        """Run the stages whose work ``state`` does not hold yet, up to and with ``until``."""
+        settings = settings or self.settings()
+        todo = [stage for stage in self.up_to(until) if not stage.done(state)]
+        works = [stage.work(state, settings[stage.name]) for stage in todo]
+        for number, stage in enumerate(todo):
+            with self._lock, self.loaded(stage):
+                on_step = self._on_step(todo, works, number, state, settings, callback_on_step_end)
+                state = stage(state, settings[stage.name], on_step)
+            if callback_on_stage_end is not None and callback_on_stage_end(self, stage.name, state) is False:
+                raise CancelledError(f"cancelled after {stage.name}")
+        return state
+
+    def settings(
+        self,
+        num_inference_steps: int | Mapping[str, int] | None = None,
+        guidance_scale: float | Mapping[str, float] | None = None,
+    ) -> dict[str, StageSettings]:
+        """Each stage's sampling settings by its name: its defaults, changed by a number for all or numbers by name."""
+        steps = self._by_stage("num_inference_steps", num_inference_steps)
+        scales = self._by_stage("guidance_scale", guidance_scale)
+        return {
+            stage.name: replace(
+                stage.defaults,
+                num_inference_steps=steps.get(stage.name, stage.defaults.num_inference_steps),
+                guidance_scale=scales.get(stage.name, stage.defaults.guidance_scale),
+            )
+            for stage in self.stages
+        }
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write the cascade as a pipeline folder, which appears whole or not at all.
+
+        Raises:
+            InputError: ``folder`` exists and ``overwrite`` is not set.
+        """
+        write_folder(Path(folder), self.stages, self.family, self.folder, overwrite)
+
+    def up_to(self, until: str | None) -> tuple[Stage, ...]:
+        """The stages up to and with ``until``; all for None."""
+        names = [stage.name for stage in self.stages]
+        if until is None:
+            return self.stages
+        if until not in names:
+            raise InputError(f"until={until!r} is no stage here{nearest(until, names)}; it has {', '.join(names)}.")
+        return self.stages[: names.index(until) + 1]
+
+    @contextmanager
+    def loaded(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
+        """Hold a stage's weights in memory, or those of some of its components only, and release them after."""
+        try:
+            stage.load(self.device, self.dtype, roles)
+            yield stage
+        finally:
+            if not self.keep_loaded:
+                stage.release()
+
+    def _by_stage(self, what: str, value: Any) -> dict[str, Any]:
+        names = [stage.name for stage in self.stages]
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            return dict.fromkeys(names, value)
+        for name in value:
+            if name not in names:
+                raise InputError(f"{what} names {name!r}{nearest(name, names)}; the stages are {', '.join(names)}.")
+        return dict(value)
+
+    def _on_step(
+        self,
+        todo: Sequence[Stage],
+        works: Sequence[float],
+        number: int,
+        state: ChainState,
+        settings: Mapping[str, StageSettings],
+        callback: StepCallback | None,
+    ) -> Callable[[int, int, Tensor, Tensor], Tensor]:
+        stage, videos = todo[number], len(state.seeds)
+        steps = settings[stage.name].num_inference_steps
+
+        def on_step(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+            if callback is None:
+                return sample
+            share = min(1.0, (video * steps + step + 1) / (videos * steps))
+            fraction = (sum(works[:number]) + works[number] * share) / sum(works)
+            progress = Progress(stage.name, number, len(todo), video, videos, step, steps, fraction)
+            answer = callback(self, step, timestep, {"latents": sample, "progress": progress})
+            if answer is False:
+                raise CancelledError(f"cancelled in {stage.name}, step {step + 1} of {steps}")
+            return answer.get("latents", sample) if isinstance(answer, dict) else sample
+
+        return on_step

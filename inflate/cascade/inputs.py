@@ -1,0 +1,113 @@
+"""What a user hands to a cascade, checked and brought into the shapes that stages take."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from inflate.data.decode import fit_square, on_white
+from inflate.errors import InputError
+from inflate.stages import ChainState
+from inflate.video import Video, from_uint8
+
+Picture = Image.Image | np.ndarray | Tensor
+"""A PIL picture, uint8 (H, W, 3), or float (3, H, W) in [0, 1]."""
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+_MAX_FRAMES = 1024
+_MAX_SIDE = 8192
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Number of frames, frames per second, and how many times ↑F multiplies the frame rate."""
+
+    num_frames: int
+    fps: float
+    frame_skip: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_frames, bool) or not isinstance(self.num_frames, int):
+            raise InputError(f"num_frames must be a whole number from 1 to {_MAX_FRAMES}, got {self.num_frames!r}.")
+        if not 1 <= self.num_frames <= _MAX_FRAMES:
+            raise InputError(f"num_frames must be a whole number from 1 to {_MAX_FRAMES}, got {self.num_frames}.")
+        if not (math.isfinite(self.fps) and 0 < self.fps <= 1000):
+            raise InputError(f"fps must be above 0 and at most 1000, got {self.fps}.")
+        if isinstance(self.frame_skip, bool) or not isinstance(self.frame_skip, int) or not 1 <= self.frame_skip <= 64:
+            raise InputError(f"frame_skip must be a whole number from 1 (no new frames) to 64, got {self.frame_skip}.")
+
+
+def first_state(
+    prompt: str | Sequence[str] | None, image_embeds: Tensor | None, timing: Timing, generator: Generators
+) -> ChainState:
+    """The state of a chain that starts from prompts or from image embeddings (B, D)."""
+    prompts = () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt)
+    if (not prompts) == (image_embeds is None):
+        raise InputError("Give a prompt or image_embeds, and not both.")
+    if any(not isinstance(text, str) or not text.strip() for text in prompts):
+        raise InputError("A prompt is empty; say in a few words what the video should show.")
+    count = len(prompts) if image_embeds is None else len(image_embeds)
+    seeds = draw_seeds(generator, count)
+    return ChainState(
+        prompts, seeds, timing.num_frames, float(timing.fps), image_embeds=image_embeds, frame_skip=timing.frame_skip
+    )
+
+
+def draw_seeds(generator: Generators, count: int) -> tuple[int, ...]:
+    """One seed per video, from one generator or from one each.
+
+    Raises:
+        InputError: another number of generators than of videos.
+    """
+    if isinstance(generator, Sequence) and len(generator) != count:
+        raise InputError(f"{count} videos need one generator, or as many; got {len(generator)}.")
+    generators = list(generator) if isinstance(generator, Sequence) else [generator] * count
+    return tuple(_draw_seed(one) for one in generators)
+
+
+def _draw_seed(generator: torch.Generator | None) -> int:
+    device = None if generator is None else generator.device
+    return int(torch.randint(0, 2**62, (), generator=generator, device=device, dtype=torch.int64))
+
+
+def picture_frames(picture: Picture, size: int | None) -> Tensor:
+    """A picture as a video of one frame, (1, 3, 1, S, S) float32 in [-1, 1], padded with white to a square.
+
+    Args:
+        picture: see ``Picture``; transparency is composited on white.
+        size: side S in pixels; None keeps the picture's own height and width.
+
+    Raises:
+        InputError: not a picture, or larger than 8,192 pixels on a side.
+    """
+    opaque = on_white(_as_pil(picture))
+    return from_uint8(np.asarray(opaque if size is None else fit_square(opaque, size, "pad"))[None, None])
+
+
+def video_frames(video: Video, size: int | None) -> Tensor:
+    """A video's frames, (1, 3, F, S, S) float32 in [-1, 1], each padded with white to a square of side ``size``."""
+    if size is None or (video.height, video.width) == (size, size):
+        return from_uint8(video.frames[None])
+    return torch.cat([picture_frames(frame, size) for frame in video.frames], dim=2)
+
+
+def _as_pil(picture: Picture) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        found = picture
+    elif isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+        found = Image.fromarray(picture)
+    elif isinstance(picture, Tensor) and picture.is_floating_point() and picture.ndim == 3 and picture.shape[0] == 3:
+        levels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
+        found = Image.fromarray(np.ascontiguousarray(levels.permute(1, 2, 0).numpy()))
+    else:
+        what = f"{getattr(picture, 'dtype', type(picture).__name__)} {tuple(getattr(picture, 'shape', ()))}"
+        raise InputError(f"A picture must be a PIL picture, uint8 (H, W, 3) or float (3, H, W) in [0, 1]; got {what}.")
+    if not 1 <= min(found.size) <= max(found.size) <= _MAX_SIDE:
+        raise InputError(
+            f"The picture has {found.width} x {found.height} pixels; make it smaller, {_MAX_SIDE} at most on each side."
+        )
+    return found

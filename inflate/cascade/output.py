@@ -1,0 +1,74 @@
+"""What a cascade returns and what it tells a callback."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from inflate.errors import InputError, nearest
+from inflate.stages import ChainState
+from inflate.video import to_uint8
+
+if TYPE_CHECKING:
+    from inflate.cascade.chain import Cascade
+
+OutputType = Literal["pil", "np", "pt"]
+Frames = list[list[Image.Image]] | np.ndarray | Tensor
+_OUTPUT_TYPES = ("pil", "np", "pt")
+
+
+@dataclass(frozen=True)
+class CascadeOutput:
+    """What a cascade made, for B prompts.
+
+    ``frames``: for "pil" a list of B lists of F pictures; for "np" (B, F, H, W, C) and for "pt" (B, F, C, H, W),
+    float32 in [0, 1]; None if the chain was stopped before there were any.
+    ``fps``: at which they are to be shown; frame interpolation raises it.
+    ``image_embeds``: (B, D), unit norm, or None.
+    """
+
+    frames: Frames | None
+    fps: float
+    image_embeds: Tensor | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running cascade is; a callback gets it as ``callback_kwargs["progress"]``."""
+
+    stage: str
+    stage_index: int  # of the stages that run, from 0
+    num_stages: int
+    video: int  # from 0
+    num_videos: int
+    step: int  # the one just done, from 0
+    num_steps: int
+    fraction: float  # of the whole job's work, 0 to 1
+
+
+# (cascade, step, timestep, {"latents": ..., "progress": ...}) as diffusers calls it. A returned dict may hold other
+# "latents" to go on with; False cancels.
+StepCallback = Callable[["Cascade", int, Tensor, dict[str, Any]], dict[str, Any] | bool | None]
+
+# (cascade, name of the stage that has just ended, what it made); False cancels.
+StageCallback = Callable[["Cascade", str, ChainState], bool | None]
+
+
+def check_output_type(output_type: str) -> None:
+    """Raise ``InputError`` with the nearest name unless there is such an output type."""
+    if output_type not in _OUTPUT_TYPES:
+        hint = nearest(str(output_type), _OUTPUT_TYPES)
+        raise InputError(f"output_type {output_type!r} is unknown{hint}; use {', '.join(_OUTPUT_TYPES)}.")
+
+
+def as_output(frames: Tensor, output_type: OutputType) -> Frames:
+    """(B, 3, F, H, W) in [-1, 1] as one of the output types."""
+    if output_type == "pil":
+        return [[Image.fromarray(picture) for picture in video] for video in to_uint8(frames)]
+    frames = ((frames + 1) / 2).clamp(0, 1)
+    if output_type == "np":
+        return frames.permute(0, 2, 3, 4, 1).numpy()
+    return frames.transpose(1, 2)

@@ -1,0 +1,120 @@
+"""Super-resolution of videos of any length in constant memory: stage after stage, with a file of frames between."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inflate.cascade.output import Progress, StepCallback
+from inflate.stages import CancelledError, StageSettings
+from inflate.video import from_uint8, to_uint8
+
+if TYPE_CHECKING:
+    from inflate.cascade.chain import Cascade
+
+_CHUNK = 16  # frames
+
+
+class FrameFile:
+    """Frames on disk, written once and read in order; neither holds more than a chunk in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.picture: tuple[int, int] | None = None  # height, width
+
+    def write(self, chunks: Iterable[Tensor]) -> int:
+        """Write chunks (3, n, H, W) in [-1, 1] as 8-bit pixels; returns the number of frames."""
+        count = 0
+        with self.path.open("wb") as file:
+            for chunk in chunks:
+                self.picture = (chunk.shape[2], chunk.shape[3])
+                file.write(to_uint8(chunk[None])[0].tobytes())
+                count += chunk.shape[1]
+        return count
+
+    def read(self, frames_at_once: int = _CHUNK) -> Iterator[Tensor]:
+        """Chunks (3, n, H, W), float32 in [-1, 1]."""
+        if self.picture is None:
+            return
+        height, width = self.picture
+        size = height * width * 3
+        with self.path.open("rb") as file:
+            while content := file.read(frames_at_once * size):
+                frames = np.frombuffer(content, dtype=np.uint8).reshape(1, -1, height, width, 3)
+                yield from_uint8(frames)[0]
+
+
+def upscale_chunks(
+    cascade: "Cascade",
+    stages: Sequence[Any],
+    chunks: Iterable[Tensor],
+    seed: int,
+    settings: Mapping[str, StageSettings],
+    num_frames: int | None,
+    callback: StepCallback | None,
+) -> Iterator[Tensor]:
+    """Run the chunks of one video through stages that stream, one stage in memory at a time.
+
+    Args:
+        cascade: whose device and memory rules hold.
+        stages: stages with ``stream``, in order.
+        chunks: (3, n, H, W) float32 in [-1, 1].
+        seed: of the video.
+        settings: by stage name.
+        num_frames: frames in all, for progress; None if nobody knows.
+        callback: as a cascade's; its step counts frames, and it gets no latents.
+
+    Yields:
+        Chunks of the last stage's frames.
+    """
+    with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
+        for number, stage in enumerate(stages):
+            on_frames = _FrameCounter(cascade, stages, number, settings, num_frames, callback)
+            made = _stream(cascade, stage, chunks, seed, settings[stage.name], on_frames)
+            if number + 1 == len(stages):
+                yield from made
+            else:
+                file = FrameFile(Path(folder) / f"{number}.rgb")
+                file.write(made)
+                chunks = file.read()
+
+
+def _stream(
+    cascade: "Cascade", stage: Any, chunks: Iterable[Tensor], seed: int, settings: StageSettings, on_frames: Any
+) -> Iterator[Tensor]:
+    with cascade.loaded(stage), torch.no_grad():
+        yield from stage.stream(chunks, seed, settings, on_frames)
+
+
+class _FrameCounter:
+    """Turns "k more frames are done" into a cascade's callback."""
+
+    def __init__(
+        self,
+        cascade: "Cascade",
+        stages: Sequence[Any],
+        number: int,
+        settings: Mapping[str, StageSettings],
+        num_frames: int | None,
+        callback: StepCallback | None,
+    ) -> None:
+        self.cascade, self.callback, self.num_frames = cascade, callback, num_frames
+        self.name, self.number, self.num_stages, self.done = stages[number].name, number, len(stages), 0
+        works = [settings[stage.name].num_inference_steps * settings[stage.name].cost for stage in stages]
+        self.before, self.own, self.total = sum(works[:number]), works[number], sum(works)
+
+    def __call__(self, frames: int) -> None:
+        self.done += frames
+        if self.callback is None:
+            return
+        count = max(self.num_frames or self.done, self.done)
+        share = self.done / count if self.num_frames else 0.0
+        fraction = (self.before + self.own * share) / self.total
+        progress = Progress(self.name, self.number, self.num_stages, 0, 1, self.done - 1, count, fraction)
+        answer = self.callback(self.cascade, self.done - 1, torch.zeros(()), {"progress": progress})
+        if answer is False:
+            raise CancelledError(f"cancelled in {self.name} after {self.done} frames")
