@@ -30,6 +30,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while working.
 AsJson = Annotated[bool, typer.Option("--json", help="Report on standard output as JSON.")]
 Seed = Annotated[int, typer.Option(help="The same seed, prompt and settings give the same video.", min=0)]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+Steps = Annotated[str, typer.Option(help="Sampling steps of every stage, or by stage: prior=10,decoder=15.")]
+GuidanceScale = Annotated[str, typer.Option(help="Guidance (1 is none), for all stages or by stage.")]
+FrameSkip = Annotated[
+    int, typer.Option(help="Frame interpolation multiplies the frame rate by this; 1 leaves it out.", min=1)
+]
+Until = Annotated[str | None, typer.Option(help="Last stage to run, such as decoder.")]
 Model = Annotated[str, typer.Option(help="A cascade's folder, or a family that ships with inflate.")]
 
 
@@ -46,8 +52,10 @@ def generate(
     frames: Annotated[int, typer.Option(help="Frames per video.", min=1)] = 16,
     fps: Annotated[float, typer.Option(help="Frames per second: told to the model, and how fast the file plays.")] = 8,
     seed: Seed = 0,
-    steps: Annotated[str, typer.Option(help="Sampling steps of every stage, or by stage: prior=10,decoder=15.")] = "",
-    guidance_scale: Annotated[str, typer.Option(help="Guidance (1 is none), for all stages or by stage.")] = "",
+    steps: Steps = "",
+    guidance_scale: GuidanceScale = "",
+    frame_skip: FrameSkip = 5,
+    until: Until = None,
     scale: Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1)] = 1,
     resample: Annotated[str, typer.Option(help="How --scale enlarges: nearest or lanczos.")] = "nearest",
     sheet: Annotated[bool, typer.Option(help="Write a contact sheet beside the video (out.sheet.png).")] = True,
@@ -80,18 +88,27 @@ def generate(
     start = time.monotonic()
     cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
     used = {name: asdict(values) for name, values in cascade.settings(step_numbers, scales).items()}
-    made = _sample(cascade, prompts, frames, fps, seed, quiet, num_inference_steps=step_numbers, guidance_scale=scales)
+    options = {"num_inference_steps": step_numbers, "guidance_scale": scales, "frame_skip": frame_skip, "until": until}
+    made, shown_fps = _sample(cascade, prompts, frames, fps, seed, quiet, **options)
     made = [enlarge(video, scale, resample) for video in made]  # pyright: ignore[reportArgumentType]
     for path, video in zip(videos, made, strict=True):
-        write_video(path, video, fps, overwrite=force)
+        write_video(path, video, shown_fps, overwrite=force)
     if sheet:
         write_contact_sheet(sheet_path, made, prompts, overwrite=force)
     settings = {"model": model, "prompts": prompts, "seed": seed, "fps": fps, "frames": frames, "stages": used}
-    settings |= {"scale": scale, "resample": resample, "dtype": dtype, "device": str(cascade.device)}
+    settings |= {
+        "frame_skip": frame_skip,
+        "until": until,
+        "shown_fps": shown_fps,
+        "scale": scale,
+        "resample": resample,
+        "dtype": dtype,
+        "device": str(cascade.device),
+    }
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
     seconds = round(time.monotonic() - start, 2)
-    _report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
+    report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
 
 
 def demo(
@@ -130,11 +147,11 @@ def demo(
     decoder: Any = _stage_of(cascade, "decoder")
     decoder.components["unet"] = inflated
     with say("Making videos with the new layers untrained: every frame is a picture of its own"):
-        before = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet)
+        before, _ = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet, until="decoder")
     with say("Giving the new layers the trained weights"):
         inflated.load_temporal_state_dict(trained.temporal_state_dict())
     with say("Making the same videos with the trained layers: the frames belong together"):
-        after = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet)
+        after, _ = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet, until="decoder")
     with say(f"Writing {video_path} (above untrained, below trained) and {sheet_path}"):
         rows = [row for pair in zip(before, after, strict=True) for row in pair]
         labels = [f"{prompt}: {when}" for prompt in prompts for when in ("before training", "after training")]
@@ -222,21 +239,24 @@ def check_device(name: str | None) -> str | None:
 
 def _sample(
     cascade: "Cascade", prompts: list[str], frames: int, fps: float, seed: int, quiet: bool, **settings: Any
-) -> "list[np.ndarray]":
-    """Videos as uint8 (F, H, W, 3). Each prompt has the whole seed to itself, so that it comes out the same alone."""
+) -> "tuple[list[np.ndarray], float]":
+    """Videos as uint8 (F, H, W, 3), and at how many frames per second to show them.
+
+    Each prompt has the whole seed to itself, so that it comes out the same alone.
+    """
     import numpy as np
     import torch
 
     generators = [torch.Generator().manual_seed(seed) for _ in prompts]
-    with _progress_bar(quiet) as on_step:
+    with progress_bar(quiet) as on_step:
         out = cascade(prompts, frames, fps, generators, callback_on_step_end=on_step, **settings)
     if out.frames is None:
         raise InputError("This model stops before it makes frames; it needs a decoder.")
-    return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames]
+    return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames], out.fps
 
 
 @contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
+def progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
     """A bar on stderr over the whole chain, with the stage's name; it vanishes when done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -276,9 +296,10 @@ class _Narrator:
         self.line(f"  {time.monotonic() - start:.1f} s")
 
 
-def _report_files(
+def report_files(
     videos: list[Path], sheet: Path | None, settings: dict[str, Any], seconds: float, quiet: bool, as_json: bool
 ) -> None:
+    """Say what was written: paths on standard output, or all of it as JSON."""
     if as_json:
         files = {"videos": [str(path) for path in videos], "sheet": None if sheet is None else str(sheet)}
         typer.echo(json.dumps(files | {"seconds": seconds, "settings": settings}, indent=2, ensure_ascii=False))

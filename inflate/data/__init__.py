@@ -1,6 +1,6 @@
 """Video decoding, frame-rate sampling, shards, video folders, frame caches and the emoji data set."""
 
-from inflate.data.decode import DecodedVideo, VideoError, decode_video
+from inflate.data.decode import DecodedVideo, VideoError, VideoFacts, decode_video, iterate_frames, video_facts
 from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
 from inflate.data.frames import FrameCache, FrameEntry, build_frame_cache
 from inflate.data.sampling import ClipBatch, ClipDraw, ClipSampler, fps_curriculum, sample_clip_indices
@@ -14,6 +14,7 @@ __all__ = [
     "FrameCache",
     "FrameEntry",
     "VideoError",
+    "VideoFacts",
     "VideoItem",
     "VideoReport",
     "VideoSource",
@@ -23,6 +24,8 @@ __all__ = [
     "fps_curriculum",
     "has_skin_tone",
     "is_test_name",
+    "iterate_frames",
     "open_videos",
     "sample_clip_indices",
+    "video_facts",
 ]

@@ -112,6 +112,83 @@ def decode_video(
     return DecodedVideo(np.stack(frames), timestamps, float(end - starts[0]), loop)
 
 
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a file says of itself before its frames are decoded; ``num_frames`` is None where only decoding tells."""
+
+    num_frames: int | None
+    duration: float  # seconds
+    fps: float
+    width: int
+    height: int
+
+
+def video_facts(source: Source, name: str | None = None) -> VideoFacts:
+    """Length, frame rate and size of a file, read from its headers.
+
+    Raises:
+        VideoError: not a video, or it holds no frames.
+    """
+    label = name or (str(source) if not isinstance(source, bytes) else "a file in memory")
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise VideoError(label, "there is no such file")
+    if Path(label).suffix.lower() in PILLOW_SUFFIXES:
+        return _pillow_facts(source, label)
+    import av
+    from av.error import FFmpegError
+
+    try:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
+            if not container.streams.video:
+                raise VideoError(label, "it has no video stream")
+            stream = container.streams.video[0]
+            fps = float(stream.average_rate or 25)
+            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            seconds = seconds or (container.duration or 0) / av.time_base
+            return VideoFacts(stream.frames or None, seconds, fps, stream.width, stream.height)
+    except (FFmpegError, OSError, ValueError, EOFError) as error:
+        if isinstance(error, VideoError):
+            raise
+        raise VideoError(label, _plain(error)) from error
+
+
+def _pillow_facts(source: Source, label: str) -> VideoFacts:
+    count, end, picture = 0, 0.0, None
+    for picture, _, end, _, _ in _read_pillow(source, label):  # noqa: B007
+        count += 1
+    if picture is None:
+        raise VideoError(label, "it has no frames")
+    return VideoFacts(count, end, count / end if end > 0 else 1.0, picture.width, picture.height)
+
+
+def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = None) -> Iterator[np.ndarray]:
+    """Decode a file in chunks of uint8 frames (n, H, W, 3) that are not kept, so that its length costs no memory.
+
+    Raises:
+        VideoError: as :func:`decode_video`, once the damaged place is reached.
+    """
+    label = name or (str(source) if not isinstance(source, bytes) else "a file in memory")
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise VideoError(label, "there is no such file")
+    reader = _read_pillow if Path(label).suffix.lower() in PILLOW_SUFFIXES else _read_av
+    held: list[np.ndarray] = []
+    size, count = None, 0
+    for picture, _, _, _, pixel_aspect in reader(source, label):
+        if pixel_aspect != 1.0:
+            picture = picture.resize((max(1, round(picture.width * pixel_aspect)), picture.height))
+        if size not in (None, picture.size):
+            raise VideoError(label, "its frames change size half-way")
+        size, count = picture.size, count + 1
+        held.append(np.asarray(picture))
+        if len(held) == frames_at_once:
+            yield np.stack(held)
+            held = []
+    if held:
+        yield np.stack(held)
+    if not count:
+        raise VideoError(label, "it has no frames")
+
+
 _Frame = tuple[Image.Image, float, float, bool, float]
 
 

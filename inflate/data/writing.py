@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +37,9 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     return path
 
 
-def write_video(path: str | Path, frames: np.ndarray, fps: float, overwrite: bool = False) -> Path:
+def write_video(
+    path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps: float, overwrite: bool = False
+) -> Path:
     """Write a video file.
 
     mp4 is H.264 in 4:2:0, which every player shows; an odd side grows by one pixel, the edge repeated. gif counts time
@@ -44,24 +47,37 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float, overwrite: boo
 
     Args:
         path: ends in .mp4, .webp or .gif; folders on the way are made.
-        frames: uint8 (F, H, W, 3).
+        frames: uint8 (F, H, W, 3), or chunks of such frames in order, of which an mp4 holds one at a time in memory
+            (gif and webp hold all).
         fps: frames per second.
         overwrite: replace an existing file.
 
     Raises:
-        InputError: a suffix, an array or a frame rate that cannot be written, or an existing file.
+        InputError: a suffix, an array or a frame rate that cannot be written, no frames, or an existing file.
     """
     path = check_output(path, overwrite=overwrite)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise InputError(f"A video is uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}.")
     if not 0 < fps <= 1000:
         raise InputError(f"fps must be above 0 and at most 1000, got {fps}.")
+    chunks = _checked([frames] if isinstance(frames, np.ndarray) else frames)
     with _whole_file(path) as partial:
         if path.suffix.lower() == ".mp4":
-            _write_mp4(partial, frames, fps)
+            _write_mp4(partial, chunks, fps)
         else:
-            _write_animation(partial, frames, fps)
+            _write_animation(partial, np.concatenate(list(chunks)), fps)
     return path
+
+
+def _checked(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    picture = None
+    for frames in chunks:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+            raise InputError(f"A video is uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}.")
+        picture = picture or frames.shape[1:]
+        if frames.shape[1:] != picture:
+            raise InputError(f"The frames of a video must have one size, got {picture} and then {frames.shape[1:]}.")
+        yield frames
+    if picture is None:
+        raise InputError("A video needs at least one frame.")
 
 
 def frame_durations(num_frames: int, fps: float, tick_ms: int) -> list[int]:
@@ -152,18 +168,19 @@ def _whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
+def _write_mp4(path: Path, chunks: Iterator[np.ndarray], fps: float) -> None:
     import av
 
-    height, width = frames.shape[1:3]
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    first = next(chunks)
+    height, width = first.shape[1:3]
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = frames.shape[1:3]
+        stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "12", "preset": "medium"}
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        for frame in chain(first, chain.from_iterable(chunks)):
+            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
 

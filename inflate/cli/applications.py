@@ -1,0 +1,269 @@
+"""``inflate animate | interpolate | extend | vary | upscale``: pictures and videos in, a video out."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inflate.cli.generate import (
+    AsJson,
+    Device,
+    Dtype,
+    Force,
+    FrameSkip,
+    GuidanceScale,
+    Model,
+    Quiet,
+    Seed,
+    Steps,
+    Until,
+    check_device,
+    check_dtype,
+    parse_by_stage,
+    progress_bar,
+    report_files,
+)
+from inflate.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from inflate.cascade import Cascade
+    from inflate.video import Video
+
+_MAX_SECONDS_IN_MEMORY = 60
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif.")]
+Frames = Annotated[int, typer.Option(help="Frames to make.", min=1)]
+Fps = Annotated[float, typer.Option(help="Frames per second.")]
+VideoFile = Annotated[Path, typer.Argument(help="A video: mp4, mov, webm, mkv, gif, webp, …")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the applications."""
+    for command in (animate, interpolate, extend, vary, upscale):
+        app.command()(command)
+
+
+def animate(
+    image: Annotated[Path, typer.Argument(help="A picture; it becomes the first frame.")],
+    output: Output,
+    model: Model = "bundled:emoji",
+    frames: Frames = 16,
+    fps: Fps = 8,
+    frame_skip: FrameSkip = 5,
+    seed: Seed = 0,
+    steps: Steps = "",
+    guidance_scale: GuidanceScale = "",
+    until: Until = None,
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a picture move."""
+    job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    picture = read_picture(image)
+    job.run(lambda cascade, options: cascade.animate(picture, frames, fps, frame_skip, **options))
+
+
+def interpolate(
+    source: Annotated[list[Path], typer.Argument(help="Two pictures, or one video.")],
+    output: Output,
+    model: Model = "bundled:emoji",
+    frames: Frames = 16,
+    fps: Fps = 8,
+    frame_skip: FrameSkip = 5,
+    seed: Seed = 0,
+    steps: Steps = "",
+    guidance_scale: GuidanceScale = "",
+    until: Until = None,
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
+    if len(source) > 2:
+        raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
+    job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    if len(source) == 1:
+        video = read_video(source[0])
+        job.run(lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options))
+        return
+    first, last = (read_picture(path) for path in source)
+    job.run(lambda cascade, options: cascade.interpolate(first, last, frames, fps, frame_skip, **options))
+
+
+def extend(
+    video: VideoFile,
+    output: Output,
+    model: Model = "bundled:emoji",
+    frames: Frames = 8,
+    seed: Seed = 0,
+    steps: Steps = "",
+    guidance_scale: GuidanceScale = "",
+    until: Until = None,
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on where a video ends, by --frames frames."""
+    job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    known = read_video(video)
+    job.run(lambda cascade, options: cascade.extend(known, frames, **options))
+
+
+def vary(
+    video: VideoFile,
+    output: Output,
+    model: Model = "bundled:emoji",
+    frames: Frames = 16,
+    fps: Fps = 8,
+    frame_skip: FrameSkip = 5,
+    seed: Seed = 0,
+    steps: Steps = "",
+    guidance_scale: GuidanceScale = "",
+    until: Until = None,
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make another video of what a video shows."""
+    job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    known = read_video(video)
+    job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
+
+
+def upscale(
+    video: VideoFile,
+    output: Output,
+    model: Model = "bundled:emoji",
+    seed: Seed = 0,
+    steps: Steps = "",
+    until: Until = None,
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enlarge a video of any length by the super-resolution stages, in memory that does not grow with its length."""
+    job = _Job(output, model, seed, steps, "", until, force, device, dtype, quiet, as_json)
+    job.stream(video)
+
+
+class _Job:
+    """One video to make: what all applications share of arguments, progress, writing and reporting."""
+
+    def __init__(
+        self,
+        output: Path,
+        model: str,
+        seed: int,
+        steps: str,
+        guidance_scale: str,
+        until: str | None,
+        force: bool,
+        device: str | None,
+        dtype: str,
+        quiet: bool,
+        as_json: bool,
+    ) -> None:
+        from inflate.cascade import Cascade
+        from inflate.data.writing import check_output
+
+        check_output(output, overwrite=force)
+        self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
+        self.start, self.seed = time.monotonic(), seed
+        self.cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+        self.chosen = {
+            "num_inference_steps": parse_by_stage("--steps", steps, int),
+            "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
+        }
+        self.until = until
+        self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
+
+    def options(self, on_step: Callable[..., Any]) -> dict[str, Any]:
+        """What a method of the cascade is called with."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self.seed)
+        return self.chosen | {"generator": generator, "callback_on_step_end": on_step, "until": self.until}
+
+    def run(self, make: "Callable[[Cascade, dict[str, Any]], Any]") -> None:
+        """Make the video in memory and write it."""
+        import numpy as np
+
+        with progress_bar(self.quiet) as on_step:
+            out = make(self.cascade, self.options(on_step))
+        [video] = out.frames
+        self.write(np.stack([np.asarray(picture) for picture in video]), out.fps)
+
+    def stream(self, source: Path) -> None:
+        """Upscale chunk by chunk."""
+        from inflate.data import iterate_frames, video_facts
+        from inflate.video import from_uint8, to_uint8
+
+        facts = video_facts(source)
+        with progress_bar(self.quiet) as on_step:
+            read = (from_uint8(chunk[None])[0] for chunk in iterate_frames(source))
+            made = self.cascade.upscale_chunks(read, facts.num_frames, **self.options(on_step))
+            self.write((to_uint8(chunk[None])[0] for chunk in made), facts.fps)
+
+    def write(self, frames: "np.ndarray | Iterator[np.ndarray]", fps: float) -> None:
+        """Write the file and say so."""
+        from inflate.data.writing import write_video
+
+        write_video(self.output, frames, fps, overwrite=self.force)
+        used = self.cascade.settings(self.chosen["num_inference_steps"], self.chosen["guidance_scale"])
+        settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
+        seconds = round(time.monotonic() - self.start, 2)
+        report_files([self.output], None, settings, seconds, self.quiet, self.as_json)
+
+
+def read_picture(path: Path) -> "Image.Image":
+    """A picture file.
+
+    Raises:
+        InputError: no such file, or not a picture that Pillow reads.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        raise InputError(f"There is no picture {path}.")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise InputError(f"{path} cannot be read as a picture ({reason}); give a png, jpg or webp file.") from error
+
+
+def read_video(path: Path) -> "Video":
+    """A whole video file in memory.
+
+    Raises:
+        InputError: not a video, or one of more than a minute, which this way of working has no room for.
+    """
+    from inflate.data import decode_video, video_facts
+    from inflate.video import Video
+
+    facts = video_facts(path)
+    if facts.duration > _MAX_SECONDS_IN_MEMORY:
+        raise InputError(
+            f"{path} lasts {facts.duration:.0f} s; this works on at most {_MAX_SECONDS_IN_MEMORY} s: cut it first."
+        )
+    decoded = decode_video(path)
+    return Video(decoded.frames, decoded.fps or facts.fps)

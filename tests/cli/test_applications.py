@@ -1,0 +1,127 @@
+"""The commands beside ``generate``, on the tiny family with stages that show what they were given."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from inflate.cascade import Cascade
+from inflate.cli.app import main
+from inflate.data.writing import write_video
+from tests.cascade.test_applications import Doubling, RecordingInterpolation
+from tests.models.tiny_family import tiny_cascade
+
+SIZE = 16
+
+
+@pytest.fixture
+def interpolation(monkeypatch: pytest.MonkeyPatch) -> RecordingInterpolation:
+    stage = RecordingInterpolation()
+    stages = (*tiny_cascade().stages, stage, Doubling("super_resolution"), Doubling("upscaler"))
+    made = Cascade(stages, device="cpu", keep_loaded=True)
+    monkeypatch.setattr(Cascade, "from_pretrained", classmethod(lambda cls, *arguments, **more: made))
+    return stage
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    Image.new("RGB", (20, 10), (200, 0, 0)).save(path)
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    frames = np.stack([np.full((SIZE, SIZE, 3), 20 * index, np.uint8) for index in range(6)])
+    return write_video(tmp_path / "in.gif", frames, 10)
+
+
+def run(*arguments: Any) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def read(path: Path) -> tuple[np.ndarray, float]:
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return np.stack(frames), float(container.streams.video[0].average_rate or 0)
+
+
+def test_animate(interpolation: RecordingInterpolation, picture: Path, tmp_path: Path) -> None:
+    assert run("animate", picture, "-o", tmp_path / "out.mp4", "--frames", 4, "--fps", 6, "--quiet") == 0
+    frames, fps = read(tmp_path / "out.mp4")
+    assert frames.shape == (4, 64, 64, 3) and fps == 6
+    assert abs(frames[0, 32, 32].astype(int) - [200, 0, 0]).max() < 8 and frames[0, 2, 2].min() > 245
+    [state] = interpolation.seen
+    assert state.frame_skip == 5 and state.known_frames is not None and state.known_frames.sum() == 1
+
+
+def test_interpolate_pictures_and_a_video(
+    interpolation: RecordingInterpolation, picture: Path, video: Path, tmp_path: Path
+) -> None:
+    assert run("interpolate", picture, picture, "-o", tmp_path / "two.gif", "--frames", 4, "--quiet") == 0
+    assert run("interpolate", video, "-o", tmp_path / "more.gif", "--frame-skip", 3, "--quiet") == 0
+    two, more = interpolation.seen
+    assert two.known_frames is not None and two.known_frames.tolist() == [True, False, False, True]
+    assert more.known_frames is None and more.frame_skip == 3 and more.fps == pytest.approx(10)
+    assert run("interpolate", video, video, video, "-o", tmp_path / "x.gif") == 2
+
+
+def test_extend_and_vary(interpolation: RecordingInterpolation, video: Path, tmp_path: Path) -> None:
+    assert run("extend", video, "-o", tmp_path / "longer.mp4", "--frames", 3, "--quiet") == 0
+    frames, fps = read(tmp_path / "longer.mp4")
+    assert len(frames) == 9 and fps == 10
+    arguments = ["vary", video, "-o", tmp_path / "other.mp4", "--frames", 4, "--quiet", "--until", "decoder"]
+    assert run(*arguments) == 0
+    assert read(tmp_path / "other.mp4")[0].shape == (4, SIZE, SIZE, 3)
+
+
+def test_upscale_streams_and_reports(
+    interpolation: RecordingInterpolation, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "large.mp4"
+    assert run("upscale", video, "-o", out, "--json", "--quiet") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["videos"] == [str(out)] and report["settings"]["fps"] == pytest.approx(10)
+    frames, _ = read(out)
+    assert frames.shape == (6, 64, 64, 3) and abs(int(frames[3, 5, 5, 0]) - 60) < 6
+    assert not interpolation.seen
+    assert run("upscale", video, "-o", out) == 2  # it exists
+    assert run("upscale", video, "-o", out, "--force", "--until", "super_resolution", "--quiet") == 0
+    assert read(out)[0].shape == (6, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["animate", "none.png", "-o", "x.mp4"], "There is no picture none.png"),
+        (["animate", "text.png", "-o", "x.mp4"], "it is not a picture"),
+        (["animate", "cat.png", "-o", "x.avi"], "must end in one of"),
+        (["upscale", "text.mp4", "-o", "x.mp4"], "cannot read text.mp4 as a video"),
+        (["upscale", "none.mp4", "-o", "x.mp4"], "there is no such file"),
+        (["extend", "long.gif", "-o", "x.mp4"], "lasts 120 s; this works on at most 60 s"),
+        (["vary", "text.png", "-o", "x.mp4"], "cannot read text.png as a video"),
+        (["animate", "cat.png", "-o", "x.mp4", "--until", "decodr"], "did you mean 'decoder'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(
+    interpolation: RecordingInterpolation,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("text.png", "text.mp4"):
+        Path(name).write_text("no picture")
+    stills = [Image.new("RGB", (4, 4), (index, 0, 0)) for index in (0, 200)]
+    stills[0].save("long.gif", save_all=True, append_images=stills[1:], duration=60_000)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("error:") == 1
+    assert not list(tmp_path.glob("x.*"))
