@@ -69,8 +69,8 @@ def test_the_report_names_the_files_and_the_settings(
     assert report["videos"] == [str(out)] and report["sheet"] == str(tmp_path / "out.sheet.png")
     settings = report["settings"]
     assert settings["stages"] == {
-        "prior": {"num_inference_steps": 2, "guidance_scale": 1.5},
-        "decoder": {"num_inference_steps": 4, "guidance_scale": 1.5},
+        "prior": {"num_inference_steps": 2, "guidance_scale": 1.5, "noise_level": 0.0, "cost": 1.0},
+        "decoder": {"num_inference_steps": 4, "guidance_scale": 1.5, "noise_level": 0.0, "cost": 1.0},
     }
     assert (settings["seed"], settings["frames"], settings["prompts"]) == (7, 4, ["sun"])
     assert json.loads((tmp_path / "out.json").read_text()) == settings
