@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(SAY) "Making the environment in $(VENV) with $$("$(PYTHON)" -V 2>&1) (once; several minutes and, with the CUDA build of torch, about 7 GB)"
 	@"$(BIN)/python" -c '' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
 	$(SAY) "Installing inflate and the versions that constraints.txt names"
-	@"$(BIN)/python" -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
+	@"$(BIN)/python" -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[app,train,dev]'
 	@touch "$(STAMP)"
 
 demo: $(STAMP)  ## a short video from a text prompt, with the weights inside the package

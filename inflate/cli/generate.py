@@ -69,10 +69,8 @@ def generate(
     """Make a short video from each prompt, and a contact sheet with a row per prompt."""
     if resample not in RESAMPLES:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
-    step_numbers, scales = (
-        parse_by_stage("--steps", steps, int),
-        parse_by_stage("--guidance-scale", guidance_scale, float),
-    )
+    step_numbers = parse_by_stage("--steps", steps, int)
+    scales = parse_by_stage("--guidance-scale", guidance_scale, float)
     from inflate.cascade import Cascade
     from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text, write_video
 
@@ -96,15 +94,8 @@ def generate(
     if sheet:
         write_contact_sheet(sheet_path, made, prompts, overwrite=force)
     settings = {"model": model, "prompts": prompts, "seed": seed, "fps": fps, "frames": frames, "stages": used}
-    settings |= {
-        "frame_skip": frame_skip,
-        "until": until,
-        "shown_fps": shown_fps,
-        "scale": scale,
-        "resample": resample,
-        "dtype": dtype,
-        "device": str(cascade.device),
-    }
+    settings |= {"frame_skip": frame_skip, "until": until, "shown_fps": shown_fps, "scale": scale, "resample": resample}
+    settings |= {"dtype": dtype, "device": str(cascade.device)}
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
     seconds = round(time.monotonic() - start, 2)

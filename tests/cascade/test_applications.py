@@ -85,6 +85,7 @@ class Doubling(ComponentStage):
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         assert state.frames is not None
         frames = torch.stack([torch.cat(list(self.stream([video], 0, settings)), 1) for video in state.frames])
+        on_step(0, 0, torch.zeros(()), frames)
         return replace(state, frames=frames, passed=(*state.passed, self.name))
 
 

@@ -1,0 +1,98 @@
+"""What strangers hand in is refused in one sentence, cheaply, and without naming the server's paths."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from inflate.data.writing import write_video
+from inflate.errors import InputError
+from inflate.page.uploads import check_picture, check_prompt, check_video, fit_for_upscaling
+from inflate.video import Video
+
+
+@pytest.mark.parametrize("text", ["party popper", "  café   au lait ", "7 rockets!", "A"])
+def test_prompts_that_are_fine(text: str) -> None:
+    assert check_prompt(text) == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "The prompt is empty"),
+        (None, "The prompt is empty"),
+        (" \n\t ", "The prompt is empty"),
+        ("ракета", "write the prompt in English"),
+        ("打ち上げ", "write the prompt in English"),
+        ("صاروخ fire", "write the prompt in English"),
+        ("123 !!", "write the prompt in English"),
+        ("a" * 301, "The prompt has 301 letters"),
+    ],
+)
+def test_prompts_that_are_not(text: str | None, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        check_prompt(text)
+
+
+def test_a_picture_is_made_opaque(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    picture = check_picture(tmp_path / "clear.png")
+    assert picture.mode == "RGB" and picture.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_short_video_is_decoded_and_a_large_one_made_small_enough_to_upscale(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", np.zeros((5, 16, 18, 3), np.uint8), 10)
+    video = check_video(path)
+    assert video.num_frames == 5 and video.fps == pytest.approx(10)
+    assert fit_for_upscaling(video).frames.shape == (5, 16, 18, 3)
+    large = fit_for_upscaling(Video(np.full((130, 512, 300, 3), 9, np.uint8), 10))
+    assert large.frames.shape == (120, 256, 150, 3) and np.all(large.frames == 9)
+
+
+def huge_picture(folder: Path) -> Path:
+    Image.new("1", (20_000, 40)).save(folder / "huge.png")
+    return folder / "huge.png"
+
+
+def long_video(folder: Path) -> Path:
+    path = folder / "long.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=1)
+        stream.width = stream.height = 16
+        for seconds in (0, 3 * 3600):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            frame.pts = seconds
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def text_as(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / name).write_text("neither picture nor video")
+        return folder / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("check", "make", "sentence"),
+    [
+        (check_picture, lambda folder: None, "upload one first"),
+        (check_video, lambda folder: None, "upload one first"),
+        (check_picture, huge_picture, r"huge.png has 20000 x 40 pixels: make it smaller"),
+        (check_picture, text_as("a.png"), "a.png cannot be used because it is not a picture"),
+        (check_video, text_as("a.mp4"), "cannot read a.mp4 as a video"),
+        (check_video, text_as("a.gif"), "cannot read a.gif as a video"),
+        (check_video, long_video, r"long.mp4 lasts 180 minutes .* cut it to at most 20 s"),
+    ],
+)
+def test_bad_uploads_are_one_sentence(
+    check: Callable[[Path | None], object], make: Callable[[Path], Path | None], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=sentence) as caught:
+        check(make(tmp_path))
+    assert str(tmp_path) not in str(caught.value)
