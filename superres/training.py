@@ -47,8 +47,9 @@ class SuperResolutionOptions:
     through, with noise of deviation ``vae_noise`` on its latents.
 
     Image step: ``model``: UNet2DModel's arguments (``"none"`` for None, which TOML lacks), or ``init``: a folder to
-    start from. Video step: ``image_model``: a folder, ``init``: an inflated folder whose temporal weights to start from, ``scheme``, ``num_frames``,
-    ``shared_noise`` (correlation of frames' noise) and ``trainable`` (``temporal`` or ``all``).
+    start from. Video step: ``image_model``: a folder, ``init``: an inflated folder to take temporal weights from,
+    ``scheme``, ``num_frames``, ``shared_noise`` (correlation of frames' noise) and ``trainable`` (``temporal`` or
+    ``all``).
 
     Loss: ``weighting``, ``gamma`` and ``timestep_power`` as in ``NoiseSchedule``.
     """
@@ -148,7 +149,7 @@ class PairMaker:
             small = fold_frames(low)
             noisy = augment(small, torch.randn_like(small), level.repeat_interleave(frames), alphas_cumprod)
             told = unfold_frames(enlarge(noisy, scale), frames)
-        return Pair(*(self._cut(video, corners) for video in (truth, base, told)), level)
+        return Pair(self._cut(truth, corners), self._cut(base, corners), self._cut(told, corners), level)
 
     def _cut(self, videos: Tensor, corners: Tensor) -> Tensor:
         side = self.side
@@ -213,7 +214,9 @@ class ImageSuperResolutionStep(_SuperResolutionStep):
         """A UNet2DModel, new or from ``init``."""
         if self.options.init:
             return UNet2DModel.from_pretrained(self.options.init, local_files_only=True, torch_dtype=torch.float32)
-        arguments = {name: None if value == "none" else value for name, value in self.options.model.items()}
+        arguments: dict[str, Any] = {
+            name: None if value == "none" else value for name, value in self.options.model.items()
+        }
         try:
             return UNet2DModel(**arguments)
         except TypeError as error:

@@ -21,7 +21,10 @@ EMOJI = Path(__file__).parents[1] / "data/emoji"
 
 
 def clip(seed: int = 0, frames: int = 3, size: int = 16) -> torch.Tensor:
-    smooth = torch.rand(1, 3, frames, size // 4, size // 4, generator=torch.Generator().manual_seed(seed))
+    """Smooth shapes that move a little."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = torch.rand(1, 3, 1, size // 4, size // 4, generator=generator)
+    smooth = 0.9 * shapes + 0.05 * torch.rand(1, 3, frames, size // 4, size // 4, generator=generator)
     return functional.interpolate(smooth, (frames, size, size), mode="trilinear")
 
 

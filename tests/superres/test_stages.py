@@ -86,7 +86,7 @@ def test_a_network_that_knows_no_residual_gives_the_enlarged_frames_clipped() ->
 @pytest.mark.parametrize("with_last", [False, True])
 @torch.no_grad()
 def test_karlos_networks_run_as_in_karlos_own_loop(with_last: bool) -> None:
-    scheduler = UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="epsilon", clip_sample_range=1.0)
+    scheduler: Any = UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="epsilon", clip_sample_range=1.0)
     first, last = karlo_unet(0), karlo_unet(5)
     stage = spatiotemporal(first, scheduler, last if with_last else None)
     low, steps = clip(2), 4
