@@ -117,7 +117,9 @@ STAGES: dict[str, StageEntry] = {
     "interpolation": StageEntry(
         "interp.stage:InterpolationStage", ("interpolation_unet",), ("scheduler", "vae", "frame_decoder")
     ),
-    "super_resolution": StageEntry("superres.spatiotemporal:SpatiotemporalStage", ("sr_unet", "sr_scheduler")),
+    "super_resolution": StageEntry(
+        "superres.spatiotemporal:SpatiotemporalStage", ("sr_unet", "sr_scheduler"), ("sr_last_unet",)
+    ),
     "upscaler": StageEntry("superres.spatial:SpatialStage", ("upscaler_unet", "upscaler_scheduler")),
 }
 

@@ -24,7 +24,7 @@ LADDER = (
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
     {"inflate.models", "inflate.evaluate", "interp", "superres"},
     {"inflate.cascade", "inflate.train"},
-    {"inflate.page"},
+    {"inflate.page", "interp.training", "superres.training"},
     {"inflate.cli"},
     {"inflate.__main__"},
 )
@@ -33,7 +33,7 @@ MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 # Who alone may know a library. `inflate.stages` and the packages beside inflate hold stages.
-_STAGES = {"inflate.stages", "interp", "superres"}
+_STAGES = {"inflate.stages", "interp", "superres", "interp.training", "superres.training"}
 KEEPERS = {
     "diffusers": {"inflate.inflater", "inflate.checkpoint", "inflate.models", "inflate.cascade", "inflate.train"}
     | _STAGES,
@@ -93,7 +93,8 @@ def all_imports() -> list[Import]:
 def unit_of(name: str) -> str:
     """The unit that a dotted name of ours belongs to; the bare package ``inflate`` is its own front door."""
     parts = name.split(".")
-    return parts[0] if parts[0] != "inflate" else ".".join(parts[:2])
+    # The packages beside inflate bring train steps, which know the loop's side of the house; the rest of them does not.
+    return ".".join(parts[:2]) if parts[0] == "inflate" or parts[1:2] == ["training"] else parts[0]
 
 
 def climbs(found: Import) -> bool:
@@ -101,11 +102,12 @@ def climbs(found: Import) -> bool:
     importer, imported = unit_of(found.importer), unit_of(found.name)
     if importer == imported or found.name == "inflate.__version__":
         return False
+    beside = imported.split(".")[0] in ("interp", "superres")
     if importer == "inflate":  # the front door hands out names of every rung
-        return imported in ("interp", "superres")
+        return beside
     if imported not in RUNG:  # `import inflate`, `from inflate import save`: the front door, for the top rung only
         return importer != "inflate.cli"
-    if imported in ("interp", "superres") and importer.startswith("inflate."):
+    if beside and importer.startswith("inflate."):
         return True
     return RUNG[imported] >= RUNG[importer]
 

@@ -4,7 +4,7 @@ import html
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Handlers:
         """A prompt becomes a video."""
         text, chosen = check_prompt(prompt), Settings.read(*controls)
         options = {"frames": chosen.num_frames, "fps": chosen.fps, "frame_skip": chosen.frame_skip}
-        request = Request("generate", (text,), model, chosen.seed, options | {"guidance_scale": chosen.guidance_scale})
+        request = Request("generate", (text,), model, chosen.seed, options)
         numbers = (chosen.num_frames, chosen.fps)
         make: Make = lambda cascade, more: cascade(text, *numbers, frame_skip=chosen.frame_skip, **more)  # noqa: E731
         return self._follow(request, chosen, make, session)
@@ -69,9 +69,7 @@ class Handlers:
         """A picture moves."""
         picture, chosen = check_picture(image), Settings.read(*controls)
         options = {"frames": chosen.num_frames, "fps": chosen.fps, "frame_skip": chosen.frame_skip}
-        request = Request(
-            "animate", _names(image), model, chosen.seed, options | {"guidance_scale": chosen.guidance_scale}
-        )
+        request = Request("animate", _names(image), model, chosen.seed, options)
         numbers = (chosen.num_frames, chosen.fps, chosen.frame_skip)
         return self._follow(request, chosen, lambda cascade, more: cascade.animate(picture, *numbers, **more), session)
 
@@ -81,9 +79,7 @@ class Handlers:
         """Two pictures become a video from one to the other."""
         ends, chosen = (check_picture(first), check_picture(last)), Settings.read(*controls)
         options = {"frames": chosen.num_frames, "fps": chosen.fps, "frame_skip": chosen.frame_skip}
-        request = Request(
-            "interpolate", _names(first, last), model, chosen.seed, options | {"guidance_scale": chosen.guidance_scale}
-        )
+        request = Request("interpolate", _names(first, last), model, chosen.seed, options)
         numbers = (chosen.num_frames, chosen.fps, chosen.frame_skip)
         return self._follow(
             request, chosen, lambda cascade, more: cascade.interpolate(*ends, *numbers, **more), session
@@ -94,8 +90,7 @@ class Handlers:
     ) -> Iterator[Updates]:
         """A video goes on."""
         known, chosen = check_video(video), Settings.read(*controls)
-        options = {"frames": int(new_frames), "guidance_scale": chosen.guidance_scale}
-        request = Request("extend", _names(video), model, chosen.seed, options)
+        request = Request("extend", _names(video), model, chosen.seed, {"frames": int(new_frames)})
         return self._follow(
             request, chosen, lambda cascade, more: cascade.extend(known, int(new_frames), **more), session
         )
@@ -104,9 +99,7 @@ class Handlers:
         """Another video of the same thing."""
         known, chosen = check_video(video), Settings.read(*controls)
         options = {"frames": chosen.num_frames, "fps": chosen.fps, "frame_skip": chosen.frame_skip}
-        request = Request(
-            "vary", _names(video), model, chosen.seed, options | {"guidance_scale": chosen.guidance_scale}
-        )
+        request = Request("vary", _names(video), model, chosen.seed, options)
         numbers = (chosen.num_frames, chosen.fps, chosen.frame_skip)
         return self._follow(request, chosen, lambda cascade, more: cascade.vary(known, *numbers, **more), session)
 
@@ -115,10 +108,9 @@ class Handlers:
         known, chosen = fit_for_upscaling(check_video(video)), Settings.read(*controls)
         request = Request("upscale", _names(video), model, chosen.seed, {})
 
-        def make(cascade: Cascade, more: dict[str, Any]) -> CascadeOutput:
-            return cascade.upscale(known, **{key: value for key, value in more.items() if key != "guidance_scale"})
-
-        return self._follow(request, chosen, make, session, low=known.frames)
+        return self._follow(
+            request, chosen, lambda cascade, more: cascade.upscale(known, **more), session, low=known.frames
+        )
 
     def open_model(self, name: str) -> tuple[str, str]:
         """Open a folder; returns the name to use from now on, and what to say."""
@@ -144,10 +136,14 @@ class Handlers:
         self, request: Request, chosen: Settings, make: Make, session: str, low: Any = None
     ) -> Iterator[Updates]:
         cascade = self.models.get(request.model)
+        guidance = _guidance(cascade, chosen.guidance_scale) if request.command != "upscale" else {}
+        if guidance:
+            told = ",".join(f"{name}={scale:g}" for name, scale in guidance.items())
+            request = replace(request, options=request.options | {"guidance_scale": told})
 
         def run(callbacks: dict[str, Any]) -> CascadeOutput:
             generator = torch.Generator().manual_seed(chosen.seed)
-            options = {"generator": generator, "guidance_scale": _guidance(cascade, chosen.guidance_scale)}
+            options = {"generator": generator, "guidance_scale": guidance}
             return make(cascade, callbacks | options)
 
         job = Job(run)

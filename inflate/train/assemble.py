@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from inflate.errors import InputError, nearest
-from inflate.stages import STAGES, StageSettings, stages_of
+from inflate.stages import STAGES, StageSettings, stage_class, stages_of
 from inflate.train.recipe import parse_table
 
 _FOLDERS = {"text_encoder": "clip"}  # role -> its folder, where the two names differ
@@ -22,12 +22,16 @@ _FOLDERS = {"text_encoder": "clip"}  # role -> its folder, where the two names d
 class Family:
     """A family file: ``roles`` name one folder per component, ``stage_defaults`` each stage's sampling settings.
 
+    ``stage_configs`` say what a stage must know beside its networks; where the folder of one of its roles has a
+    ``stage_config.json`` beside it, as training writes it, those values hold unless the family file names others.
+
     ``card`` is copied as the folder's README.md; ``half`` writes float16 weights.
     """
 
     name: str
     roles: dict[str, str]
     stage_defaults: dict[str, Any] = field(default_factory=dict)
+    stage_configs: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     half: bool = True
 
@@ -62,9 +66,16 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
             raise InputError(f"The role {role!r} names {folder}, which is no folder; train it first.")
     components = {role: _library_and_class(role, Path(folder)) for role, folder in family.roles.items()}
     stages = stages_of(components, "the family file")
-    defaults = {name: vars(parse_table(StageSettings, family.stage_defaults[name], name)) for name in stages}
+    defaults = {
+        name: vars(
+            parse_table(StageSettings, family.stage_defaults.get(name) or vars(stage_class(name).defaults), name)
+        )
+        for name in stages
+    }
+    configs = {name: config for name in stages if (config := _stage_config(name, family))}
     index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family.name}
     index |= {role: list(entry) for role, entry in components.items()} | {"stage_defaults": defaults}
+    index["stage_configs"] = configs
     partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     sizes = {}
     try:
@@ -81,6 +92,17 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return sizes
+
+
+def _stage_config(stage: str, family: Family) -> dict[str, Any]:
+    """What training wrote beside the networks of a stage, changed by the family file; checked against its class."""
+    values: dict[str, Any] = {}
+    for role in STAGES[stage].needs:
+        beside = Path(family.roles[role]).parent / "stage_config.json"
+        if beside.is_file():
+            values |= json.loads(beside.read_text(encoding="utf-8"))
+    values |= family.stage_configs.get(stage, {})
+    return vars(parse_table(stage_class(stage).config_class, values, f"stage_configs.{stage}")) if values else {}
 
 
 def _library_and_class(role: str, folder: Path) -> tuple[str, str]:

@@ -1,11 +1,11 @@
-"""A folder of tiny videos without captions, and tiny CLIP, VAE and UNet folders of the true classes."""
+"""A folder of tiny videos without captions, and tiny folders of the true classes: CLIP, VAE, UNet, super-resolution."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderDC, UNet2DConditionModel
+from diffusers import AutoencoderDC, UNet2DConditionModel, UNet2DModel
 from PIL import Image
 
 from inflate.models.clip import ClipConfig, TextImageEncoder
@@ -42,6 +42,18 @@ CLIP = {
     "vision_layers": 1,
     "vocab_size": 600,
 }
+SR_UNET = {
+    "in_channels": 24,
+    "out_channels": 12,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"],
+    "mid_block_type": "none",
+    "add_attention": False,
+    "norm_num_groups": 4,
+    "class_embed_type": "timestep",
+}
 SIZE = 32
 
 
@@ -72,4 +84,5 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     TextImageEncoder.create(ClipConfig(**CLIP)).save(folder / "clip")
     AutoencoderDC(**VAE).save_pretrained(folder / "vae")
     UNet2DConditionModel(**UNET).save_pretrained(folder / "unet")
+    UNet2DModel(**SR_UNET).save_pretrained(folder / "sr_unet")
     return folder

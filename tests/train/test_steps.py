@@ -14,7 +14,7 @@ from inflate.train.loop import train
 from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions
 from inflate.train.step import TRAIN_STEPS, TrainStep, build_step
 
-from .conftest import CLIP, SIZE, UNET, VAE
+from .conftest import CLIP, SIZE, SR_UNET, UNET, VAE
 
 ABOUT = About("a test", "none", "CPU", "seconds", "none")
 
@@ -30,7 +30,7 @@ def _recipe(step: str, videos: Path, output: Path, options: dict, **changes) -> 
         "checkpoint_every": 4,
         "sample_every": 0,
     }
-    kinds = ("clip",) if step == "video-decoder" else ("still", "clip")
+    kinds = ("clip",) if step.startswith("video-") else ("still", "clip")
     data = DataOptions(str(videos), SIZE, kinds)
     return Recipe("t", step, ABOUT, data, TrainOptions(**(settings | changes)), options, str(output))
 
@@ -53,6 +53,8 @@ def _options(step: str, family: Path) -> dict:
         },
         "decoder": {"clip": clip, "vae": vae, "model": UNET},
         "video-decoder": {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "num_frames": 4},
+        "image-super-resolution": {"model": SR_UNET, "crop": 16},
+        "video-super-resolution": {"image_model": str(family / "sr_unet"), "num_frames": 3},
     }[step]
 
 
