@@ -1,12 +1,15 @@
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import inflate
 from inflate.cli.app import main
+from inflate.video import Video
 
 FAMILY = """
 name = "tiny"
@@ -76,3 +79,36 @@ def test_an_existing_destination_is_kept_without_force(family_file, tmp_path, ca
     assert main(["assemble", str(family_file), str(tmp_path / "out")]) == 2
     assert "--force" in capsys.readouterr().err
     assert main(["assemble", str(family_file), str(tmp_path / "out"), "--force", "--quiet"]) == 0
+
+
+SR_FAMILY = """
+name = "tiny-sr"
+[roles]
+sr_unet = "{run}/unet"
+sr_scheduler = "{run}/scheduler"
+[stage_configs.super_resolution]
+window = 4
+overlap = 1
+"""
+
+
+def test_what_training_wrote_beside_a_network_reaches_its_stage(tmp_path, tiny_family, capsys):
+    from diffusers import DDIMScheduler
+
+    run = tmp_path / "run"
+    shutil.copytree(tiny_family / "sr_unet", run / "unet")
+    DDIMScheduler(prediction_type="v_prediction").save_pretrained(run / "scheduler")
+    (run / "stage_config.json").write_text('{"scale": 4, "residual_std": 0.1}')
+    path = tmp_path / "family.toml"
+    path.write_text(SR_FAMILY.format(run=run))
+    assert main(["assemble", str(path), str(tmp_path / "family"), "--quiet"]) == 0
+    cascade = inflate.Cascade.from_pretrained(tmp_path / "family", device="cpu")
+    [stage] = cascade.stages
+    assert (stage.config.scale, stage.config.residual_std, stage.config.window) == (4, 0.1, 4)
+    made = cascade.upscale(Video(np.zeros((2, 8, 8, 3), np.uint8), 8), num_inference_steps=1, output_type="np")
+    assert made.frames.shape == (1, 2, 32, 32, 3)
+    cascade.save_pretrained(tmp_path / "again")
+    assert inflate.Cascade.from_pretrained(tmp_path / "again", device="cpu").stages[0].config == stage.config
+    path.write_text(path.read_text().replace("window = 4", "windw = 4"))
+    assert main(["assemble", str(path), str(tmp_path / "other")]) == 2
+    assert "did you mean 'window'" in capsys.readouterr().err
