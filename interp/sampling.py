@@ -1,0 +1,224 @@
+"""Sampling ↑F: known frames in, all frames out, the known ones untouched."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inflate.diffusion.noise import mix_noise
+from inflate.errors import InputError
+from inflate.models.decoder import image_conditioning
+from inflate.stages import denoise, draw_noise
+from inflate.video import fold_frames, unfold_frames
+from interp.conditioning import check_interpolates, join_condition
+from interp.detail import decode_beside, encode_pictures, join_neighbours, neighbours_of
+from interp.frame_decoder import refine
+from interp.windows import Window, plan_windows
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+_PREDICTIONS = ("v_prediction", "epsilon", "sample")
+
+
+def spread_frames(frames: Tensor, skip: int) -> tuple[Tensor, Tensor]:
+    """Room for new frames: ``skip - 1`` between each two, so 16 frames at skip 5 become 76, known at 0, 5, ..., 75.
+
+    Args:
+        frames: (B, 3, F, H, W).
+        skip: how many times the frame rate is multiplied; 1 leaves the frames as they are.
+
+    Returns:
+        (B, 3, (F - 1) skip + 1, H, W), zeros where frames are to come, and the mask (frames,), True where known.
+    """
+    if frames.ndim != 5 or frames.shape[2] < 1:
+        raise InputError(f"frames must be (batch, 3, frames, height, width), got shape {tuple(frames.shape)}.")
+    if isinstance(skip, bool) or not isinstance(skip, int) or skip < 1:
+        raise InputError(f"The frame skip must be a whole number of 1 or more, got {skip!r}.")
+    count = (frames.shape[2] - 1) * skip + 1
+    sparse = frames.new_zeros(*frames.shape[:2], count, *frames.shape[3:])
+    sparse[:, :, ::skip] = frames
+    return sparse, torch.arange(count) % skip == 0
+
+
+def frame_noise(shape: Sequence[int], share: float, generator: Generators, device: torch.device) -> Tensor:
+    """Standard normal (B, c, F, h, w); frames correlate by ``share``, and each one's noise follows from its number."""
+    batch, channels, frames, height, width = shape
+    one_each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
+    if len(one_each) != batch:
+        raise InputError(f"{batch} videos need as many generators, or one; got {len(one_each)}.")
+    picture = (channels, height, width)
+    drawn = []
+    for one in one_each:
+        shared = draw_noise((1, *picture), one, device).transpose(0, 1) if share else None
+        own = draw_noise((frames, *picture), one, device).transpose(0, 1)
+        drawn.append(own if shared is None else mix_noise(own, shared, share))
+    return torch.stack(drawn)
+
+
+def prediction_of_known(scheduler: Any, sample: Tensor, clean: Tensor, timestep: Tensor) -> Tensor:
+    """What a network that knows the clean frame would predict for its noisy ``sample``, as the scheduler wants it.
+
+    With ``z = alpha x + sigma eps``: ``v = alpha eps - sigma x = (alpha z - x) / sigma`` (arXiv:2202.00512, section 4).
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return clean
+    # At a fractional timestep any near alpha will do: the solver recovers x from its own alpha and z.
+    number = torch.as_tensor(timestep).round().long().cpu()
+    kept = scheduler.alphas_cumprod[number].to(sample.device, torch.float32)
+    alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
+    return (alpha * sample - clean) / sigma if kind == "v_prediction" else (sample - alpha * clean) / sigma
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """What all windows of one call have in common."""
+
+    model: Any
+    scheduler: Any
+    image_embeds: Tensor  # (B, D)
+    fps: float
+    num_inference_steps: int
+    guidance_scale: float
+    generator: Generators
+
+    def conditioning(self, stride: float) -> tuple[bool, dict[str, Any]]:
+        """Whether to evaluate twice, and the network's arguments for frames ``stride`` apart."""
+        embeds = self.image_embeds
+        guided = self.guidance_scale != 1 and bool(embeds.any())
+        if guided:
+            embeds = torch.cat([torch.zeros_like(embeds), embeds])
+        found: dict[str, Any] = {name: value.to(self.model.dtype) for name, value in image_conditioning(embeds).items()}
+        fps_range = self.model.scheme.fps_range
+        if fps_range is not None:
+            # Rates beyond those of training are told as the nearest one: 8 frames a second times 5 is more than 30.
+            rate = min(max(self.fps / max(stride, 1.0), fps_range[0]), fps_range[1])
+            found["fps"] = torch.full((len(embeds),), rate, device=embeds.device)
+        return guided, found
+
+    def sample(self, window: Window, known: Tensor, noise: Tensor, on_step: Any) -> Tensor:
+        """Latents (B, c, n, h, w) of a window's frames, from those that it is told and noise, both of that shape."""
+        guided, conditioning = self.conditioning(window.stride)
+        told = torch.tensor(window.known, device=noise.device)
+        exact = told[None, None, :, None, None]
+
+        def predict(sample: Tensor, timestep: Tensor) -> Tensor:
+            inputs = join_condition(sample, known, told).to(self.model.dtype)
+            inputs = torch.cat([inputs, inputs]) if guided else inputs
+            made = self.model(inputs, timestep, **conditioning).sample.float()
+            if guided:
+                unconditional, conditional = made.chunk(2)
+                made = unconditional + self.guidance_scale * (conditional - unconditional)
+            # Known frames stay on the path from their noise to themselves, as in training, whatever is predicted.
+            return torch.where(exact, prediction_of_known(self.scheduler, sample, known, timestep), made)
+
+        return denoise(self.scheduler, predict, noise, self.num_inference_steps, self.generator, on_step)
+
+
+def interpolate_frames(
+    model: Any,
+    vae: Any | None,
+    scheduler: Any,
+    known: Tensor,
+    known_mask: Tensor,
+    image_embeds: Tensor | None,
+    fps: float,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    generator: Generators = None,
+    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    frame_decoder: Any | None = None,
+) -> Tensor:
+    """Make the unknown frames of videos, between known ones, before or after them.
+
+    Args:
+        model: an interpolation model: an ``InflatedModel`` that takes known frames and a mask.
+        vae: a diffusers ``AutoencoderDC`` or ``AutoencoderKL``; None where the model works on pixels.
+        scheduler: any diffusers scheduler of the model's prediction type with ``alphas_cumprod``.
+        known: (B, 3, F, H, W) in [-1, 1]; what unknown frames hold does not matter.
+        known_mask: (F,) bool, the same for all videos.
+        image_embeds: CLIP image embeddings (B, D); None is no condition, zeros.
+        fps: frames per second of the F frames.
+        num_inference_steps: steps of the scheduler, per window.
+        guidance_scale: as in ``sample_latents``.
+        generator: one, or one per video.
+        on_step: called with (step, timestep, the window's latents); ``step`` rises from 0 to ``num_inference_steps`` -
+            1 over all windows. What it returns replaces the latents.
+        frame_decoder: see ``interp.frame_decoder``; None leaves the residual decode as it is.
+
+    Returns:
+        (B, 3, F, H, W), float32; known frames as they were given, bit for bit.
+
+    Raises:
+        InputError: shapes that do not fit, no known frame, or not an interpolation model.
+    """
+    mask = _check(model, scheduler, known, known_mask)
+    windows = plan_windows(mask.tolist(), model.num_frames)
+    result = known.detach().float().clone()
+    if not windows:
+        return result
+    embeds = _embeds(model, image_embeds, len(known))
+    sampler = _Sampler(model, scheduler, embeds, fps, num_inference_steps, guidance_scale, generator)
+    with torch.no_grad():
+        given = encode_pictures(vae, fold_frames(result[:, :, mask].to(model.device)))
+        latents = given.new_zeros(len(known), given.shape[1], len(mask), *given.shape[-2:])
+        latents[:, :, mask] = unfold_frames(given, int(mask.sum()))
+        noise = frame_noise(latents.shape, model.scheme.shared_noise, generator, latents.device)
+        for number, window in enumerate(windows):
+            frames, new = list(window.frames), list(window.new)
+            scaled = None if on_step is None else _scaled(on_step, number, len(windows), num_inference_steps)
+            made = sampler.sample(window, latents[:, :, frames], noise[:, :, frames], scaled)
+            latents[:, :, new] = made[:, :, [frames.index(index) for index in new]]
+            result[:, :, new] = _decode(vae, frame_decoder, latents, result, window).to(result.device)
+    return result
+
+
+def _decode(vae: Any | None, frame_decoder: Any | None, latents: Tensor, video: Tensor, window: Window) -> Tensor:
+    """The new frames of a window, (B, 3, n, H, W) in [-1, 1]."""
+    told = [index for index, is_known in zip(window.frames, window.known, strict=True) if is_known]
+    around = join_neighbours([neighbours_of(one.to(latents.device), told, window.new) for one in video])
+    made, plain = decode_beside(vae, fold_frames(latents[:, :, list(window.new)]), around)
+    if frame_decoder is not None:
+        made = refine(frame_decoder, made, plain, around)
+    return unfold_frames(made.clamp(-1, 1), len(window.new))
+
+
+def _scaled(
+    on_step: Callable[[int, Tensor, Tensor], Tensor], number: int, windows: int, steps: int
+) -> Callable[[int, Tensor, Tensor], Tensor]:
+    return lambda step, timestep, sample: on_step((number * steps + step) // windows, timestep, sample)
+
+
+def _check(model: Any, scheduler: Any, known: Tensor, known_mask: Tensor) -> Tensor:
+    """The mask on the CPU."""
+    check_interpolates(model)
+    if known.ndim != 5 or known.shape[1] != 3:
+        raise InputError(f"Known frames must be (batch, 3, frames, height, width), got {tuple(known.shape)}.")
+    mask = torch.as_tensor(known_mask)
+    if mask.dtype != torch.bool or mask.shape != (known.shape[2],):
+        raise InputError(
+            f"The mask must hold one bool for each of {known.shape[2]} frames, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}."
+        )
+    kind = scheduler.config.get("prediction_type")
+    if kind not in _PREDICTIONS or not hasattr(scheduler, "alphas_cumprod"):
+        raise InputError(
+            f"Frame interpolation cannot use a {type(scheduler).__name__} that predicts {kind!r}; "
+            f"use one with alphas_cumprod that predicts one of {', '.join(_PREDICTIONS)}."
+        )
+    return mask.cpu()
+
+
+def _embeds(model: Any, image_embeds: Tensor | None, batch: int) -> Tensor:
+    """Embeddings (B, D) on the model's device."""
+    width = model.config.get("projection_class_embeddings_input_dim") or model.config.get("cross_attention_dim")
+    if image_embeds is None:
+        return torch.zeros(batch, int(width), device=model.device)
+    if image_embeds.shape != (batch, width):
+        raise InputError(
+            f"This frame interpolation model takes image embeddings ({batch}, {width}), got "
+            f"{tuple(image_embeds.shape)}; all stages must belong to the same family."
+        )
+    return image_embeds.to(model.device)

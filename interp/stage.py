@@ -1,0 +1,163 @@
+"""↑F as a stage of the chain: more frames than the decoder made, or the missing ones of a video that is half known."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from inflate.checkpoint.source import TEMPORAL_FILE
+from inflate.checkpoint.temporal import read_temporal_info
+from inflate.errors import InputError
+from inflate.inflater import InflatedModel
+from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
+from interp.folder import IMAGE_FOLDER, fits_beside, is_partial, load_interpolation, save_beside
+from interp.sampling import interpolate_frames, spread_frames
+from interp.windows import Window, plan_windows
+
+_UNET = "interpolation_unet"
+_SHARED = ("scheduler", "vae")  # with the decoder, which may have written them already
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One run over all frames: filling in the unknown at the present frame rate, or multiplying the rate."""
+
+    label: str  # of its random numbers
+    mask: Tensor  # (F,) bool, known
+    windows: tuple[Window, ...]
+    skip: int = 1
+
+
+class InterpolationStage(ComponentStage):
+    """Frame interpolation: ``frame_skip`` times the frame rate, known frames kept bit for bit.
+
+    Where ``known_frames`` says that some frames are missing, these are made first, at the frame rate there is.
+    """
+
+    name: ClassVar[str] = "interpolation"
+    # A regression rather than a free choice: more steps, or guidance, would move new frames away from the true ones.
+    defaults = StageSettings(num_inference_steps=4, guidance_scale=1.0)
+
+    def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
+        """The network is an inflated model, whole or beside the family's own image model."""
+        if role == _UNET:
+            return load_interpolation(folder, dtype=dtype)
+        return super().read(role, folder, library, class_name, dtype)
+
+    def write(self, component: Any, folder: Path) -> list[str]:
+        """As :meth:`read`."""
+        if not isinstance(component, InflatedModel):
+            return super().write(component, folder)
+        save_beside(component, folder)
+        return ["inflate", "InflatedModel"]
+
+    def save(self, folder: Path) -> dict[str, list[str]]:
+        """Write each component into ``folder``, but what the decoder has written there already."""
+        entries = {}
+        for role in self.index or self.components:
+            target = folder / role
+            if role in _SHARED and target.is_dir():
+                entries[role] = self._entry(role)
+            elif role in self.components:
+                entries[role] = self.write(self.components[role], target)
+            elif role == _UNET and is_partial(self._subfolder(role)) and not self._still_fits(folder):
+                entries[role] = self.write(load_interpolation(self._subfolder(role)), target)
+            else:
+                shutil.copytree(self._subfolder(role), target)
+                entries[role] = self._entry(role)
+        return entries
+
+    def _entry(self, role: str) -> list[str]:
+        return list(self.index[role]) if role in self.index else ["diffusers", type(self.components[role]).__name__]
+
+    def _still_fits(self, folder: Path) -> bool:
+        return fits_beside(self._subfolder(_UNET), folder / IMAGE_FOLDER)
+
+    def done(self, state: ChainState) -> bool:
+        """Whether this stage has run, or there is nothing for it to do."""
+        return self.name in state.passed or (state.frame_skip == 1 and state.known_frames is None)
+
+    def work(self, state: ChainState, settings: StageSettings) -> float:
+        """One evaluation per step and frame of each window."""
+        frames = state.num_frames if state.frames is None else state.frames.shape[2]
+        seen = sum(len(window.frames) for one in self._passes(state, frames) for window in one.windows)
+        return max(1, len(state.seeds) * settings.num_inference_steps * seen) * settings.cost
+
+    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+        """Complete ``frames`` and raise ``fps``, video by video, so that memory does not grow with their number."""
+        if state.frames is None:
+            raise InputError("Frame interpolation needs frames: give a video, or a cascade with a decoder.")
+        passes = self._passes(state, state.frames.shape[2])
+        videos = [self._video(state, video, passes, settings, on_step) for video in range(len(state.seeds))]
+        return replace(
+            state,
+            frames=torch.cat(videos),
+            fps=state.fps * state.frame_skip,
+            known_frames=None,
+            passed=(*state.passed, self.name),
+        )
+
+    def _video(
+        self, state: ChainState, video: int, passes: list[_Pass], settings: StageSettings, on_step: OnStep
+    ) -> Tensor:
+        assert state.frames is not None, "checked by the caller"
+        frames, fps = state.frames[video : video + 1], state.fps
+        embeds = None if state.image_embeds is None else state.image_embeds[video : video + 1]
+        total, before = sum(len(one.windows) for one in passes), 0
+        for one in passes:
+            if one.skip > 1:
+                frames, _ = spread_frames(frames, one.skip)
+                fps *= one.skip
+            weight = len(one.windows)
+
+            def on_pass_step(
+                step: int, timestep: Tensor, sample: Tensor, before: int = before, weight: int = weight
+            ) -> Tensor:
+                overall = (before * settings.num_inference_steps + step * weight) // total
+                return on_step(video, overall, timestep, sample)
+
+            frames = interpolate_frames(
+                self.components[_UNET],
+                self.components.get("vae"),
+                self._scheduler(),
+                frames,
+                one.mask,
+                embeds,
+                fps,
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                generator=stage_generator(state.seeds[video], one.label),
+                on_step=on_pass_step,
+                frame_decoder=self.components.get("frame_decoder"),
+            ).cpu()
+            before += weight
+        return frames
+
+    def _passes(self, state: ChainState, frames: int) -> list[_Pass]:
+        """What there is to do for a video of so many frames."""
+        size, passes = self._window_size(), []
+        if state.known_frames is not None:
+            if len(state.known_frames) != frames:
+                raise InputError(f"known_frames speaks of {len(state.known_frames)} frames; there are {frames}.")
+            mask = state.known_frames.bool()
+            passes.append(_Pass(f"{self.name}/missing", mask, plan_windows(mask.tolist(), size)))
+        if state.frame_skip > 1 or not passes:
+            count = (frames - 1) * state.frame_skip + 1
+            mask = torch.arange(count) % state.frame_skip == 0
+            passes.append(_Pass(self.name, mask, plan_windows(mask.tolist(), size), state.frame_skip))
+        return passes
+
+    def _window_size(self) -> int:
+        """Frames that the network was trained on, known without reading its weights."""
+        if _UNET in self.components:
+            return self.components[_UNET].num_frames
+        info, _ = read_temporal_info(self._subfolder(_UNET) / TEMPORAL_FILE)
+        return info.num_frames
+
+    def _scheduler(self) -> Any:
+        if "scheduler" not in self.components:
+            raise InputError("Frame interpolation needs a scheduler, which this family's folder does not have.")
+        return self.components["scheduler"]
