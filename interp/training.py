@@ -274,7 +274,7 @@ class FrameDecoderStep:
         return batch | {"pixels": self.clips.pixels(rows), "new": torch.from_numpy(np.stack(chosen))}
 
     def __call__(self, batch: Batch) -> StepLoss:
-        """L1 or L2 to the true frames; beside it PSNR of the residual decode and of the corrected one, peak to peak 2."""
+        """L1 or L2 to the true frames; beside it PSNR of the corrected frames, and of the residual decode before."""
         truth = batch["pixels"].to(self.device)
         with torch.no_grad():
             around, target = self._neighbours(batch, truth)
