@@ -189,7 +189,7 @@ def test_a_stage_saved_without_the_image_model_is_whole(tmp_path: Path) -> None:
 
 def test_image_weights_that_are_missing_or_others_are_one_sentence(tmp_path: Path) -> None:
     partial = family(tmp_path / "family") / "interpolation_unet"
-    with pytest.raises(InputError, match="there is no .*elsewhere"):
+    with pytest.raises(InputError, match=r"there is no \S*elsewhere"):
         load_interpolation(partial, tmp_path / "elsewhere")
     other = tiny_unet()
     with torch.no_grad():
