@@ -45,13 +45,15 @@ def minterpolate(frames: np.ndarray, skip: int) -> np.ndarray:
 def _filter(frames: np.ndarray, skip: int) -> list[tuple[int, np.ndarray]]:
     """Output frames with their numbers, counted from the first input frame."""
     import av
+    import av.filter
     from av.error import BlockingIOError, EOFError, FFmpegError
 
     height, width = frames.shape[1:3]
     made: list[tuple[int, np.ndarray]] = []
     try:
         graph = av.filter.Graph()
-        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, 1))
+        rgb = av.VideoFormat("rgb24", width, height)
+        source = graph.add_buffer(width=width, height=height, format=rgb, time_base=Fraction(1, 1))
         # Full-range 4:4:4 loses least of the colours; the filter knows no RGB.
         nodes = [
             source,

@@ -95,8 +95,8 @@ def repeat(clip: Tensor, known: Tensor, fps: float, seed: int) -> Tensor:
 def linear_blend(clip: Tensor, known: Tensor, fps: float, seed: int) -> Tensor:
     """Both neighbours, weighted by nearness."""
     pairs = [known_pair(known, index) for index in range(clip.shape[2])]
-    before, after = (clip[:, :, [pair[side] for pair in pairs]] for side in (0, 1))
-    return torch.lerp(before, after, torch.tensor([pair[2] for pair in pairs])[None, None, :, None, None])
+    before, after = clip[:, :, [first for first, _, _ in pairs]], clip[:, :, [last for _, last, _ in pairs]]
+    return torch.lerp(before, after, torch.tensor([time for _, _, time in pairs])[None, None, :, None, None])
 
 
 def by_minterpolate(clip: Tensor, known: Tensor, fps: float, seed: int) -> Tensor:

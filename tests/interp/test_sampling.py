@@ -206,15 +206,15 @@ def test_a_new_frame_decoder_changes_nothing_and_a_trained_one_sees_every_plane(
     network = new_frame_decoder((8, 8), norm_num_groups=4)
     pictures = [torch.rand(2, 3, 8, 8, generator=seeded(seed)) for seed in range(4)]
     around = Neighbours(pictures[2], pictures[3], torch.tensor([0.25, 0.5]))
-    assert torch.equal(refine(network, *pictures[:2], around), pictures[0])
+    assert torch.equal(refine(network, pictures[0], pictures[1], around), pictures[0])
     last: Any = network.conv_out
     last.weight.normal_(generator=seeded(9))
-    base = refine(network, *pictures[:2], around) - pictures[0]
+    base = refine(network, pictures[0], pictures[1], around) - pictures[0]
     assert base.abs().max() > 1e-3
     for change in range(5):
         changed = [picture + 0.5 * (index == change) * picture.square() for index, picture in enumerate(pictures)]
         time = around.time + 0.3 * (change == 4)
-        made = refine(network, *changed[:2], Neighbours(changed[2], changed[3], time)) - changed[0]
+        made = refine(network, changed[0], changed[1], Neighbours(changed[2], changed[3], time)) - changed[0]
         assert not torch.allclose(made, base, atol=1e-5)
 
 

@@ -141,7 +141,7 @@ def test_a_family_holds_the_image_weights_once(tmp_path: Path) -> None:
     with cascade.loaded(cascade.stages[2]) as stage:
         loaded: Any = stage
         assert same(loaded.components["interpolation_unet"], model)
-    made = cascade("sun", num_frames=4, fps=4, frame_skip=3, num_inference_steps=2, output_type="pt")
+    made: Any = cascade("sun", num_frames=4, fps=4, frame_skip=3, num_inference_steps=2, output_type="pt")
     assert made.frames.shape[1] == 10 and made.fps == 12
 
 
