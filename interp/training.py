@@ -47,8 +47,9 @@ class InterpolationOptions:
     to go on with it).
 
     ``trainable``: ``temporal`` or ``all``; ``masks``: shares of the kinds of masks (see ``interp.masks.MIXTURE``);
-    ``weighting``, ``gamma`` and ``timestep_power`` as in ``NoiseSchedule``. Number of frames, scheme and the noise
-    that frames share are those of ``init``.
+    ``curriculum_end``: how far the frame-rate curriculum goes; at 1 it ends with low rates, at 1/2 with all alike,
+    while new frames between those of D^t mostly come at high ones. ``weighting``, ``gamma`` and ``timestep_power`` as
+    in ``NoiseSchedule``. Number of frames, scheme and the noise that frames share are those of ``init``.
     """
 
     clip: str
@@ -57,6 +58,7 @@ class InterpolationOptions:
     init: str
     trainable: str = "temporal"
     masks: dict[str, Any] = field(default_factory=lambda: dict(MIXTURE))
+    curriculum_end: float = 0.5
     condition_dropout: float = 0.1
     weighting: str = "v"
     gamma: float = 5.0
@@ -65,6 +67,7 @@ class InterpolationOptions:
     def __post_init__(self) -> None:
         if self.trainable not in ("temporal", "all"):
             raise InputError(f"options.trainable is {self.trainable!r}; use 'temporal' or 'all'.")
+        _check_curriculum(self.curriculum_end)
         check_mixture(self.masks)
 
 
@@ -76,7 +79,7 @@ class FrameDecoderOptions:
     weights in ``image_model`` if it has none) says of the clean latents in one evaluation, at a random timestep.
     ``noisy``: true latents with noise of a random deviation up to ``latent_noise``. In both, a share ``blend_share`` is
     the encoding of the blend of the neighbours, as if nothing were known. ``frames_per_clip`` new frames of each clip
-    are decoded; ``loss``: ``l1`` or ``l2``.
+    are decoded; ``loss``: ``l1`` or ``l2``; ``curriculum_end`` as for ↑F.
     """
 
     clip: str
@@ -88,6 +91,7 @@ class FrameDecoderOptions:
     init: str = ""
     num_frames: int = 16
     masks: dict[str, Any] = field(default_factory=lambda: {**MIXTURE, "skip": 2.0})
+    curriculum_end: float = 0.5
     frames_per_clip: int = 4
     latent_noise: float = 0.5
     blend_share: float = 0.1
@@ -104,23 +108,30 @@ class FrameDecoderOptions:
             raise InputError(f"options.frames_per_clip is {self.frames_per_clip}; it must be at least 1.")
         if not 0 <= self.blend_share <= 1:
             raise InputError(f"options.blend_share is {self.blend_share}; it must lie between 0 and 1.")
+        _check_curriculum(self.curriculum_end)
         check_mixture(self.masks)
+
+
+def _check_curriculum(end: float) -> None:
+    if not 0 < end <= 1:
+        raise InputError(f"options.curriculum_end is {end}; it must be above 0 and at most 1.")
 
 
 class _MaskedClips:
     """Clips with masks: a function of seed and update alone."""
 
-    def __init__(self, recipe: Recipe, clip: str, vae: str, num_frames: int, masks: Any, device: torch.device) -> None:
-        self.cache, self.num_frames, self.seed, self.masks = (
-            open_data(recipe.data),
-            num_frames,
-            recipe.train.seed,
-            masks,
-        )
-        self.sampler = ClipSampler(
-            self.cache, num_frames, recipe.train.steps, recipe.train.seed, split=recipe.data.split
-        )
-        self.encodings = Encodings(self.cache, clip, vae, device)
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: InterpolationOptions | FrameDecoderOptions,
+        num_frames: int,
+        device: torch.device,
+    ) -> None:
+        self.cache, self.num_frames = open_data(recipe.data), num_frames
+        self.seed, self.masks = recipe.train.seed, options.masks
+        total = round(recipe.train.steps / options.curriculum_end)
+        self.sampler = ClipSampler(self.cache, num_frames, total, self.seed, split=recipe.data.split)
+        self.encodings = Encodings(self.cache, options.clip, options.vae, device)
 
     def draw(self, update: int, first: int, batch_size: int) -> tuple[Batch, np.ndarray]:
         """Latents (B, c, F, h, w), middle-frame embeddings (B, D), frame rates (B,) and masks (B, F); frame rows."""
@@ -183,8 +194,7 @@ class InterpolationStep:
         self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device, self.options.timestep_power)
         torch.manual_seed(recipe.train.seed)
         self.trained = self._network()
-        options, frames = self.options, self.trained.num_frames
-        self.clips = _MaskedClips(recipe, options.clip, options.vae, frames, options.masks, device)
+        self.clips = _MaskedClips(recipe, self.options, self.trained.num_frames, device)
 
     def _network(self) -> Any:
         image_model = UNet2DConditionModel.from_pretrained(
@@ -248,7 +258,7 @@ class FrameDecoderStep:
             self.interpolation.to(device).requires_grad_(False)
             check_interpolates(self.interpolation)
             frames = self.interpolation.num_frames
-        self.clips = _MaskedClips(recipe, options.clip, options.vae, frames, options.masks, device)
+        self.clips = _MaskedClips(recipe, options, frames, device)
         self.vae = self.clips.encodings.vae
         self.schedule = NoiseSchedule("v", 5.0, device)
         torch.manual_seed(recipe.train.seed)

@@ -205,6 +205,15 @@ def test_latents_are_worse_the_noisier_and_some_are_the_blends(videos: Path, fam
     assert not torch.allclose(blended, true, atol=1e-3)
 
 
+@pytest.mark.parametrize("step", [UP, MEND])
+def test_the_curriculum_stops_where_it_is_told(step: str, videos: Path, family: Path, tmp_path: Path) -> None:
+    def rates(end: float) -> torch.Tensor:
+        task = recipe(step, videos, tmp_path, options_of(step, family, curriculum_end=end))
+        return build_step(task, torch.device("cpu")).draw(3, 0, 60)["fps"]
+
+    assert rates(1.0).mean() < rates(0.5).mean() < rates(0.1).mean()
+
+
 def test_only_temporal_weights_train_unless_all_do(videos: Path, family: Path, tmp_path: Path) -> None:
     for trainable, expected in (("temporal", False), ("all", True)):
         task = recipe(UP, videos, tmp_path, options_of(UP, family, trainable=trainable))
@@ -225,6 +234,7 @@ def test_training_goes_on_from_an_interpolation_model(videos: Path, family: Path
     [
         (UP, {"trainable": "spatial"}, "use 'temporal' or 'all'"),
         (UP, {"masks": {"skips": 1}}, "did you mean 'skip'"),
+        (UP, {"curriculum_end": 0}, "above 0 and at most 1"),
         (UP, {"weigthing": "v"}, "did you mean 'weighting'"),
         (MEND, {"latents": "noise"}, "use 'model' or 'noisy'"),
         (MEND, {"latents": "model"}, "go together"),
