@@ -164,17 +164,18 @@ class Handlers:
         same = gr.skip()
         for event in job.events():
             if isinstance(event, Status):
-                yield _status(_line(event), event.fraction), same, same, same, same, same
+                yield _only_status(_status(_line(event), event.fraction))
             elif isinstance(event, Preview):
                 if event.stage in ("decoder", "interpolation"):
                     low = event.frames
                 shown = write_preview(event.frames, event.fps, self.folder)
                 yield same, shown, same, same, same, same
             elif isinstance(event, Made):
-                yield _status("writing files", 1.0), same, same, same, same, same
+                yield _only_status(_status("writing files", 1.0))
                 files = write_all(event.frames, event.fps, request, self.folder)
-                larger = low is not None and low.shape[1] < event.frames.shape[1]
-                slider = before_and_after(low, event.frames) if larger else None
+                slider = None
+                if low is not None and low.shape[1] < event.frames.shape[1]:
+                    slider = before_and_after(low, event.frames)
                 line = f"done: {len(event.frames)} frames in {event.seconds:.0f} s"
                 yield _status(line, 1.0), same, files.mp4, slider, files.all(), same
 
@@ -186,11 +187,16 @@ def guarded(action: Callable[..., Iterator[Updates]]) -> Callable[..., Iterator[
         try:
             yield from action(*arguments, session=session)
         except CancelledError:
-            yield _status("cancelled", 0.0), *(gr.skip(),) * 5
+            yield _only_status(_status("cancelled", 0.0))
         except (InputError, RuntimeError) as error:
-            yield _status(str(error), 0.0, wrong=True), *(gr.skip(),) * 5
+            yield _only_status(_status(str(error), 0.0, wrong=True))
 
     return run
+
+
+def _only_status(status: str) -> Updates:
+    same = gr.skip()
+    return status, same, same, same, same, same
 
 
 def _guidance(cascade: Cascade, scale: float) -> dict[str, float]:

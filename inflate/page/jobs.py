@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ class Job:
         """Ask the job to stop; it does so at its next step."""
         self.cancelled.set()
 
-    def events(self) -> Iterator[Status | Preview | Made]:
+    def events(self) -> Generator[Status | Preview | Made, None, None]:
         """What happens, as it happens; a status at least twice a second.
 
         Raises:

@@ -38,7 +38,7 @@ def build_page(models: Models, model: str = "bundled:emoji", folder: Path | None
                 outputs, cancel = _results()
                 reuse = gr.Button("Use this seed again", size="sm", elem_id="reuse")
         reuse.click(lambda seed: (False, seed), outputs[-1], controls[-2:], show_progress="hidden")
-        started = [
+        started: Any = [
             button.click(
                 _for_gradio(guarded(action)),
                 [chosen_model, *inputs, *controls],

@@ -109,6 +109,8 @@ def _library_and_class(role: str, folder: Path) -> tuple[str, str]:
     names = [name for name in ("config.json", "scheduler_config.json") if (folder / name).is_file()]
     if not names:
         raise InputError(f"{folder} has no config.json; the role {role!r} needs a diffusers or open_clip folder.")
+    if role == "interpolation_unet":  # an inflated model, perhaps without the image weights that the family's unet has
+        return "inflate", "InflatedModel"
     config = json.loads((folder / names[0]).read_text(encoding="utf-8"))
     if "model_cfg" in config:
         return "open_clip", "CLIP"

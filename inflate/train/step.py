@@ -56,6 +56,8 @@ TRAIN_STEPS: dict[str, str] = {
     "prior": "inflate.train.steps.prior:build",
     "decoder": "inflate.train.steps.decoder:build",
     "video-decoder": "inflate.train.steps.video_decoder:build",
+    "interpolation": "interp.training:build_interpolation",
+    "frame-decoder": "interp.training:build_frame_decoder",
     "image-super-resolution": "superres.training:build_image",
     "video-super-resolution": "superres.training:build_video",
 }

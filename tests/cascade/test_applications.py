@@ -50,11 +50,11 @@ class RecordingInterpolation(ComponentStage):
 class Doubling(ComponentStage):
     """Twice as large, by repeating pixels; streams."""
 
+    name: ClassVar[str] = "super_resolution"
     defaults = StageSettings(1)
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         super().__init__({})
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self.loads, self.releases, self.seeds = 0, 0, []
 
     def load(self, device: torch.device, dtype: torch.dtype, roles: Any = None) -> None:
@@ -89,6 +89,12 @@ class Doubling(ComponentStage):
         return replace(state, frames=frames, passed=(*state.passed, self.name))
 
 
+class DoublingAgain(Doubling):
+    """The same, as the last stage."""
+
+    name: ClassVar[str] = "upscaler"
+
+
 @pytest.fixture
 def interpolation() -> RecordingInterpolation:
     return RecordingInterpolation()
@@ -96,7 +102,7 @@ def interpolation() -> RecordingInterpolation:
 
 @pytest.fixture
 def cascade(interpolation: RecordingInterpolation) -> Cascade:
-    stages = (*tiny_cascade().stages, interpolation, Doubling("super_resolution"), Doubling("upscaler"))
+    stages = (*tiny_cascade().stages, interpolation, Doubling(), DoublingAgain())
     return Cascade(stages, device="cpu", keep_loaded=True)
 
 
@@ -169,7 +175,7 @@ def test_upscale_runs_the_super_resolution_stages_only(cascade: Any, interpolati
 
 @pytest.mark.parametrize("cut", [1, 3, 16, 100])
 def test_streaming_gives_the_same_frames_stage_after_stage(cut: int) -> None:
-    first, second = Doubling("super_resolution"), Doubling("upscaler")
+    first, second = Doubling(), DoublingAgain()
     cascade = Cascade([first, second], device="cpu")
     whole = torch.randint(0, 256, (3, 40, 6, 6)) / 127.5 - 1
     chunks = cascade.upscale_chunks(iter(whole.split(cut, dim=1)), 40, generator=seeded())
@@ -181,7 +187,7 @@ def test_streaming_gives_the_same_frames_stage_after_stage(cut: int) -> None:
 
 
 def test_streaming_reports_rising_progress_and_can_be_cancelled() -> None:
-    cascade = Cascade([Doubling("super_resolution"), Doubling("upscaler")], device="cpu")
+    cascade = Cascade([Doubling(), DoublingAgain()], device="cpu")
     seen: list[float] = []
 
     def callback(cascade: Cascade, step: int, timestep: Tensor, values: dict[str, Any]) -> bool:
@@ -195,7 +201,7 @@ def test_streaming_reports_rising_progress_and_can_be_cancelled() -> None:
 
 
 def test_streaming_needs_no_more_memory_for_more_frames(tmp_path: Path) -> None:
-    cascade = Cascade([Doubling("super_resolution"), Doubling("upscaler")], device="cpu")
+    cascade = Cascade([Doubling(), DoublingAgain()], device="cpu")
     sizes = []
     for count in (8, 80):
         live = []
@@ -239,7 +245,7 @@ def test_pictures_of_all_kinds_are_padded_with_white(cascade: Any, interpolation
         (lambda c: c.upscale(video(), until="decoder"), "has no super-resolution stage"),
         (lambda c: c.upscale(video(), output_type="pill"), "did you mean 'pil'"),
         (lambda c: tiny_cascade().animate(picture()), "has no interpolation stage, which this needs; it has prior"),
-        (lambda c: Cascade([Doubling("upscaler")], "cpu").vary(video()), "no decoder"),
+        (lambda c: Cascade([DoublingAgain()], "cpu").vary(video()), "no decoder"),
         (lambda c: Cascade([RecordingInterpolation()], "cpu").extend(video()), "has no CLIP model"),
     ],
 )

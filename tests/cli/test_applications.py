@@ -12,7 +12,7 @@ from PIL import Image
 from inflate.cascade import Cascade
 from inflate.cli.app import main
 from inflate.data.writing import write_video
-from tests.cascade.test_applications import Doubling, RecordingInterpolation
+from tests.cascade.test_applications import Doubling, DoublingAgain, RecordingInterpolation
 from tests.models.tiny_family import tiny_cascade
 
 SIZE = 16
@@ -21,7 +21,7 @@ SIZE = 16
 @pytest.fixture
 def interpolation(monkeypatch: pytest.MonkeyPatch) -> RecordingInterpolation:
     stage = RecordingInterpolation()
-    stages = (*tiny_cascade().stages, stage, Doubling("super_resolution"), Doubling("upscaler"))
+    stages = (*tiny_cascade().stages, stage, Doubling(), DoublingAgain())
     made = Cascade(stages, device="cpu", keep_loaded=True)
     monkeypatch.setattr(Cascade, "from_pretrained", classmethod(lambda cls, *arguments, **more: made))
     return stage

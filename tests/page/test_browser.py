@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,14 +58,13 @@ def server(slow: SlowInterpolation, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("visitors")
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "cache")
     models = Models("cpu")
-    stages = (*tiny_cascade().stages, slow, Doubling("super_resolution"))
+    stages = (*tiny_cascade().stages, slow, Doubling())
     models.add("tiny", Cascade(stages, device="cpu", keep_loaded=True))
     page = build_page(models, "tiny", folder)
     _, url, _ = page.launch(
         server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, css=CSS, max_file_size="20mb"
     )
-    page.url = url
-    yield page
+    yield SimpleNamespace(url=url, handlers=page.handlers)  # pyright: ignore[reportAttributeAccessIssue]
     page.close()
     del os.environ["GRADIO_TEMP_DIR"]
 

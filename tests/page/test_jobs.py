@@ -23,7 +23,7 @@ from tests.models.tiny_family import save_tiny_family, tiny_cascade, tiny_unet
 
 @pytest.fixture(scope="module")
 def cascade() -> Cascade:
-    stages = (*tiny_cascade().stages, RecordingInterpolation(), Doubling("super_resolution"))
+    stages = (*tiny_cascade().stages, RecordingInterpolation(), Doubling())
     return Cascade(stages, device="cpu", keep_loaded=True)
 
 
@@ -75,7 +75,8 @@ def test_a_cancelled_or_abandoned_job_stops_its_thread(cascade: Cascade, how: st
             time.sleep(0.01)
             return on_step(*arguments)
 
-        return cascade("sun", 4, num_inference_steps=40, **options | {"callback_on_step_end": counting})
+        slowed: dict[str, Any] = options | {"callback_on_step_end": counting}
+        return cascade("sun", 4, num_inference_steps=40, **slowed)
 
     job = Job(make)
     events = job.events()
@@ -115,7 +116,7 @@ def test_the_settings_make_the_same_video_again(tmp_path: Path) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(5)
-    options = {"generator": generator, "guidance_scale": {"decoder": 1.5}}
+    options: dict[str, Any] = {"generator": generator, "guidance_scale": {"decoder": 1.5}}
     made = list(Job(lambda more: cascade("red sun", 4, 6.0, **options, **more)).events())[-1]
     assert isinstance(made, Made)
     request = Request("generate", ("red sun",), folder, 5, {"frames": 4, "fps": 6.0, "guidance_scale": "decoder=1.5"})

@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderDC, UNet2DConditionModel, UNet2DModel
 from PIL import Image
 
+import inflate
 from inflate.models.clip import ClipConfig, TextImageEncoder
 
 VAE = {
@@ -78,11 +79,12 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """clip/, vae/ and unet/ with random weights."""
+    """clip/, vae/, unet/, sr_unet/ with random weights, and video/: another such unet, inflated."""
     folder = tmp_path_factory.mktemp("family")
     torch.manual_seed(0)
     TextImageEncoder.create(ClipConfig(**CLIP)).save(folder / "clip")
     AutoencoderDC(**VAE).save_pretrained(folder / "vae")
     UNet2DConditionModel(**UNET).save_pretrained(folder / "unet")
+    inflate.save(inflate.inflate(UNet2DConditionModel(**UNET), num_frames=4), folder / "video")
     UNet2DModel(**SR_UNET).save_pretrained(folder / "sr_unet")
     return folder

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_what_training_wrote_beside_a_network_reaches_its_stage(tmp_path, tiny_f
     cascade = inflate.Cascade.from_pretrained(tmp_path / "family", device="cpu")
     [stage] = cascade.stages
     assert (stage.config.scale, stage.config.residual_std, stage.config.window) == (4, 0.1, 4)
-    made = cascade.upscale(Video(np.zeros((2, 8, 8, 3), np.uint8), 8), num_inference_steps=1, output_type="np")
+    made: Any = cascade.upscale(Video(np.zeros((2, 8, 8, 3), np.uint8), 8), num_inference_steps=1, output_type="np")
     assert made.frames.shape == (1, 2, 32, 32, 3)
     cascade.save_pretrained(tmp_path / "again")
     assert inflate.Cascade.from_pretrained(tmp_path / "again", device="cpu").stages[0].config == stage.config

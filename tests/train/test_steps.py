@@ -16,6 +16,7 @@ from inflate.train.step import TRAIN_STEPS, TrainStep, build_step
 
 from .conftest import CLIP, SIZE, SR_UNET, UNET, VAE
 
+PICTURE_STEPS = ("autoencoder", "clip", "prior", "decoder", "image-super-resolution")
 ABOUT = About("a test", "none", "CPU", "seconds", "none")
 
 
@@ -30,7 +31,7 @@ def _recipe(step: str, videos: Path, output: Path, options: dict, **changes) -> 
         "checkpoint_every": 4,
         "sample_every": 0,
     }
-    kinds = ("clip",) if step.startswith("video-") else ("still", "clip")
+    kinds = ("still", "clip") if step in PICTURE_STEPS else ("clip",)
     data = DataOptions(str(videos), SIZE, kinds)
     return Recipe("t", step, ABOUT, data, TrainOptions(**(settings | changes)), options, str(output))
 
@@ -53,6 +54,14 @@ def _options(step: str, family: Path) -> dict:
         },
         "decoder": {"clip": clip, "vae": vae, "model": UNET},
         "video-decoder": {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "num_frames": 4},
+        "interpolation": {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "init": str(family / "video")},
+        "frame-decoder": {
+            "clip": clip,
+            "vae": vae,
+            "num_frames": 4,
+            "frames_per_clip": 2,
+            "model": {"block_out_channels": [8, 8], "norm_num_groups": 4},
+        },
         "image-super-resolution": {"model": SR_UNET, "crop": 16},
         "video-super-resolution": {"image_model": str(family / "sr_unet"), "num_frames": 3},
     }[step]
