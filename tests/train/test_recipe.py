@@ -57,8 +57,12 @@ def test_options_of_every_recipe_fit_their_step(path):
     from inflate.train.recipe import parse_table
 
     recipe = load_recipe(path)
-    module = importlib.import_module(TRAIN_STEPS[recipe.step].split(":")[0])
-    options = next(v for k, v in vars(module).items() if k.endswith("Options") and v.__module__ == module.__name__)
+    name, builder = TRAIN_STEPS[recipe.step].split(":")
+    module = importlib.import_module(name)
+    found = [v for k, v in vars(module).items() if k.endswith("Options") and v.__module__ == name]
+    # A module with several steps names a step's options after its builder: build_frame_decoder, FrameDecoderOptions.
+    own = builder.removeprefix("build").replace("_", "") + "options"
+    [options] = found if len(found) == 1 else [v for v in found if v.__name__.lower() == own]
     assert parse_table(options, recipe.options, "options")
 
 
