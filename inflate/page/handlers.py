@@ -3,6 +3,7 @@
 import html
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,6 +127,15 @@ class Handlers:
         with self._lock:
             for job in self._jobs.pop(session, set()):
                 job.cancel()
+
+    def cancel_session(self, session: str, patience: float = 10.0) -> None:
+        """Cancel a visitor's jobs and wait, ``patience`` seconds at most, until they have said so on the page."""
+        with self._lock:
+            for job in self._jobs.get(session, set()):
+                job.cancel()
+        end = time.monotonic() + patience
+        while time.monotonic() < end and session in self._jobs:
+            time.sleep(0.05)
 
     def running(self) -> int:
         """How many jobs have not ended."""

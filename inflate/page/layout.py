@@ -49,7 +49,8 @@ def build_page(models: Models, model: str = "bundled:emoji", folder: Path | None
             )
             for button, action, inputs in tabs
         ]
-        cancel.click(
+        # The running job ends by itself first, or what it still has to say would come after "cancelled".
+        cancel.click(_on_cancel(handlers), queue=False, show_progress="hidden").then(
             lambda: '<div class="inflate-status" role="status">cancelled</div>',
             None,
             outputs[0],
@@ -69,6 +70,13 @@ def _for_gradio(action: Any) -> Any:
         yield from action(*arguments, session=str(request.session_hash))
 
     return handler
+
+
+def _on_cancel(handlers: Handlers) -> Any:
+    def cancel(request: gr.Request) -> None:
+        handlers.cancel_session(str(request.session_hash))
+
+    return cancel
 
 
 def _on_unload(handlers: Handlers) -> Any:

@@ -26,6 +26,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the browser test
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
 # Gradio and its servers warn of their own deprecations, which are not ours to mend.
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)"),
     pytest.mark.filterwarnings("ignore"),
 ]
@@ -135,7 +136,8 @@ def test_a_prompt_becomes_a_video_with_files_slider_and_seed(tab: Any) -> None:
     assert tab.evaluate("document.querySelector('#result video').videoWidth") == 32
     seed = tab.input_value("#last-seed input")
     tab.click("#reuse")
-    tab.get_by_text("Settings", exact=True).first.click()
+    tab.get_by_role("button", name="Settings").first.click()
+    tab.wait_for_selector("#seed input")
     tab.wait_for_function(f"document.querySelector('#seed input').value === '{seed}'")
     assert not tab.is_checked("#random input")
 
