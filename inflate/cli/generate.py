@@ -1,4 +1,4 @@
-"""``inflate generate`` and ``inflate demo``: prompts in, video files and a contact sheet out."""
+"""``inflate generate``: prompts in, video files and a contact sheet out; and what other commands share with it."""
 
 import json
 import time
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float16", "bfloat16")
 RESAMPLES = ("nearest", "lanczos")
-DEMO_FOLDER = Path("out/demo")
-DEMO_PROMPTS = ("party popper", "rocket", "beating heart")
-_DEMO_SCALE = 3
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: CUDA if there is one, else cpu.")]
 Dtype = Annotated[str, typer.Option(help=f"Number format of the networks: {', '.join(DTYPES)}.")]
@@ -40,9 +37,8 @@ Model = Annotated[str, typer.Option(help="A cascade's folder, or a family that s
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``generate`` and ``demo``."""
+    """Add ``generate``."""
     app.command()(generate)
-    app.command()(demo)
 
 
 def generate(
@@ -100,92 +96,6 @@ def generate(
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
     seconds = round(time.monotonic() - start, 2)
     report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
-
-
-def demo(
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help=f"Folder for the files; default {DEMO_FOLDER}, renewed each time."),
-    ] = None,
-    prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", help="A prompt of your own; may be repeated.")
-    ] = None,
-    model: Model = "bundled:emoji",
-    fps: Annotated[float, typer.Option(help="Frames per second.")] = 8,
-    seed: Seed = 0,
-    force: Force = False,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Inflate the bundled image model before your eyes, then let it make short videos: before and after training."""
-    import inflate
-    from inflate.cascade import Cascade, family_folder
-    from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_video
-
-    prompts = prompts or list(DEMO_PROMPTS)
-    folder, force = output or DEMO_FOLDER, force or output is None
-    video_path, sheet_path = folder / "demo.mp4", folder / "demo.sheet.png"
-    check_output(video_path, overwrite=force)
-    check_output(sheet_path, (".png",), force)
-    start, say = time.monotonic(), _Narrator(quiet)
-    family, torch_dtype = family_folder(model), check_dtype(dtype)
-    with say("Loading the parts"):
-        trained = inflate.load(family / "unet", dtype=torch_dtype)
-        cascade = Cascade.from_pretrained(family, check_device(device), torch_dtype, keep_loaded=True)
-    inflated, sentence = _inflate_anew(family, trained, folder / "inflated-image-model", force, say)
-    decoder: Any = _stage_of(cascade, "decoder")
-    decoder.components["unet"] = inflated
-    with say("Making videos with the new layers untrained: every frame is a picture of its own"):
-        before, _ = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet, until="decoder")
-    with say("Giving the new layers the trained weights"):
-        inflated.load_temporal_state_dict(trained.temporal_state_dict())
-    with say("Making the same videos with the trained layers: the frames belong together"):
-        after, _ = _sample(cascade, prompts, trained.num_frames, fps, seed, quiet, until="decoder")
-    with say(f"Writing {video_path} (above untrained, below trained) and {sheet_path}"):
-        rows = [row for pair in zip(before, after, strict=True) for row in pair]
-        labels = [f"{prompt}: {when}" for prompt in prompts for when in ("before training", "after training")]
-        write_video(video_path, enlarge(_side_by_side(before, after), _DEMO_SCALE, "lanczos"), fps, overwrite=force)
-        write_contact_sheet(sheet_path, rows, labels, overwrite=force)
-    seconds = round(time.monotonic() - start, 1)
-    say.line(f"Done in {seconds} s.")
-    if as_json:
-        report = {"video": str(video_path), "sheet": str(sheet_path), "prompts": prompts, "verify": sentence}
-        typer.echo(json.dumps(report | {"seconds": seconds}, indent=2, ensure_ascii=False))
-
-
-def _inflate_anew(family: Path, trained: Any, folder: Path, force: bool, say: "_Narrator") -> tuple[Any, str]:
-    """The image model that ``trained`` was made from, inflated anew and saved; and what comparing the two said."""
-    import inflate
-    from inflate.checkpoint import find_source, load_image_model
-    from inflate.inflater import verify
-
-    source = find_source(family / "unet")
-    with say(f"Reading the image model ({source.image_model_class.__name__}), which knows nothing of video"):
-        image_model = load_image_model(source, dtype=trained.dtype)
-    with say("Inflating it: temporal layers after its convolutions and attention blocks"):
-        inflated = inflate.inflate(image_model, scheme=trained.scheme, num_frames=trained.num_frames).eval()
-        inflate.save(inflated, folder, force)
-    new, old = (sum(p.numel() for p in ps) for ps in (inflated.temporal_parameters(), image_model.parameters()))
-    say.line(f"  {old / 1e6:.1f}M parameters of the image model, {new / 1e6:.1f}M new ones; saved as {folder}")
-    with say("Comparing both models on the same noise"):
-        sentence = verify(inflated).sentence()
-    say.line(f"  inflated against image model: {sentence}")
-    return inflated, sentence
-
-
-def _stage_of(cascade: "Cascade", name: str) -> Any:
-    for stage in cascade.stages:
-        if stage.name == name:
-            return stage
-    raise InputError(f"This model has no stage {name!r}; the demo needs one.")
-
-
-def _side_by_side(above: "list[np.ndarray]", below: "list[np.ndarray]") -> "np.ndarray":
-    import numpy as np
-
-    return np.concatenate([np.concatenate(videos, axis=2) for videos in (above, below)], axis=1)
 
 
 def parse_by_stage(option: str, text: str, kind: type) -> Any:
@@ -267,24 +177,6 @@ def progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
             bar.update(task, completed=now.fraction, description=what)
 
         yield on_step
-
-
-class _Narrator:
-    """Says what is being done while it is done, and how long it took."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-
-    def line(self, text: str) -> None:
-        if not self.quiet:
-            typer.echo(text, err=True)
-
-    @contextmanager
-    def __call__(self, what: str) -> Iterator[None]:
-        self.line(f"{what} …")
-        start = time.monotonic()
-        yield
-        self.line(f"  {time.monotonic() - start:.1f} s")
 
 
 def report_files(

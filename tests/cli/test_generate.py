@@ -155,10 +155,13 @@ def test_the_demo_shows_before_and_after(
     arguments += ["--prompt", "sun", "--prompt", "moon"]
     assert main([*arguments, "--json"]) == 0
     printed = capsys.readouterr()
+    assert len(json.loads(printed.out)["rows"]) == 2, "the image model, and the decoder"
     assert "inflated against image model: bit-for-bit equal on every frame" in printed.err
     assert json.loads(printed.out)["verify"] == "bit-for-bit equal on every frame"
     frames, fps = read(tmp_path / "demo" / "demo.mp4")
-    assert frames.shape == (4, 2 * 16 * 3, 2 * 16 * 3, 3) and fps == 8
+    assert frames.shape == (4, 16, 16, 3) and fps == 5, "this family ends with the decoder"
+    frames, fps = read(tmp_path / "demo" / "before-after.mp4")
+    assert frames.shape == (4, 2 * 16 * 3, 2 * 16 * 3, 3) and fps == 5
     above, below = frames[:, :48].astype(int), frames[:, 48:].astype(int)
     assert np.abs(above - below).mean() > 1, "trained temporal layers change the video"
     assert (tmp_path / "demo" / "inflated-image-model" / "temporal.safetensors").is_file()
