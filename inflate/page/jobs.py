@@ -17,6 +17,7 @@ from inflate.stages import CancelledError, ChainState
 from inflate.video import to_uint8
 
 _POLL_SECONDS = 0.5
+_STATUS_SECONDS = 0.2  # between two statuses: a page takes longer to show one than a quick step takes
 _STAGE_NAMES = {
     "prior": "picture idea (P)",
     "decoder": "key frames (D)",
@@ -69,7 +70,7 @@ class Job:
         self.cancelled.set()
 
     def events(self) -> Generator[Status | Preview | Made, None, None]:
-        """What happens, as it happens; a status at least twice a second.
+        """What happens, as it happens; a status at least twice a second, and at most five times.
 
         Raises:
             InputError: the cascade refused its input.
@@ -80,7 +81,7 @@ class Job:
         self._start = time.monotonic()
         thread = threading.Thread(target=self._run, args=(told,), daemon=True)
         thread.start()
-        last = Status(0.0, 0.0, None, "starting")
+        last, shown = Status(0.0, 0.0, None, "starting"), self._start
         try:
             while True:
                 try:
@@ -90,7 +91,11 @@ class Job:
                 if isinstance(event, BaseException):
                     raise event
                 if isinstance(event, Status):
-                    last = event
+                    last, now = event, time.monotonic()
+                    # Old news would pile up and stand between the user and what has happened since.
+                    if self.cancelled.is_set() or now - shown < _STATUS_SECONDS:
+                        continue
+                    shown = now
                 yield event
                 if isinstance(event, Made):
                     return

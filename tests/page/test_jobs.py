@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inflate.cascade import Cascade
+from inflate.cascade import Cascade, Progress
 from inflate.cli.app import main
 from inflate.data import decode_video
 from inflate.errors import InputError
@@ -27,7 +27,10 @@ def cascade() -> Cascade:
     return Cascade(stages, device="cpu", keep_loaded=True)
 
 
-def test_events_rise_show_each_stage_and_end_with_the_video(cascade: Cascade) -> None:
+def test_events_rise_show_each_stage_and_end_with_the_video(
+    cascade: Cascade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inflate.page.jobs._STATUS_SECONDS", 0.0)
     events = list(Job(lambda options: cascade("sun", 4, 6, frame_skip=1, **options)).events())
     fractions = [event.fraction for event in events if isinstance(event, Status)]
     assert fractions == sorted(fractions) and fractions[-1] == 1
@@ -48,6 +51,7 @@ def test_time_left_follows_from_the_share_done() -> None:
 
 def test_a_slow_job_still_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inflate.page.jobs._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("inflate.page.jobs._STATUS_SECONDS", 0.0)
     gate = threading.Event()
 
     def make(options: dict[str, Any]) -> Any:
@@ -61,6 +65,29 @@ def test_a_slow_job_still_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) ->
             if seen == 5:
                 gate.set()
     assert seen >= 5
+
+
+def test_quick_steps_do_not_pile_up_before_a_slow_page() -> None:
+    told = threading.Event()
+
+    def make(options: dict[str, Any]) -> Any:
+        on_step = options["callback_on_step_end"]
+        for step in range(500):
+            progress = Progress("decoder", 0, 1, 0, 1, step, 500, (step + 1) / 500)
+            if on_step(None, step, None, {"progress": progress}) is False:
+                raise CancelledError("cancelled")
+        told.set()
+        time.sleep(1)
+        raise CancelledError("cancelled")
+
+    job, seen = Job(make), 0
+    with pytest.raises(CancelledError):
+        for _ in job.events():
+            seen += 1
+            time.sleep(0.1)
+            if told.is_set():
+                job.cancel()
+    assert seen <= 12, "the page sees the news, not the history"
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
