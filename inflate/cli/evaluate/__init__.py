@@ -1,0 +1,15 @@
+"""``inflate evaluate``: measure a family of models, stage by stage and as a whole, on a prepared data set."""
+
+import typer
+
+from inflate.cli.evaluate.decoder import denoising, motion, retrieval
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``evaluate`` and its measures."""
+    evaluate = typer.Typer(
+        name="evaluate", help="Measure a family of models on a prepared data set.", no_args_is_help=True
+    )
+    for command in (retrieval, denoising, motion):
+        evaluate.command()(command)
+    app.add_typer(evaluate)

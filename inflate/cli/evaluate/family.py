@@ -1,0 +1,150 @@
+"""A family as the measures ask for it, and the data that it is measured on."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from inflate.evaluate.family import DecoderParts, GenerateClip
+    from inflate.evaluate.things import Things
+
+
+class Family:
+    """A cascade with what the measures ask of it; its weights stay loaded."""
+
+    def __init__(
+        self,
+        model: str,
+        device: str | None,
+        dtype: str,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+    ) -> None:
+        import torch
+
+        from inflate import Cascade, InputError
+        from inflate.errors import nearest
+
+        kinds = ("float32", "float16", "bfloat16")
+        if dtype not in kinds:
+            raise InputError(f"--dtype is {dtype!r}{nearest(dtype, kinds)}; use {', '.join(kinds)}")
+        self.cascade = Cascade.from_pretrained(model, device, getattr(torch, dtype), keep_loaded=True)
+        self.steps = None if steps is None else {"decoder": steps}
+        self.guidance_scale = None if guidance_scale is None else {"decoder": guidance_scale}
+
+    def components(self, stage_name: str) -> dict[str, Any]:
+        """A stage's loaded networks by role."""
+        from inflate import InputError
+
+        for stage in self.cascade.stages:
+            if stage.name == stage_name:
+                stage.load(self.cascade.device, self.cascade.dtype)
+                return stage.components  # pyright: ignore[reportAttributeAccessIssue]
+        raise InputError(f"this measure needs a family with the stage {stage_name!r}; this one has none")
+
+    def picture_size(self) -> int:
+        """Side of the decoder's pictures in pixels."""
+        import torch
+
+        from inflate.models.decoder import decode_latents
+
+        decoder = self.components("decoder")
+        config = decoder["unet"].config
+        size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
+        latents = torch.zeros(1, config.in_channels, size, size, device=self.cascade.device)
+        return int(decode_latents(decoder.get("vae"), latents).shape[-1])
+
+    def generator(self, things: "Things", from_image: bool = False) -> "GenerateClip":
+        """What makes a clip of a thing: from its caption, or from the image embedding of its still."""
+        import torch
+
+        def generate(name: str, num_frames: int, fps: float, seed: int) -> "torch.Tensor":
+            embeds = self.encode_image(things.stills_of([name]) * 2 - 1) if from_image else None
+            made = self.cascade(
+                None if from_image else things.caption(name),
+                num_frames=num_frames,
+                fps=fps,
+                generator=torch.Generator().manual_seed(seed),
+                num_inference_steps=self.steps,
+                guidance_scale=self.guidance_scale,
+                output_type="pt",
+                until="decoder",
+                image_embeds=embeds,
+            )
+            assert isinstance(made.frames, torch.Tensor), "the decoder stage makes frames"
+            return made.frames.transpose(1, 2)
+
+        return generate
+
+    def encode_image(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """Pixels ``(N, 3, S, S)`` in [-1, 1] to image embeddings ``(N, D)``."""
+        import torch
+
+        with torch.no_grad():
+            return self.components("prior")["text_encoder"].encode_image(pixels)
+
+    def reconstruct(self) -> "Callable[[torch.Tensor], torch.Tensor] | None":
+        """Pictures in [0, 1] through the autoencoder and back; None in pixel space."""
+        import torch
+
+        from inflate.models.decoder import decode_latents, encode_pixels
+
+        vae: Any = self.components("decoder").get("vae")
+
+        def there_and_back(pictures: "torch.Tensor") -> "torch.Tensor":
+            with torch.no_grad():
+                parts = [encode_pixels(vae, part.to(vae.device) * 2 - 1) for part in pictures.split(16)]
+                return (decode_latents(vae, torch.cat(parts)).cpu() + 1) / 2
+
+        return None if vae is None else there_and_back
+
+    def decoder_parts(self) -> "DecoderParts":
+        """What the denoising loss is measured on."""
+        from inflate import InputError
+        from inflate.evaluate.family import DecoderParts
+        from inflate.inflater import InflatedModel
+        from inflate.models.decoder import encode_pixels, image_conditioning
+
+        decoder = self.components("decoder")
+        model, vae, scheduler = decoder["unet"], decoder.get("vae"), decoder["scheduler"]
+        if not isinstance(model, InflatedModel):
+            raise InputError(
+                "this family's decoder is an image model without temporal layers; fine-tune it on video first"
+            )
+        return DecoderParts(
+            video_model=model,
+            alphas_cumprod=scheduler.alphas_cumprod,
+            prediction_type=scheduler.config.prediction_type,
+            encode_image=self.encode_image,
+            encode_pixels=lambda pixels: pixels if vae is None else encode_pixels(vae, pixels),
+            conditioning=image_conditioning,
+        )
+
+
+def read_things(data: Path, size: int, split: str, quiet: bool) -> "Things":
+    """The data at ``size`` pixels, from a prepared folder or from a cache built before."""
+    from inflate import InputError
+    from inflate.data import FrameCache, build_frame_cache
+    from inflate.errors import nearest
+    from inflate.evaluate.things import find_things
+
+    if split not in ("train", "test"):
+        raise InputError(f"--split is {split!r}{nearest(split, ('train', 'test'))}; use train or test")
+    if not data.is_dir():
+        raise InputError(f"there is no folder {data}; make one with: inflate prepare fluent-emoji {data}")
+    if (data / "frames.bin").is_file():
+        cache = FrameCache.open(data)
+        if cache.size != size:
+            raise InputError(
+                f"{data} holds frames of {cache.size} px and the model makes {size} px; give the data itself"
+            )
+    else:
+        cache = build_frame_cache(data, size, workers=os.cpu_count() or 1)
+        if cache.report.skipped and not quiet:
+            typer.echo(cache.report.sentence(), err=True)
+    return find_things(cache)

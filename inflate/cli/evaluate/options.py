@@ -1,0 +1,67 @@
+"""What the measures have in common: options, a progress bar, and reports that are written whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A family's folder, or bundled:emoji.")]
+Data = Annotated[Path, typer.Argument(help="A folder that inflate prepare made, or a frame cache of one.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="A folder that inflate prepare made, or a frame cache of one.")
+]
+Seed = Annotated[int, typer.Option(help="Chooses prompts and noise.")]
+Frames = Annotated[int, typer.Option(help="Frames in a clip.", min=2)]
+Steps = Annotated[int | None, typer.Option(help="Sampling steps of the decoder; default: the family's own.", min=1)]
+Guidance = Annotated[float | None, typer.Option(help="Guidance of the decoder; default: the family's own.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")]
+Device = Annotated[str | None, typer.Option(help="Default: a GPU if there is one, else cpu.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Split = Annotated[str, typer.Option(help="train or test: where prompts and clips are from.")]
+
+
+def parse_numbers(option: str, text: str) -> list[float]:
+    """Different numbers with commas between, none below 0; ``option`` is named where they are something else."""
+    from inflate import InputError
+
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
+        raise InputError(f"{option} is {text!r}; give different numbers with commas between, such as 4,8,16,30")
+    return numbers
+
+
+@contextmanager
+def progress_bar(what: str, total: int, quiet: bool) -> "Iterator[Callable[[], None]]":
+    """A bar of ``total`` steps on standard error; what it gives is called after each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path | None, report: dict[str, object]) -> None:
+    """Write a report where one was asked for."""
+    if path is not None:
+        write_file(path, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
