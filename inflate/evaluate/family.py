@@ -176,11 +176,7 @@ def evaluate_denoising(
 ) -> DenoisingReport:
     """Denoising loss of D^t and of its image model frame by frame, on real clips of ``split`` (None: all of them)."""
     model = parts.video_model
-    names = things.names(split, with_clip=True)
-    if not names:
-        raise InputError(f"{things.cache.source} has no clips with a caption in its {split} split")
-    if clips is not None:
-        names = choose_names(names, min(clips, len(names)), seed)
+    names = things.choose(split, clips, seed)
 
     def conditioning(embeddings: Tensor) -> dict[str, Tensor]:
         return {key: value.to(model.dtype) for key, value in parts.conditioning(embeddings).items()}
@@ -204,5 +200,5 @@ def evaluate_denoising(
         seed,
         batch_size,
         on_row,
-        model.scheme.shared_noise,
+        model.scheme.noise_share,
     )

@@ -55,3 +55,29 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
         - 2 * trace_of_root
     )
     return float(distance.clamp(min=0))
+
+
+def frechet_of_samples(first: Tensor, second: Tensor) -> float:
+    """The same between the Gaussians of features ``(N, D)`` and ``(M, D)``, without their D x D covariances.
+
+    With the centred features X and Y, ``C1 = XᵀX / (N - 1)`` and ``C2 = YᵀY / (M - 1)``, so that ``C1 C2`` has the
+    eigenvalues of ``(X Yᵀ)(X Yᵀ)ᵀ / ((N - 1)(M - 1))``: the trace of its root is the sum of the singular values of the
+    small matrix ``X Yᵀ``. No root of rounding errors is taken where there are fewer clips than features.
+
+    Raises:
+        InputError: fewer than 2 rows, features of different width, or numbers that are not finite.
+    """
+    for rows in (first, second):
+        if rows.ndim != 2 or rows.shape[0] < 2:
+            raise InputError(f"a Fréchet distance needs at least 2 rows of features (N, D), got {tuple(rows.shape)}")
+        if not rows.isfinite().all():
+            raise InputError("a Fréchet distance needs finite features")
+    if first.shape[1] != second.shape[1]:
+        raise InputError(f"the two sets have features of different width: {first.shape[1]} and {second.shape[1]}")
+    means = [rows.double().mean(dim=0) for rows in (first, second)]
+    x, y = (
+        (rows.double() - mean) / (rows.shape[0] - 1) ** 0.5 for rows, mean in zip((first, second), means, strict=True)
+    )
+    trace_of_root = torch.linalg.svdvals(x @ y.T).sum()
+    distance = (means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * trace_of_root
+    return float(distance.clamp(min=0))

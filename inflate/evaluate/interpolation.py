@@ -16,7 +16,6 @@ from torch import Tensor
 
 from inflate.data.minterpolate import minterpolate
 from inflate.errors import InputError
-from inflate.evaluate.retrieval import choose_names
 from inflate.evaluate.super_resolution import PSNR_CAP, frame_psnr
 from inflate.evaluate.things import Things
 
@@ -225,11 +224,7 @@ def evaluate_interpolation(
     on_clip: Callable[[], None] | None = None,
 ) -> InterpolationReport:
     """The same on real clips of ``split`` (None: all of them), from their first frame on."""
-    names = things.names(split, with_clip=True)
-    if not names:
-        raise InputError(f"{things.cache.source} has no clips with a caption in its {split} split")
-    if clips is not None:
-        names = choose_names(names, min(clips, len(names)), seed)
+    names = things.choose(split, clips, seed)
     truths = (things.clip_of(name, fps, num_frames) for name in names)
     return measure_interpolation(methods, truths, skip, tail, fps, seed, on_clip)
 

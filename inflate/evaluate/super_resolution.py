@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from inflate.errors import InputError
 from inflate.evaluate.features import PictureFeatures
 from inflate.evaluate.motion import mean_frame_difference
-from inflate.evaluate.retrieval import choose_names
 from inflate.evaluate.things import Things
 from inflate.video import fold_frames, unfold_frames
 
@@ -164,11 +163,7 @@ def evaluate_super_resolution(
     SR_l^t is measured at its own sizes. Where there is no data as large as SR_h's frames, it is measured one octave
     lower, as it was trained.
     """
-    names = things.names(split, with_clip=True)
-    if not names:
-        raise InputError(f"{things.cache.source} has no clips with a caption in its {split} split")
-    if clips is not None:
-        names = choose_names(names, min(clips, len(names)), seed)
+    names = things.choose(split, clips, seed)
     truths = (things.clip_of(name, fps, num_frames) for name in names)
     return measure_super_resolution(upscalers, truths, scale, features, fps, seed, degrade, on_clip)
 

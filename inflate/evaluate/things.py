@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inflate.data import FrameCache, base_name, has_skin_tone, sample_clip_indices
 from inflate.errors import InputError
+from inflate.evaluate.retrieval import choose_names
 
 
 def to_unit_range(frames: np.ndarray) -> Tensor:
@@ -31,6 +32,17 @@ class Things:
         """Names of one split that have a still, or that have a clip, sorted."""
         table = self.clips if with_clip else self.stills
         return sorted(name for name, number in table.items() if self.cache.entries[number].split == split)
+
+    def choose(self, split: str, count: int | None, seed: int) -> list[str]:
+        """Names of things with a clip in ``split``: all of them for None, else ``count`` drawn by ``seed``, or fewer.
+
+        Raises:
+            InputError: there is none.
+        """
+        names = self.names(split, with_clip=True)
+        if not names:
+            raise InputError(f"{self.cache.source} has no clips with a caption in its {split} split")
+        return names if count is None else choose_names(names, min(count, len(names)), seed)
 
     def caption(self, name: str) -> str:
         """The caption of a thing, which is its prompt."""

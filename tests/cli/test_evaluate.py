@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PriorTransformer, UNet2DConditionModel
@@ -19,6 +18,7 @@ from inflate.models.clip import ClipConfig, TextImageEncoder
 from inflate.models.decoder import DecoderStage
 from inflate.models.prior import PriorStage
 from inflate.stages import StageSettings
+from tests.cli.toys import write_cache
 
 SIZE, WIDTH = 16, 16
 
@@ -26,34 +26,7 @@ SIZE, WIDTH = 16, 16
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A frame cache as ``build_frame_cache`` writes it: stills and clips of six things, the last of the test split."""
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    rows, frames, start = [], [], 0
-    for number in range(6):
-        picture = rng.integers(0, 256, (SIZE, SIZE, 3))
-        for kind, count in (("still", 1), ("clip", 12)):
-            fade = 1 - 0.06 * np.arange(count)
-            frames.append((picture * fade[:, None, None, None]).astype(np.uint8))
-            rows.append(
-                {
-                    "name": f"{number:x}",
-                    "caption": f"thing {number}",
-                    "keywords": [],
-                    "split": "test" if number == 5 else "train",
-                    "kind": kind,
-                    "start": start,
-                    "num_frames": count,
-                    "timestamps": [index / 30 for index in range(count)],
-                    "duration": count / 30,
-                    "loop": False,
-                }
-            )
-            start += count
-    np.concatenate(frames).tofile(folder / "frames.bin")
-    index = {"format": "inflate-frames-1", "source": "toys", "layout": "prepared", "size": SIZE, "fingerprint": "x"}
-    (folder / "index.json").write_text(json.dumps({**index, "used": 12, "skipped": [], "entries": rows}))
-    return folder
+    return write_cache(tmp_path / "frames", SIZE)
 
 
 def tiny_family() -> inflate.Cascade:

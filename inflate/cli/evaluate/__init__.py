@@ -2,7 +2,9 @@
 
 import typer
 
+from inflate.cli.evaluate.chain import frechet
 from inflate.cli.evaluate.decoder import denoising, motion, retrieval
+from inflate.cli.evaluate.stages import interpolation, super_resolution
 
 
 def register(app: typer.Typer) -> None:
@@ -10,6 +12,6 @@ def register(app: typer.Typer) -> None:
     evaluate = typer.Typer(
         name="evaluate", help="Measure a family of models on a prepared data set.", no_args_is_help=True
     )
-    for command in (retrieval, denoising, motion):
+    for command in (retrieval, denoising, motion, interpolation, super_resolution, frechet):
         evaluate.command()(command)
     app.add_typer(evaluate)

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
     from inflate.evaluate.family import DecoderParts, GenerateClip
     from inflate.evaluate.things import Things
+    from inflate.inflater import InflatedModel
+    from inflate.stages import StageSettings
 
 
 class Family:
@@ -30,6 +34,7 @@ class Family:
         from inflate import Cascade, InputError
         from inflate.errors import nearest
 
+        self.model = model
         kinds = ("float32", "float16", "bfloat16")
         if dtype not in kinds:
             raise InputError(f"--dtype is {dtype!r}{nearest(dtype, kinds)}; use {', '.join(kinds)}")
@@ -37,15 +42,48 @@ class Family:
         self.steps = None if steps is None else {"decoder": steps}
         self.guidance_scale = None if guidance_scale is None else {"decoder": guidance_scale}
 
-    def components(self, stage_name: str) -> dict[str, Any]:
-        """A stage's loaded networks by role."""
+    def stage(self, name: str) -> Any:
+        """A stage by name, with its weights loaded."""
         from inflate import InputError
 
-        for stage in self.cascade.stages:
-            if stage.name == stage_name:
-                stage.load(self.cascade.device, self.cascade.dtype)
-                return stage.components  # pyright: ignore[reportAttributeAccessIssue]
-        raise InputError(f"this measure needs a family with the stage {stage_name!r}; this one has none")
+        found: Any = self.cascade.stage(name)
+        if found is None:
+            names = ", ".join(stage.name for stage in self.cascade.stages)
+            what = name.replace("_", "-")
+            raise InputError(f"{self.model} has no {what} stage, which this measures; it has {names}")
+        found.load(self.cascade.device, self.cascade.dtype)
+        return found
+
+    def components(self, stage_name: str) -> dict[str, Any]:
+        """A stage's loaded networks by role."""
+        return self.stage(stage_name).components
+
+    def settings(self, stage: Any, steps: int | None) -> "StageSettings":
+        """A stage's own settings, with another number of steps where one is given."""
+        return stage.defaults if steps is None else replace(stage.defaults, num_inference_steps=steps)
+
+    def degrade(self) -> "Callable[[torch.Tensor], torch.Tensor]":
+        """Clips ``(1, 3, F, S, S)`` in [0, 1] through the autoencoder and back."""
+        from inflate import InputError
+        from inflate.video import fold_frames, unfold_frames
+
+        there_and_back = self.reconstruct()
+        if there_and_back is None:
+            raise InputError(f"{self.model} works on pixels and has no autoencoder")
+        return lambda clip: unfold_frames(there_and_back(fold_frames(clip)), clip.shape[2]).clamp(0, 1)
+
+    def embed(self) -> "Callable[[torch.Tensor], torch.Tensor] | None":
+        """Frames ``(B, 3, F, S, S)`` in [-1, 1] to mean image embeddings; None where no stage has a CLIP model."""
+        return None if self.cascade.stage("prior") is None else self.cascade.embed_images
+
+    def frame_size(self, chosen: int | None) -> int:
+        """Side in pixels of the frames that the decoder makes, unless another is ``chosen``."""
+        from inflate import InputError
+
+        side = chosen or self.cascade.frame_size()
+        if side is None:
+            raise InputError(f"{self.model} has no decoder to tell the size of frames; give --size")
+        return side
 
     def picture_size(self) -> int:
         """Side of the decoder's pictures in pixels."""
@@ -103,19 +141,35 @@ class Family:
 
         return None if vae is None else there_and_back
 
-    def decoder_parts(self) -> "DecoderParts":
-        """What the denoising loss is measured on."""
+    def _video_model(self) -> "InflatedModel":
         from inflate import InputError
-        from inflate.evaluate.family import DecoderParts
         from inflate.inflater import InflatedModel
-        from inflate.models.decoder import encode_pixels, image_conditioning
 
-        decoder = self.components("decoder")
-        model, vae, scheduler = decoder["unet"], decoder.get("vae"), decoder["scheduler"]
+        model = self.components("decoder")["unet"]
         if not isinstance(model, InflatedModel):
             raise InputError(
                 "this family's decoder is an image model without temporal layers; fine-tune it on video first"
             )
+        return model
+
+    def image_decoder(self) -> Any:
+        """The decoder's stage with its image model alone, which draws every frame by itself."""
+        stage = self.stage("decoder")
+        parts = {**stage.components, "unet": self._video_model().image_model}
+        return type(stage)(parts, defaults=stage.defaults, config=stage.config)
+
+    def output_size(self, until: str | None) -> int:
+        """Side in pixels of the frames that the chain makes, up to and with the stage ``until``."""
+        stages: Any = self.cascade.up_to(until)
+        return self.frame_size(None) * prod(getattr(stage.config, "scale", 1) for stage in stages)
+
+    def decoder_parts(self) -> "DecoderParts":
+        """What the denoising loss is measured on."""
+        from inflate.evaluate.family import DecoderParts
+        from inflate.models.decoder import encode_pixels, image_conditioning
+
+        decoder = self.components("decoder")
+        model, vae, scheduler = self._video_model(), decoder.get("vae"), decoder["scheduler"]
         return DecoderParts(
             video_model=model,
             alphas_cumprod=scheduler.alphas_cumprod,

@@ -5,12 +5,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Model = Annotated[str, typer.Argument(help="A family's folder, or bundled:emoji.")]
 Data = Annotated[Path, typer.Argument(help="A folder that inflate prepare made, or a frame cache of one.")]
+ModelOrBundled = Annotated[str, typer.Argument(metavar="[FAMILY]", help="A family's folder, or bundled:emoji.")]
 DataOption = Annotated[
     Path, typer.Option("--data", help="A folder that inflate prepare made, or a frame cache of one.")
 ]
@@ -19,6 +23,7 @@ Frames = Annotated[int, typer.Option(help="Frames in a clip.", min=2)]
 Steps = Annotated[int | None, typer.Option(help="Sampling steps of the decoder; default: the family's own.", min=1)]
 Guidance = Annotated[float | None, typer.Option(help="Guidance of the decoder; default: the family's own.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")]
+Sheet = Annotated[Path | None, typer.Option(help="Write frames to look at to this PNG, a row for each method.")]
 Device = Annotated[str | None, typer.Option(help="Default: a GPU if there is one, else cpu.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
@@ -59,6 +64,21 @@ def write_file(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_sheet(path: Path | None) -> None:
+    """Refuse a sheet that cannot be written before the work starts."""
+    if path is not None:
+        from inflate.data.writing import check_output
+
+        check_output(path, (".png",), overwrite=True)
+
+
+def write_sheet(path: Path, rows: "dict[str, np.ndarray]", columns: int) -> None:
+    """Frames uint8 (F, H, W, 3) by label as a picture with a row for each."""
+    from inflate.data.writing import write_contact_sheet
+
+    write_contact_sheet(path, list(rows.values()), list(rows), columns, overwrite=True)
 
 
 def write_json(path: Path | None, report: dict[str, object]) -> None:
