@@ -29,7 +29,9 @@ class UpscalerRow:
     """One upscaler, means over clips.
 
     ``psnr`` in dB, of each frame, capped; ``feature_distance``: Euclidean, of each frame to the true one; ``motion``:
-    mean absolute difference of neighbouring frames; ``flicker``: ``motion`` minus that of the true frames.
+    mean absolute difference of neighbouring frames; ``flicker``: ``motion`` minus that of the true frames, which blur
+    lowers as well as steadiness; ``still_motion``: the same difference in those pixels alone whose true colour stays as
+    it is from one frame to the next, None where no pixel of any clip does.
     """
 
     name: str
@@ -37,6 +39,7 @@ class UpscalerRow:
     feature_distance: float
     motion: float
     flicker: float
+    still_motion: float | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ def frame_psnr(made: Tensor, true: Tensor, cap: float = PSNR_CAP) -> Tensor:
         raise InputError(f"PSNR needs two clips of one shape, got {tuple(made.shape)} and {tuple(true.shape)}")
     error = (made.double() - true.double()).square().mean(dim=(0, 1, 3, 4))
     return (-10 * torch.log10(error)).clamp(max=cap)
+
+
+def still_places(clip: Tensor) -> Tensor:
+    """Where a clip (1, 3, F, H, W) of 8-bit colours keeps its colour to the next frame: (1, F - 1, H, W) bool."""
+    return clip.diff(dim=2).abs().amax(dim=1) < 0.5 / 255
 
 
 def shrink_clip(clip: Tensor, scale: int) -> Tensor:
@@ -119,30 +127,32 @@ def measure_super_resolution(
     if BICUBIC in upscalers:
         raise InputError(f"an upscaler may not be called {BICUBIC!r}, which is always measured")
     every: dict[str, Upscale] = {BICUBIC: lambda low, fps, seed: bicubic(low, scale), **upscalers}
-    sums = {name: torch.zeros(3, dtype=torch.float64) for name in every}
-    true_motion, count, shape = 0.0, 0, (0, 0)
+    sums = {name: torch.zeros(4, dtype=torch.float64) for name in every}
+    true_motion, still_pixels, count, shape = 0.0, 0, 0, (0, 0)
     for number, truth in enumerate(truths):
         low = shrink_clip(truth, scale)
         low = low if degrade is None else degrade(low)
         true_motion += float(mean_frame_difference(truth)[0])
-        true_features = features(fold_frames(truth))
+        true_features, still = features(fold_frames(truth)), still_places(truth)
+        still_pixels += int(still.sum())
         for name, upscale in every.items():
             made = upscale(low, fps, seed + number).float().cpu().clamp(0, 1)
             distance = (features(fold_frames(made)) - true_features).double().norm(dim=1).mean()
             motion = mean_frame_difference(made)[0]
-            sums[name] += torch.stack([frame_psnr(made, truth).mean(), distance, motion])
+            stirred = (made.diff(dim=2).abs().mean(dim=1)[still]).double().sum()
+            sums[name] += torch.stack([frame_psnr(made, truth).mean(), distance, motion, stirred])
         count, shape = count + 1, (truth.shape[2], truth.shape[3])
         if on_clip is not None:
             on_clip()
     if not count:
         raise InputError("there is no clip to measure super-resolution on")
     true_motion /= count
-    means = {name: (total / count).tolist() for name, total in sums.items()}
-    rows = tuple(
-        UpscalerRow(name, psnr, distance, motion, motion - true_motion)
-        for name, (psnr, distance, motion) in means.items()
-    )
-    return SuperResolutionReport(rows, true_motion, count, shape[0], fps, shape[1], scale, seed)
+    rows = []
+    for name, total in sums.items():
+        psnr, distance, motion = (total[:3] / count).tolist()
+        still_motion = float(total[3]) / still_pixels if still_pixels else None
+        rows.append(UpscalerRow(name, psnr, distance, motion, motion - true_motion, still_motion))
+    return SuperResolutionReport(tuple(rows), true_motion, count, shape[0], fps, shape[1], scale, seed)
 
 
 def evaluate_super_resolution(
@@ -171,14 +181,14 @@ def evaluate_super_resolution(
 def markdown_table(report: SuperResolutionReport) -> str:
     """The report as a markdown table, a row per upscaler."""
     lines = [
-        "| | PSNR (dB) | over bicubic | feature distance | motion | flicker |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| | PSNR (dB) | over bicubic | feature distance | motion | flicker | motion where nothing moves |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report.rows:
         gain = report.psnr_over_bicubic(row.name)
         lines.append(
             f"| {row.name} | {row.psnr:.2f} | {gain:+.2f} | {row.feature_distance:.3f} | {row.motion:.5f} "
-            f"| {row.flicker:+.5f} |"
+            f"| {row.flicker:+.5f} | {'' if row.still_motion is None else format(row.still_motion, '.5f')} |"
         )
-    lines.append(f"| true frames | | | 0 | {report.true_motion:.5f} | 0 |")
+    lines.append(f"| true frames | | | 0 | {report.true_motion:.5f} | 0 | 0 |")
     return "\n".join(lines)

@@ -87,6 +87,23 @@ def test_the_true_clip_is_perfect_and_noise_flickers() -> None:
     assert len(table) == 7 and table[3].startswith("| perfect | 60.00 |")
 
 
+def test_motion_where_nothing_moves_is_that_of_still_pixels_alone() -> None:
+    truth = torch.full((1, 3, 3, 8, 8), 0.4)
+    truth[:, :, 1:, :, 4:] = 0.6  # the right half changes once, from the first frame to the second
+
+    def flickering(low: torch.Tensor, fps: float, seed: int) -> torch.Tensor:
+        made = truth.clone()
+        made[:, :, 2] += 0.1
+        return made
+
+    report = measure_super_resolution({"flickering": flickering}, [truth], 2, means)
+    # Still: half of the first step, where it adds nothing, and all of the second, where it adds 0.1.
+    assert report.row("flickering").still_motion == pytest.approx(0.1 * 2 / 3)
+    moving = torch.stack([torch.full((1, 3, 8, 8), level) for level in (0.1, 0.5)], dim=2)
+    assert measure_super_resolution({}, [moving], 2, means).row("bicubic").still_motion is None
+    assert "| 0.06667 |" in markdown_table(report)
+
+
 def test_what_upscalers_are_given() -> None:
     given: list[tuple[tuple[int, ...], float, int, bool]] = []
 

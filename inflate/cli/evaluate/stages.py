@@ -23,7 +23,9 @@ from inflate.cli.evaluate.options import (
 )
 
 if TYPE_CHECKING:
+    from inflate.evaluate.methods import Rows
     from inflate.evaluate.super_resolution import SuperResolutionReport
+    from inflate.evaluate.things import Things
 
 Clips = Annotated[int | None, typer.Option(help="How many clips; default: all of the split.", min=1)]
 StageSteps = Annotated[int | None, typer.Option(help="Sampling steps of the stage; default: the family's own.", min=1)]
@@ -82,24 +84,11 @@ def interpolation(
         f"the last known frame {report.gain_after('↑F'):+.2f} dB over {REPEAT}"
     )
     if sheet is not None:
-        rows = {
-            f"{label}: {things.caption(name)}": pictures
-            for name in things.choose(split, clips, seed)[:_SHEET_CLIPS]
-            for label, pictures in interpolation_rows(
-                methods, things.clip_of(name, fps, frames), skip, fps, seed
-            ).items()
-        }
-        write_sheet(sheet, rows, columns=16)
-    write_json(
-        json_file,
-        {
-            "measure": "interpolation",
-            "model": model,
-            "split": split,
-            "steps": settings.num_inference_steps,
-            **report.as_dict(),
-        },
-    )
+        shown = things.choose(split, clips, seed)[:_SHEET_CLIPS]
+        made = {name: interpolation_rows(methods, things.clip_of(name, fps, frames), skip, fps, seed) for name in shown}
+        write_sheet(sheet, _labelled(made, things), columns=16)
+    about = {"measure": "interpolation", "model": model, "split": split, "steps": settings.num_inference_steps}
+    write_json(json_file, about | report.as_dict())
 
 
 def super_resolution(
@@ -125,46 +114,56 @@ def super_resolution(
     dtype: Dtype = "float32",
     quiet: Quiet = False,
 ) -> None:
-    """Is super-resolution nearer to the truth than bicubic enlargement, and does it flicker less than its parts?
+    """Is super-resolution nearer to the truth than bicubic enlargement, and steadier than without its layers in time?
 
     SR_l^t is measured at its own sizes beside itself without temporal layers, and SR_h, which makes frames larger than
     the data's, one octave lower, beside itself with noise of its own for every frame.
     """
-    from inflate import InputError
-    from inflate.errors import nearest
     from inflate.evaluate.features import EfficientNetFeatures
     from inflate.evaluate.methods import super_resolution_rows
     from inflate.evaluate.super_resolution import evaluate_super_resolution, markdown_table
 
-    if stage is not None and stage not in _SR_STAGES:
-        raise InputError(f"--stage is {stage!r}{nearest(stage, _SR_STAGES)}; use {' or '.join(_SR_STAGES)}")
+    _check_stage(stage)
     check_sheet(sheet)
     features, family = EfficientNetFeatures(), Family(model, device, dtype)
     wanted = [stage] if stage else [name for name in _SR_STAGES if family.cascade.stage(name)] or [_SR_STAGES[0]]
     measured = {name: _upscalers(family, name, steps) for name in wanted}
+    degrade = family.degrade() if through_autoencoder else None
     things = read_things(data, size, split, quiet)
     chosen, tables, rows = things.choose(split, clips, seed), {}, {}
     with progress_bar("clips", len(chosen) * len(wanted), quiet) as advance:
         for name, methods in measured.items():
-            scale = family.stage(name).config.scale
-            degrade = family.degrade() if through_autoencoder and name == "super_resolution" else None
+            scale, blur = family.stage(name).config.scale, degrade if name == "super_resolution" else None
             tables[name] = evaluate_super_resolution(
-                methods, things, features, scale, split, clips, seed, frames, fps, degrade, advance
+                methods, things, features, scale, split, clips, seed, frames, fps, blur, advance
             )
             for thing in chosen[: _SHEET_CLIPS if sheet is not None else 0]:
-                made = super_resolution_rows(methods, things.clip_of(thing, fps, frames), scale, fps, seed, degrade)
-                rows |= {f"{label}: {things.caption(thing)} ({name})": pictures for label, pictures in made.items()}
+                made = super_resolution_rows(methods, things.clip_of(thing, fps, frames), scale, fps, seed, blur)
+                rows |= _labelled({thing: made}, things, f" ({name})")
     for name, report in tables.items():
         typer.echo(
             f"{name}, {size // report.scale} px to {size} px\n{markdown_table(report)}\n{_verdict(name, report)}"
         )
     if sheet is not None:
         write_sheet(sheet, rows, columns=6)
-    reports = {name: report.as_dict() for name, report in tables.items()}
-    write_json(
-        json_file,
-        {"measure": "super_resolution", "model": model, "split": split, "autoencoder": through_autoencoder, **reports},
-    )
+    about = {"measure": "super_resolution", "model": model, "split": split, "autoencoder": through_autoencoder}
+    write_json(json_file, about | {name: report.as_dict() for name, report in tables.items()})
+
+
+def _check_stage(stage: str | None) -> None:
+    from inflate.errors import InputError, nearest
+
+    if stage is not None and stage not in _SR_STAGES:
+        raise InputError(f"--stage is {stage!r}{nearest(stage, _SR_STAGES)}; use {' or '.join(_SR_STAGES)}")
+
+
+def _labelled(made: "dict[str, Rows]", things: "Things", after: str = "") -> "Rows":
+    """Rows of several things as one: each says what it is and of what."""
+    return {
+        f"{label}: {things.caption(name)}{after}": pictures
+        for name, rows in made.items()
+        for label, pictures in rows.items()
+    }
 
 
 def _upscalers(family: Family, name: str, steps: int | None) -> dict[str, Any]:
