@@ -1,7 +1,7 @@
-"""What a stage of the chain is: one object with one call, its lazy table, its seeds, and the denoising loop all share.
+"""What a stage of the chain is: one object with one call, its seeds, and the denoising loop that all share.
 
-``inflate`` never imports a stage by statement: the table names "module:Class" and :func:`stage_class` resolves it when
-asked, so that any stage can be replaced, or added by a package beside this one, without touching the core.
+``inflate`` never imports a stage by statement: ``stage_table`` names "module:Class" and :func:`stage_class` resolves it
+when asked, so that any stage can be replaced, or added by a package beside this one, without touching the core.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inflate.errors import InputError, nearest
+from inflate.stage_table import STAGES, stage_entry
 
 
 class CancelledError(Exception):
@@ -58,7 +59,7 @@ class ChainState:
     seeds: tuple[int, ...]  # B, the root of each video's random numbers
     num_frames: int
     fps: float  # frames per second
-    image_embeds: Tensor | None = None  # (B, D), unit norm
+    image_embeds: Tensor | None = None  # (B, D), of the norm the decoder knows: 1 in our families, CLIP's own in others
     frames: Tensor | None = None  # (B, 3, F, H, W), float32 in [-1, 1], on the CPU
     frame_skip: int = 5  # ↑F puts frame_skip - 1 new frames between two; 1 adds none
     known_frames: Tensor | None = None  # (F,) bool: those of `frames` that are given and stay; ↑F makes the others
@@ -101,53 +102,27 @@ class Stage(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class StageEntry:
-    """A row of the table: where the class is, which components of a folder it needs, and which it may have."""
-
-    target: str  # "module:Class"
-    needs: tuple[str, ...]
-    takes: tuple[str, ...] = ()
-
-
-# In the order of the chain.
-STAGES: dict[str, StageEntry] = {
-    "prior": StageEntry("inflate.models.prior:PriorStage", ("text_encoder", "prior", "prior_scheduler")),
-    "decoder": StageEntry("inflate.models.decoder:DecoderStage", ("unet", "scheduler"), ("vae",)),
-    "interpolation": StageEntry(
-        "interp.stage:InterpolationStage", ("interpolation_unet",), ("scheduler", "vae", "frame_decoder")
-    ),
-    "super_resolution": StageEntry(
-        "superres.spatiotemporal:SpatiotemporalStage", ("sr_unet", "sr_scheduler"), ("sr_last_unet",)
-    ),
-    "upscaler": StageEntry("superres.spatial:SpatialStage", ("upscaler_unet", "upscaler_scheduler")),
-}
-
-
-def stage_class(name: str) -> "type[ComponentStage]":
-    """The class of a stage in the table.
-
-    Raises:
-        InputError: no such stage; the nearest name is offered.
-    """
-    if name not in STAGES:
-        raise InputError(f"There is no stage {name!r}{nearest(name, list(STAGES))}; known: {', '.join(STAGES)}.")
-    module, class_name = STAGES[name].target.split(":")
+def stage_class(name: str, player: str = "") -> "type[ComponentStage]":
+    """The class of a stage in the table, or of a player of it; raises as :func:`stage_entry`."""
+    module, class_name = stage_entry(name, player).target.split(":")
     return getattr(import_module(module), class_name)
 
 
-def stages_of(components: Mapping[str, Any], where: str) -> list[str]:
+def stages_of(components: Mapping[str, Any], where: str, players: Mapping[str, str] | None = None) -> list[str]:
     """Names of the stages that a folder with these components has, in the order of the chain.
+
+    ``players`` says who plays a stage where its own class does not.
 
     Raises:
         InputError: a component that no stage knows, a stage with only part of its components, or no stage at all.
     """
-    known = list(dict.fromkeys(role for entry in STAGES.values() for role in (*entry.needs, *entry.takes)))
+    entries = {name: stage_entry(name, (players or {}).get(name, "")) for name in STAGES}
+    known = list(dict.fromkeys(role for entry in entries.values() for role in (*entry.needs, *entry.takes)))
     for role in components:
         if role not in known:
             raise InputError(f"{where}: no stage has a component {role!r}{nearest(role, known)}.")
     names = []
-    for name, entry in STAGES.items():
+    for name, entry in entries.items():
         missing = [role for role in entry.needs if role not in components]
         if missing and len(missing) < len(entry.needs):
             raise InputError(f"{where}: the stage {name!r} lacks its component {missing[0]!r}.")
@@ -170,6 +145,7 @@ class ComponentStage:
     """
 
     name: ClassVar[str]
+    player: ClassVar[str] = ""  # its name in PLAYERS, for a class that is not in STAGES
     defaults: StageSettings
     folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
     config_class: ClassVar[type] = NoConfig  # what the stage must know beside its components, a frozen dataclass
@@ -181,13 +157,16 @@ class ComponentStage:
         index: Mapping[str, tuple[str, str]] | None = None,
         defaults: StageSettings | None = None,
         config: Any = None,
+        paths: Mapping[str, Path] | None = None,
     ) -> None:
         """Either ``components`` by role, or a ``folder`` with its ``index`` of (library, class) by role.
 
-        ``config`` is an instance of ``config_class``, whose defaults hold where it is None.
+        ``config`` is an instance of ``config_class``, whose defaults hold where it is None. ``paths`` say where each
+        component lies, where these are not one folder's subfolders.
         """
-        assert (components is None) != (folder is None), "a stage has ready-made components or a folder"
+        assert (components is None) == (folder is not None or bool(paths)), "components are ready-made, or on disk"
         self.folder = folder
+        self.paths = dict(paths or {})
         self.index = dict(index or {})
         self.components: dict[str, Any] = dict(components or {})
         if defaults is not None:
@@ -203,7 +182,7 @@ class ComponentStage:
         config: Any = None,
     ) -> "Stage":
         """The stage with those components of ``folder`` that the table says are its own; nothing is read yet."""
-        entry = STAGES[cls.name]
+        entry = stage_entry(cls.name, cls.player)
         own = {role: index[role] for role in (*entry.needs, *entry.takes) if role in index}
         return cls(folder=folder, index=own, defaults=defaults, config=config)  # pyright: ignore[reportReturnType]
 
@@ -218,8 +197,7 @@ class ComponentStage:
         """
         for role, (library, class_name) in self.index.items():
             if role not in self.components and (roles is None or role in roles):
-                subfolder = self._subfolder(role)
-                self.components[role] = self.read(role, subfolder, library, class_name, dtype)
+                self.components[role] = self.read(role, self.path_of(role), library, class_name, dtype)
         for component in self.components.values():
             if isinstance(component, torch.nn.Module):
                 if component.dtype != dtype:
@@ -227,23 +205,28 @@ class ComponentStage:
                 component.to(device=device).eval()
 
     def release(self) -> None:
-        """Forget components that came from the folder."""
-        if self.folder is not None:
+        """Forget components that came from disk."""
+        if self.folder is not None or self.paths:
             self.components.clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
     def save(self, folder: Path) -> dict[str, list[str]]:
-        """Write each component into ``folder``: a copy of its files if it is not loaded, else as it is now."""
+        """Write each component into ``folder``: a copy of its files if it is not loaded, else as it is now.
+
+        What another stage with the same component has written there already stays.
+        """
         import shutil
 
         entries = {}
         for role in self.index or self.components:
             target = folder / self.folders.get(role, role)
-            if role in self.components:
+            if target.is_dir() and role in self.index:
+                entries[role] = list(self.index[role])
+            elif role in self.components:
                 entries[role] = self.write(self.components[role], target)
             else:
-                shutil.copytree(self._subfolder(role), target)
+                shutil.copytree(self.path_of(role), target)
                 entries[role] = list(self.index[role])
         return entries
 
@@ -251,7 +234,7 @@ class ComponentStage:
         """The configuration of a component, read from its folder where it is not loaded; empty if there is none."""
         if role in self.components:
             return dict(getattr(self.components[role], "config", {}))
-        path = self._subfolder(role) / "config.json" if role in self.index else None
+        path = self.path_of(role) / "config.json" if role in self.index else None
         if path is None or not path.is_file():
             return {}
         try:
@@ -264,7 +247,10 @@ class ComponentStage:
         component.save_pretrained(folder)
         return ["diffusers", type(component).__name__]
 
-    def _subfolder(self, role: str) -> Path:
+    def path_of(self, role: str) -> Path:
+        """The folder of one component."""
+        if role in self.paths:
+            return self.paths[role]
         assert self.folder is not None, "ready-made components are never read"
         return self.folder / self.folders.get(role, role)
 

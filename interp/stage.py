@@ -63,10 +63,10 @@ class InterpolationStage(ComponentStage):
                 entries[role] = self._entry(role)
             elif role in self.components:
                 entries[role] = self.write(self.components[role], target)
-            elif role == _UNET and is_partial(self._subfolder(role)) and not self._still_fits(folder):
-                entries[role] = self.write(load_interpolation(self._subfolder(role)), target)
+            elif role == _UNET and is_partial(self.path_of(role)) and not self._still_fits(folder):
+                entries[role] = self.write(load_interpolation(self.path_of(role)), target)
             else:
-                shutil.copytree(self._subfolder(role), target)
+                shutil.copytree(self.path_of(role), target)
                 entries[role] = self._entry(role)
         return entries
 
@@ -74,7 +74,7 @@ class InterpolationStage(ComponentStage):
         return list(self.index[role]) if role in self.index else ["diffusers", type(self.components[role]).__name__]
 
     def _still_fits(self, folder: Path) -> bool:
-        return fits_beside(self._subfolder(_UNET), folder / IMAGE_FOLDER)
+        return fits_beside(self.path_of(_UNET), folder / IMAGE_FOLDER)
 
     def done(self, state: ChainState) -> bool:
         """Whether this stage has run, or there is nothing for it to do."""
@@ -154,7 +154,7 @@ class InterpolationStage(ComponentStage):
         """Frames that the network was trained on, known without reading its weights."""
         if _UNET in self.components:
             return self.components[_UNET].num_frames
-        info, _ = read_temporal_info(self._subfolder(_UNET) / TEMPORAL_FILE)
+        info, _ = read_temporal_info(self.path_of(_UNET) / TEMPORAL_FILE)
         return info.num_frames
 
     def _scheduler(self) -> Any:

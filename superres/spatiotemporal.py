@@ -5,6 +5,7 @@ any length goes through in overlapping windows. The noise of a frame follows fro
 so that two windows start from the same noise where they overlap, and their results are cross-faded there.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -61,6 +62,12 @@ class SpatiotemporalStage(SuperResolutionStage):
             return self.config.shared_noise
         network = self.components[self.unet_role]
         return network.scheme.shared_noise if isinstance(network, InflatedModel) else 0.0
+
+    def low_size(self) -> int | None:
+        """Side of the frames it was trained to enlarge, in pixels; None where the network's config does not say it."""
+        config = self.component_config(self.unet_role)
+        side, patch = config.get("sample_size"), math.isqrt(int(config.get("out_channels", 3)) // 3)
+        return side * patch // self.config.scale if isinstance(side, int) else None
 
     def without_temporal_layers(self) -> "SpatiotemporalStage":
         """The same stage, of the same weights and noise, with the image model alone: what temporal layers are for.

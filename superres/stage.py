@@ -89,7 +89,7 @@ class SuperResolutionStage(ComponentStage, ABC):
         """Whether the network is an inflated one; known without reading its weights."""
         if self.unet_role in self.components:
             return isinstance(self.components[self.unet_role], InflatedModel)
-        return self.unet_role in self.index and (self._subfolder(self.unet_role) / _TEMPORAL_NAME).is_file()
+        return self.unet_role in self.index and (self.path_of(self.unet_role) / _TEMPORAL_NAME).is_file()
 
     def done(self, state: ChainState) -> bool:
         """Whether this stage has changed the frames already."""
@@ -187,13 +187,13 @@ class SuperResolutionStage(ComponentStage, ABC):
         level = level_of(settings.noise_level, layout, int(scheduler.config.num_train_timesteps))
         generators = self.generators(seed, first, len(frames))
         low = frames.to(network.device, torch.float32)
-        base = _padded(enlarge(low, self.config.scale), layout.multiple)
+        base = padded(enlarge(low, self.config.scale), layout.multiple)
         noise = self._noise(base.shape, seed, generators).to(low.device)
         told = base
         if level:
             grain = torch.stack([torch.randn(low.shape[1:], generator=one) for one in generators]).to(low.device)
             levels = torch.full((len(low),), level)
-            told = _padded(enlarge(augment(low, grain, levels, _alphas(scheduler)), self.config.scale), layout.multiple)
+            told = padded(enlarge(augment(low, grain, levels, _alphas(scheduler)), self.config.scale), layout.multiple)
         step = self._network_call(told, layout, level, settings.num_inference_steps, fps)
         made = denoise(scheduler, step, noise, settings.num_inference_steps, generators, on_step)
         pictures = base + self.config.residual_std * made if self.config.residual_std else made
@@ -240,7 +240,7 @@ def _of_window(on_step: OnWindowStep | None, number: int) -> Callable[[int, Tens
     return on_window_step
 
 
-def _padded(pictures: Tensor, multiple: int) -> Tensor:
+def padded(pictures: Tensor, multiple: int) -> Tensor:
     """Pictures (N, 3, H, W) continued to the right and below by their last pixels, up to multiples of ``multiple``."""
     height, width = pictures.shape[-2:]
     return functional.pad(pictures, (0, -width % multiple, 0, -height % multiple), mode="replicate")

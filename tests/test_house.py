@@ -18,7 +18,7 @@ PACKAGES = ("inflate", "interp", "superres")
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
     {"inflate.errors"},
-    {"inflate.video"},
+    {"inflate.video", "inflate.stage_table"},
     {"inflate.layers", "inflate.diffusion"},
     {"inflate.inflater"},
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
@@ -46,6 +46,7 @@ KEEPERS = {
 # What the lowest rungs may know beside the standard library and each other.
 FRUGAL = {
     "inflate.errors": set(),
+    "inflate.stage_table": set(),
     "inflate.video": {"torch", "einops", "numpy"},
     "inflate.layers": {"torch", "einops"},
     "inflate.diffusion": {"torch"},

@@ -167,22 +167,22 @@ class Applications:
         return upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, options.get("callback_on_step_end"))
 
     def embed_images(self, frames: Tensor) -> Tensor:
-        """Mean CLIP image embedding, (B, D) of unit norm, of the frames of videos (B, 3, F, H, W) in [-1, 1].
+        """Mean CLIP image embedding (B, D) of the frames of videos (B, 3, F, H, W) in [-1, 1].
+
+        It has the norm that the frames' own embeddings have on average, as the decoder expects it: a mean of different
+        directions would be shorter.
 
         Raises:
-            InputError: the cascade has no prior stage, to which the CLIP model belongs.
+            InputError: the cascade has no prior stage, to which the CLIP model belongs, or that has no image encoder.
         """
         prior: Any = self.stage("prior")
         if prior is None:
             raise InputError("This cascade has no CLIP model (it belongs to the prior), which embedding images needs.")
-        with torch.no_grad(), self.loaded(prior, ["text_encoder"]):
-            encoder = prior.components["text_encoder"]
-            parts = [
-                functional.normalize(encoder.encode_image(chunk.to(self.device)).float(), dim=-1)
-                for chunk in fold_frames(frames).split(_FRAMES_AT_ONCE)
-            ]
-        embeds = torch.cat(parts).reshape(frames.shape[0], frames.shape[2], -1).mean(1)
-        return functional.normalize(embeds, dim=-1)
+        with torch.no_grad(), self.loaded(prior, prior.image_roles):
+            chunks = fold_frames(frames).split(_FRAMES_AT_ONCE)
+            parts = [prior.embed_pictures(chunk.to(self.device)) for chunk in chunks]
+        embeds = torch.cat(parts).reshape(frames.shape[0], frames.shape[2], -1)
+        return functional.normalize(embeds.mean(1), dim=-1) * embeds.norm(dim=-1).mean(1, keepdim=True)
 
     def _between(
         self, pictures: Sequence[Picture], positions: Sequence[int], timing: Timing, options: SamplingOptions

@@ -26,6 +26,7 @@ from inflate.cascade.output import (
     as_output,
     check_output_type,
 )
+from inflate.cascade.roles import is_role_file, read_roles
 from inflate.errors import InputError, nearest
 from inflate.stages import CancelledError, ChainState, Stage, StageSettings
 
@@ -70,13 +71,17 @@ class Cascade(Applications):
         dtype: torch.dtype | None = None,
         keep_loaded: bool = False,
     ) -> "Cascade":
-        """The cascade in a pipeline folder, or one that ships inside the package (``bundled:emoji``).
+        """The cascade in a pipeline folder, one that ships inside the package (``bundled:emoji``), or a role file's.
 
-        Only ``model_index.json`` is read here; weights are read when their stage runs.
+        A role file (``.toml``) says whose pipeline plays each stage; see :mod:`inflate.cascade.roles`. Only
+        ``model_index.json`` and configs are read here; weights are read when their stage runs.
 
         Raises:
             InputError: no such folder or name, or its index is damaged or names what no stage knows.
         """
+        if is_role_file(folder_or_name):
+            stages, family = read_roles(Path(folder_or_name).expanduser())
+            return cls(stages, device, dtype, keep_loaded, family)
         folder = family_folder(folder_or_name)
         index = read_index(folder)
         cascade = cls(read_stages(folder, index), device, dtype, keep_loaded, index.get("family"))

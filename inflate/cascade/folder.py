@@ -1,5 +1,6 @@
 """A cascade's folder: a diffusers pipeline folder with ``model_index.json``, read before any weights are."""
 
+import filecmp
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 from inflate.checkpoint import resolve_path
 from inflate.errors import InputError, nearest
+from inflate.stage_table import stage_entry
 from inflate.stages import Stage, StageSettings, stage_class, stages_of
 
 INDEX_NAME = "model_index.json"
@@ -50,10 +52,24 @@ def read_stages(folder: Path, index: dict[str, Any]) -> list[Stage]:
         if isinstance(entry, list) and not role.startswith("_") and entry != [None, None]
     }
     where = str(folder / INDEX_NAME)
-    names = stages_of(components, where)
-    defaults = _by_stage(index, "stage_defaults", {name: StageSettings for name in names}, where)
-    configs = _by_stage(index, "stage_configs", {name: stage_class(name).config_class for name in names}, where)
-    return [stage_class(name).from_folder(folder, components, defaults.get(name), configs.get(name)) for name in names]
+    players = stage_players(index, where)
+    names = stages_of(components, where, players)
+    classes = {name: stage_class(name, players.get(name, "")) for name in names}
+    defaults = _by_stage(index, "stage_defaults", dict.fromkeys(names, StageSettings), where)
+    configs = _by_stage(index, "stage_configs", {name: found.config_class for name, found in classes.items()}, where)
+    return [
+        found.from_folder(folder, components, defaults.get(name), configs.get(name)) for name, found in classes.items()
+    ]
+
+
+def stage_players(index: dict[str, Any], where: str) -> dict[str, str]:
+    """Who plays the stages of an index that are not played by their own class, by stage name."""
+    players = index.get("stage_players", {})
+    if not isinstance(players, dict) or not all(isinstance(player, str) for player in players.values()):
+        raise InputError(f"{where}: stage_players must give the name of a player for each stage it names.")
+    for name, player in players.items():
+        stage_entry(name, player)
+    return players
 
 
 def _by_stage(index: dict[str, Any], key: str, classes: dict[str, type], where: str) -> dict[str, Any]:
@@ -82,10 +98,11 @@ def write_folder(
         overwrite: replace an existing folder.
 
     Raises:
-        InputError: ``folder`` exists and ``overwrite`` is not set.
+        InputError: ``folder`` exists and ``overwrite`` is not set, or two stages have different components of one name.
     """
     from inflate import __version__
 
+    _check_one_folder_holds(stages)
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} exists; name another folder, or ask for it to be overwritten.")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -96,6 +113,7 @@ def write_folder(
             index |= stage.save(partial)
         index["stage_defaults"] = {stage.name: asdict(stage.defaults) for stage in stages}
         index["stage_configs"] = {stage.name: asdict(stage.config) for stage in stages if asdict(stage.config)}
+        index["stage_players"] = {stage.name: player for stage in stages if (player := getattr(stage, "player", ""))}
         for name in _CARRIED_FILES:
             if source is not None and (source / name).is_file():
                 shutil.copy(source / name, partial / name)
@@ -105,3 +123,24 @@ def write_folder(
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_one_folder_holds(stages: Sequence[Stage]) -> None:
+    """Raise ``InputError`` where two stages from several folders have different components of the same name."""
+    owners: dict[str, Any] = {}
+    for stage in stages:
+        for role in getattr(stage, "index", {}):
+            other: Any = owners.setdefault(role, stage)
+            here: Any = stage
+            if other is not stage and not _same_files(other.path_of(role), here.path_of(role)):
+                raise InputError(
+                    f"One folder cannot hold this cascade: its stages {other.name!r} and {stage.name!r} both have a "
+                    f"{role!r}, and these differ ({other.path_of(role)}, {here.path_of(role)}); keep the role file."
+                )
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    if one == other:
+        return True
+    names = [sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file()) for top in (one, other)]
+    return names[0] == names[1] and all(filecmp.cmp(one / name, other / name, shallow=False) for name in names[0])

@@ -27,7 +27,7 @@ class CascadeOutput:
     ``frames``: for "pil" a list of B lists of F pictures; for "np" (B, F, H, W, C) and for "pt" (B, F, C, H, W),
     float32 in [0, 1]; None if the chain was stopped before there were any.
     ``fps``: at which they are to be shown; frame interpolation raises it.
-    ``image_embeds``: (B, D), unit norm, or None.
+    ``image_embeds``: (B, D), or None; see :class:`ChainState`.
     """
 
     frames: Frames | None

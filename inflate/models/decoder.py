@@ -1,7 +1,7 @@
 """The decoder: CLIP image embedding -> picture (D) or video (D^t of Make-A-Video, arXiv:2209.14792, section 3.2)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -115,17 +115,18 @@ def sample_latents(
         return unconditional + guidance_scale * (conditional - unconditional)
 
     with torch.no_grad():
-        noise = _frame_noise(model, len(image_embeds), frames, generator, image_embeds.device)
+        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device)
         return denoise(scheduler, predict, noise, num_inference_steps, generator, on_step)
 
 
-def _frame_noise(
+def frame_noise(
     model: Any,
     batch: int,
     frames: int | None,
     generator: torch.Generator | Sequence[torch.Generator] | None,
     device: torch.device,
 ) -> Tensor:
+    """Noise of videos (B, c, F, h, w), or of pictures (B, c, h, w) for ``frames`` None, at the model's own size."""
     size = model.config.sample_size
     if size is None:
         raise InputError("The decoder's config has no sample_size; set it to the side of its latents.")
@@ -146,13 +147,16 @@ def _frame_noise(
 
 
 def _check_embeds(model: Any, image_embeds: Tensor) -> None:
-    wanted = getattr(model.config, "projection_class_embeddings_input_dim", None)
-    wanted = wanted or getattr(model.config, "cross_attention_dim", None)
+    wanted = _embed_size(model.config)
     if image_embeds.ndim != 2 or (isinstance(wanted, int) and image_embeds.shape[1] != wanted):
         raise InputError(
             f"The decoder takes image embeddings (batch, {wanted}), got {tuple(image_embeds.shape)}; "
             "prior and decoder must belong to the same family."
         )
+
+
+def _embed_size(config: Mapping[str, Any]) -> Any:
+    return config.get("projection_class_embeddings_input_dim") or config.get("cross_attention_dim")
 
 
 class DecoderStage(ComponentStage):
@@ -186,6 +190,10 @@ class DecoderStage(ComponentStage):
         """One evaluation per step and frame."""
         return len(state.seeds) * settings.num_inference_steps * state.num_frames * settings.cost
 
+    def embed_size(self) -> int | None:
+        """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
+        return _embed_size(self.component_config("unet"))
+
     def frame_size(self) -> int | None:
         """Side of the frames it makes, in pixels, without reading weights; None where no config says it."""
         side = self.component_config("unet").get("sample_size")
@@ -198,7 +206,7 @@ class DecoderStage(ComponentStage):
         if state.image_embeds is None:
             raise InputError("The decoder needs image embeddings: give image_embeds, or a cascade with a prior.")
         model = self.components["unet"]
-        _check_fps(model, state.fps)
+        check_fps(model, state.fps)
         videos = []
         for video, seed in enumerate(state.seeds):
             latents = sample_latents(
@@ -216,7 +224,8 @@ class DecoderStage(ComponentStage):
         return replace(state, frames=torch.cat(videos))
 
 
-def _check_fps(model: Any, fps: float) -> None:
+def check_fps(model: Any, fps: float) -> None:
+    """``InputError`` unless the model was trained for this frame rate, or has no use for it."""
     fps_range = model.scheme.fps_range if isinstance(model, InflatedModel) else None
     if fps_range is not None and not fps_range[0] <= fps <= fps_range[1]:
         raise InputError(f"fps is {fps:g}; this model was trained for {fps_range[0]:g} to {fps_range[1]:g}.")

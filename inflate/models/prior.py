@@ -29,6 +29,7 @@ def prior_sample(
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     null_text: EncodedText | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    unit_norm: bool = True,
 ) -> Tensor:
     """Draw image embeddings for encoded prompts.
 
@@ -41,15 +42,13 @@ def prior_sample(
         guidance_scale: 1 evaluates the prompts alone; else uncond + g * (cond - uncond).
         num_inference_steps: steps of the scheduler.
         generator: one, or one per prompt.
-        null_text: the encoded empty prompt (batch 1), which training puts in place of dropped captions; needed for a
-            ``guidance_scale`` other than 1.
+        null_text: the encoded empty prompt (batch 1), as training drops captions; ``InputError`` where a
+            ``guidance_scale`` other than 1 lacks it.
         on_step: called with (step, timestep, embeddings); what it returns replaces the embeddings.
+        unit_norm: bring the embeddings to norm 1; False leaves them as the prior makes them.
 
     Returns:
-        (B, D) float32, unit norm.
-
-    Raises:
-        InputError: guidance without ``null_text``.
+        (B, D) float32.
     """
     batch, device = len(text_embeds), text_embeds.device
     guided = guidance_scale != 1
@@ -76,7 +75,8 @@ def prior_sample(
     with torch.no_grad():
         noise = draw_noise((batch, prior.config.embedding_dim), generator, device)
         normalised = denoise(scheduler, predict, noise, num_inference_steps, generator, on_step)
-        return functional.normalize(prior.post_process_latents(normalised).float(), dim=-1)
+        embeds = prior.post_process_latents(normalised).float()
+    return functional.normalize(embeds, dim=-1) if unit_norm else embeds
 
 
 class PriorStage(ComponentStage):
@@ -85,6 +85,8 @@ class PriorStage(ComponentStage):
     name: ClassVar[str] = "prior"
     folders: ClassVar[dict[str, str]] = {"text_encoder": "clip"}
     defaults = StageSettings(num_inference_steps=10, guidance_scale=1.0)
+    unit_norm: ClassVar[bool] = True  # of the embeddings it makes
+    image_roles: ClassVar[tuple[str, ...]] = ("text_encoder",)  # the components that embed_pictures needs
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The text encoder is open_clip's; the rest diffusers'."""
@@ -111,14 +113,12 @@ class PriorStage(ComponentStage):
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``image_embeds``; prompts one by one, so that none depends on its company even in the last bit."""
-        encoder: TextImageEncoder = self.components["text_encoder"]
         prior, scheduler = self.components["prior"], self.components["prior_scheduler"]
         embeds = []
         with torch.no_grad():
-            null_text = encoder.encode_text([""])
+            null_text = self.encode_text("")
             for video, (prompt, seed) in enumerate(zip(state.prompts, state.seeds, strict=True)):
-                _warn_if_cut(encoder, prompt)
-                text = encoder.encode_text([prompt])
+                text = self.encode_text(prompt)
                 made = prior_sample(
                     prior,
                     scheduler,
@@ -130,13 +130,30 @@ class PriorStage(ComponentStage):
                     generator=stage_generator(seed, self.name),
                     null_text=null_text,
                     on_step=lambda step, timestep, sample, video=video: on_step(video, step, timestep, sample),
+                    unit_norm=self.unit_norm,
                 )
                 embeds.append(made)
         return replace(state, image_embeds=torch.cat(embeds))
 
+    def embed_size(self) -> int | None:
+        """Numbers in an image embedding, known without reading weights; None where no config says it."""
+        return self.component_config("prior").get("embedding_dim")
 
-def _warn_if_cut(encoder: TextImageEncoder, prompt: str) -> None:
-    length, limit = len(encoder.tokenizer.encode(prompt)) + 2, encoder.config.context_length
+    def encode_text(self, prompt: str) -> EncodedText:
+        """One prompt (batch 1) as the prior reads it; warns of one that is cut."""
+        encoder: TextImageEncoder = self.components["text_encoder"]
+        length, limit = len(encoder.tokenizer.encode(prompt)) + 2, encoder.config.context_length
+        warn_if_cut(prompt, length, limit)
+        return encoder.encode_text([prompt])
+
+    def embed_pictures(self, pixels: Tensor) -> Tensor:
+        """Image embeddings (N, D) of pictures (N, 3, H, W) in [-1, 1], of the norm that the decoder knows."""
+        embeds = self.components["text_encoder"].encode_image(pixels)
+        return functional.normalize(embeds.float(), dim=-1)
+
+
+def warn_if_cut(prompt: str, length: int, limit: int) -> None:
+    """Warn of a prompt of more tokens than the text encoder reads."""
     if length > limit:
         warnings.warn(
             f"The prompt {prompt[:40]!r}... has {length} tokens; only the first {limit - 1} were read.", stacklevel=2

@@ -1,0 +1,87 @@
+"""Which stages of the chain other people's pipeline folders can play, by the class that their index names."""
+
+from dataclasses import dataclass
+
+from inflate.stages import StageSettings
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a pipeline plays a stage.
+
+    ``player``: its name in ``PLAYERS``, empty for the stage's own class. ``components``: the stage's components -> the
+    pipeline's; those in ``optional`` may be missing. ``settings`` where the class's own defaults are not this
+    pipeline's.
+    """
+
+    player: str
+    components: dict[str, str]
+    optional: tuple[str, ...] = ()
+    settings: StageSettings | None = None
+
+
+_KARLO_DECODER = Part(
+    "karlo",
+    {
+        "unet": "decoder",
+        "scheduler": "decoder_scheduler",
+        "text_proj": "text_proj",
+        "decoder_text_encoder": "text_encoder",
+        "decoder_tokenizer": "tokenizer",
+    },
+)
+# Karlo's super-resolution is a stage as ours: bicubic low resolution after the noise, another network at the last step.
+_KARLO_SUPER_RESOLUTION = Part(
+    "",
+    {"sr_unet": "super_res_first", "sr_last_unet": "super_res_last", "sr_scheduler": "super_res_scheduler"},
+    settings=StageSettings(num_inference_steps=7),
+)
+_KANDINSKY_PRIOR = Part(
+    "unclip",
+    {
+        "text_encoder": "text_encoder",
+        "tokenizer": "tokenizer",
+        "prior": "prior",
+        "prior_scheduler": "scheduler",
+        "image_encoder": "image_encoder",
+        "image_processor": "image_processor",
+    },
+    optional=("image_encoder", "image_processor"),
+)
+_KANDINSKY_DECODER = {"unet": "unet", "scheduler": "scheduler", "vae": "movq"}
+
+# Class of the pipeline -> stage -> the part.
+PIPELINES: dict[str, dict[str, Part]] = {
+    "UnCLIPPipeline": {
+        "prior": Part(
+            "unclip",
+            {
+                "text_encoder": "text_encoder",
+                "tokenizer": "tokenizer",
+                "prior": "prior",
+                "prior_scheduler": "prior_scheduler",
+            },
+        ),
+        "decoder": _KARLO_DECODER,
+        "super_resolution": _KARLO_SUPER_RESOLUTION,
+    },
+    "UnCLIPImageVariationPipeline": {"decoder": _KARLO_DECODER, "super_resolution": _KARLO_SUPER_RESOLUTION},
+    "KandinskyPriorPipeline": {"prior": _KANDINSKY_PRIOR},
+    "KandinskyV22PriorPipeline": {"prior": _KANDINSKY_PRIOR},
+    "KandinskyPipeline": {
+        "decoder": Part(
+            "kandinsky",
+            _KANDINSKY_DECODER | {"decoder_text_encoder": "text_encoder", "decoder_tokenizer": "tokenizer"},
+        )
+    },
+    "KandinskyV22Pipeline": {"decoder": Part("kandinsky", _KANDINSKY_DECODER)},
+    "StableDiffusionUpscalePipeline": {
+        "upscaler": Part(
+            "stable-diffusion-x4",
+            {
+                f"upscaler_{name}": name
+                for name in ("unet", "scheduler", "low_res_scheduler", "vae", "text_encoder", "tokenizer")
+            },
+        )
+    },
+}

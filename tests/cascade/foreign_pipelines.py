@@ -1,0 +1,148 @@
+"""Other people's pipelines in their real structure, at tiny widths: the configs are the published ones, shrunk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
+from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+WIDTH = 16  # of every embedding
+TOKENS = 11  # 77 in real life; diffusers takes a mask of as many tokens as pixels, with its 4 more, for padded
+FRAME = 8  # px that Karlo's decoder makes; 64 in real life
+CONFIGS = Path(__file__).parent / "configs"
+CHANNELS = {"block_out_channels": [16, 16, 16, 16], "norm_num_groups": 8, "layers_per_block": 1}
+
+
+def config(name: str, **changes: Any) -> dict[str, Any]:
+    """A published config with some values changed; every value to change must be there."""
+    found = json.loads((CONFIGS / f"{name}.json").read_text())
+    return {key: value for key, value in (found | changes).items() if key != "_class_name"}
+
+
+def randomized(model: Any, seed: int) -> Any:
+    """Every weight drawn anew, so that nothing is zero or one as at the start of training."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = 0.3 if parameter.ndim < 2 else 1.5 * parameter[0].numel() ** -0.5
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer with a vocabulary of letters and one merge."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "su", "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\ns u\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TOKENS)
+
+
+def text_encoder(vocabulary: Any, seed: int = 1, kind: type = CLIPTextModelWithProjection) -> Any:
+    shape = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = {name: getattr(vocabulary, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": TOKENS, "projection_dim": WIDTH}
+    return randomized(kind(CLIPTextConfig(**shape, **sizes, **special)), seed)
+
+
+def image_encoder(width: int = WIDTH) -> Any:
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return randomized(
+        CLIPVisionModelWithProjection(CLIPVisionConfig(**shape, image_size=16, patch_size=8, projection_dim=width)), 2
+    )
+
+
+def image_processor() -> Any:
+    return CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+
+
+def prior(name: str, width: int = WIDTH) -> Any:
+    small = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1}
+    made = diffusers.PriorTransformer(**config(name, **small, embedding_dim=width, num_embeddings=TOKENS))
+    return randomized(made, 3)
+
+
+def karlo(folder: Path) -> UnCLIPPipeline:
+    """Karlo, saved in ``folder``."""
+    vocabulary = tokenizer(folder.with_name(folder.name + "-vocabulary"))
+    unet = config("karlo_decoder", **CHANNELS, sample_size=FRAME, cross_attention_dim=WIDTH, attention_head_dim=8)
+    projection = config("karlo_text_proj", clip_embeddings_dim=WIDTH, time_embed_dim=4 * 16, cross_attention_dim=WIDTH)
+    enlargers = [config(f"karlo_super_res_{name}", **CHANNELS, sample_size=4 * FRAME) for name in ("first", "last")]
+    pipeline = UnCLIPPipeline(
+        prior=prior("karlo_prior"),
+        decoder=randomized(diffusers.UNet2DConditionModel(**unet), 4),
+        text_encoder=text_encoder(vocabulary),
+        tokenizer=vocabulary,
+        text_proj=randomized(UnCLIPTextProjModel(**projection), 5),
+        super_res_first=randomized(diffusers.UNet2DModel(**enlargers[0]), 6),
+        super_res_last=randomized(diffusers.UNet2DModel(**enlargers[1]), 7),
+        prior_scheduler=UnCLIPScheduler(**config("karlo_prior_scheduler")),
+        decoder_scheduler=UnCLIPScheduler(**config("karlo_decoder_scheduler")),
+        super_res_scheduler=UnCLIPScheduler(**config("karlo_super_res_scheduler")),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def stable_diffusion_x4(folder: Path) -> Any:
+    """Stable Diffusion's x4 upscaler, saved in ``folder``."""
+    vocabulary = tokenizer(folder.with_name(folder.name + "-vocabulary"))
+    unet = config("sd_x4_upscaler_unet", **CHANNELS, cross_attention_dim=WIDTH, attention_head_dim=2, sample_size=32)
+    vae = config("sd_x4_upscaler_vae", block_out_channels=[8, 8, 8], norm_num_groups=4, layers_per_block=1)
+    pipeline = diffusers.StableDiffusionUpscalePipeline(
+        vae=randomized(diffusers.AutoencoderKL(**vae), 8),
+        text_encoder=text_encoder(vocabulary, 9, CLIPTextModel),
+        tokenizer=vocabulary,
+        unet=randomized(diffusers.UNet2DConditionModel(**unet), 10),
+        low_res_scheduler=diffusers.DDPMScheduler(**config("sd_x4_upscaler_low_res_scheduler")),
+        scheduler=diffusers.DDIMScheduler(**config("sd_x4_upscaler_scheduler")),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def kandinsky_22(prior_folder: Path, decoder_folder: Path) -> tuple[Any, Any]:
+    """Kandinsky 2.2's two pipelines, each saved in a folder; the decoder makes 64 px."""
+    vocabulary = tokenizer(prior_folder.with_name(prior_folder.name + "-vocabulary"))
+    first = diffusers.KandinskyV22PriorPipeline(
+        prior=prior("kandinsky22_prior"),
+        image_encoder=image_encoder(),
+        text_encoder=text_encoder(vocabulary, seed=11),
+        tokenizer=vocabulary,
+        scheduler=UnCLIPScheduler(**config("kandinsky22_prior_scheduler")),
+        image_processor=image_processor(),
+    )
+    unet = config(
+        "kandinsky22_unet",
+        **CHANNELS,
+        sample_size=8,
+        cross_attention_dim=WIDTH,
+        encoder_hid_dim=WIDTH,
+        attention_head_dim=8,
+    )
+    movq = config("kandinsky_movq", block_out_channels=[32] * 4, layers_per_block=1)
+    second = diffusers.KandinskyV22Pipeline(
+        unet=randomized(diffusers.UNet2DConditionModel(**unet), 12),
+        scheduler=diffusers.DDPMScheduler(**config("kandinsky22_scheduler")),
+        movq=randomized(diffusers.VQModel(**(movq | {"num_vq_embeddings": 16})), 13),
+    )
+    for pipeline, folder in ((first, prior_folder), (second, decoder_folder)):
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.save_pretrained(folder)
+    return first, second
