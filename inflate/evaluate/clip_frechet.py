@@ -2,8 +2,10 @@
 
 Features of single frames cannot tell a video from unrelated pictures of its thing, so a clip is described by two halves
 side by side: the mean over its frames of the features ``f``, and the mean of ``|f(t + dt) - f(t)|`` over pairs of
-frames ``dt`` apart, feature by feature. The distance is between Gaussians of these (2 D,) descriptions, one per clip.
-The plain figure over frames, and that over the second half alone, stand beside it.
+frames ``dt`` apart, feature by feature. Things differ among each other more than one does from a moment to the next,
+so each half is measured in units of its own spread, the root of its total variance over the reference's clips; else the
+first would drown the second. The distance is between Gaussians of these (2 D,) descriptions, one per clip. The plain
+figure over frames, and that over the second half alone, stand beside it, both in the features' own units.
 
 ``dt`` is one frame of the decoder (an eighth of a second at 8 frames a second), whatever frame interpolation adds
 between, and pairs lie evenly over a clip; real clips are read at the same times. The value depends on the number of
@@ -112,11 +114,17 @@ def describe(clips: Sequence[np.ndarray], features: PictureFeatures, on_clip: Ca
     return Described(each.flatten(0, 1), each.mean(dim=1), (each[:, 1::2] - each[:, ::2]).abs().mean(dim=1))
 
 
-def distances(first: Described, second: Described) -> tuple[float, float, float]:
+def distances(made: Described, reference: Described) -> tuple[float, float, float]:
     """Fréchet distances by clips, by frames, and by change."""
-    clips = [torch.cat([one.mean, one.change], dim=1) for one in (first, second)]
-    by_frames = frechet_of_samples(first.frames, second.frames)
-    return frechet_of_samples(*clips), by_frames, frechet_of_samples(first.change, second.change)
+    units = [_spread(half) for half in (reference.mean, reference.change)]
+    clips = [torch.cat([one.mean.double() / units[0], one.change.double() / units[1]], 1) for one in (made, reference)]
+    by_frames = frechet_of_samples(made.frames, reference.frames)
+    return frechet_of_samples(*clips), by_frames, frechet_of_samples(made.change, reference.change)
+
+
+def _spread(rows: Tensor) -> float:
+    """Root of the total variance of rows ``(N, D)``; 1 where they are all alike."""
+    return float(rows.double().var(dim=0).sum().sqrt()) or 1.0
 
 
 def shrink_to(frames: np.ndarray, side: int) -> np.ndarray:
