@@ -8,6 +8,7 @@ import diffusers
 import torch
 from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 from transformers import (
     CLIPImageProcessor,
@@ -17,6 +18,7 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    XLMRobertaTokenizer,
 )
 
 WIDTH = 16  # of every embedding
@@ -40,6 +42,12 @@ def randomized(model: Any, seed: int) -> Any:
             scale = 0.3 if parameter.ndim < 2 else 1.5 * parameter[0].numel() ** -0.5
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return model.eval()
+
+
+def saved(pipeline: Any, folder: Path) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    return pipeline
 
 
 def tokenizer(folder: Path) -> Any:
@@ -94,9 +102,7 @@ def karlo(folder: Path) -> UnCLIPPipeline:
         decoder_scheduler=UnCLIPScheduler(**config("karlo_decoder_scheduler")),
         super_res_scheduler=UnCLIPScheduler(**config("karlo_super_res_scheduler")),
     )
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.save_pretrained(folder)
-    return pipeline
+    return saved(pipeline, folder)
 
 
 def stable_diffusion_x4(folder: Path) -> Any:
@@ -112,37 +118,56 @@ def stable_diffusion_x4(folder: Path) -> Any:
         low_res_scheduler=diffusers.DDPMScheduler(**config("sd_x4_upscaler_low_res_scheduler")),
         scheduler=diffusers.DDIMScheduler(**config("sd_x4_upscaler_scheduler")),
     )
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.save_pretrained(folder)
-    return pipeline
+    return saved(pipeline, folder)
 
 
-def kandinsky_22(prior_folder: Path, decoder_folder: Path) -> tuple[Any, Any]:
-    """Kandinsky 2.2's two pipelines, each saved in a folder; the decoder makes 64 px."""
-    vocabulary = tokenizer(prior_folder.with_name(prior_folder.name + "-vocabulary"))
-    first = diffusers.KandinskyV22PriorPipeline(
-        prior=prior("kandinsky22_prior"),
-        image_encoder=image_encoder(),
-        text_encoder=text_encoder(vocabulary, seed=11),
+def kandinsky_unet(**changes: Any) -> Any:
+    """A network of 8 px latents: frames of 64 px."""
+    small = {"sample_size": 8, "cross_attention_dim": WIDTH, "encoder_hid_dim": WIDTH, "attention_head_dim": 8}
+    unet = config("kandinsky22_unet", **CHANNELS, **(small | changes))
+    return randomized(diffusers.UNet2DConditionModel(**unet), 12)
+
+
+def movq() -> Any:
+    small = {"block_out_channels": [32] * 4, "layers_per_block": 1, "num_vq_embeddings": 16}
+    return randomized(diffusers.VQModel(**config("kandinsky_movq", **small)), 13)
+
+
+def kandinsky_prior(folder: Path, width: int = WIDTH) -> Any:
+    """The prior pipeline of Kandinsky 2.2, and of 2.1."""
+    vocabulary = tokenizer(folder.with_name(folder.name + "-vocabulary"))
+    pipeline = diffusers.KandinskyV22PriorPipeline(
+        prior=prior("kandinsky22_prior", width),
+        image_encoder=image_encoder(width),
+        text_encoder=text_encoder(vocabulary, 11),
         tokenizer=vocabulary,
         scheduler=UnCLIPScheduler(**config("kandinsky22_prior_scheduler")),
         image_processor=image_processor(),
     )
-    unet = config(
-        "kandinsky22_unet",
-        **CHANNELS,
-        sample_size=8,
-        cross_attention_dim=WIDTH,
-        encoder_hid_dim=WIDTH,
-        attention_head_dim=8,
+    return saved(pipeline, folder)
+
+
+def kandinsky_22(folder: Path) -> Any:
+    """Kandinsky 2.2's decoder pipeline."""
+    scheduler = diffusers.DDPMScheduler(**config("kandinsky22_scheduler"))
+    return saved(diffusers.KandinskyV22Pipeline(unet=kandinsky_unet(), scheduler=scheduler, movq=movq()), folder)
+
+
+def kandinsky_21(folder: Path) -> Any:
+    """Kandinsky 2.1's decoder pipeline, which reads a text by a multilingual CLIP; diffusers samples it by DDIM."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz", "<mask>"]
+    shape = {"hidden_size": 24, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"vocab_size": len(pieces), "max_position_embeddings": 90}
+    unet = kandinsky_unet(
+        addition_embed_type="text_image", encoder_hid_dim_type="text_image_proj", encoder_hid_dim=shape["hidden_size"]
     )
-    movq = config("kandinsky_movq", block_out_channels=[32] * 4, layers_per_block=1)
-    second = diffusers.KandinskyV22Pipeline(
-        unet=randomized(diffusers.UNet2DConditionModel(**unet), 12),
-        scheduler=diffusers.DDPMScheduler(**config("kandinsky22_scheduler")),
-        movq=randomized(diffusers.VQModel(**(movq | {"num_vq_embeddings": 16})), 13),
+    pipeline = diffusers.KandinskyPipeline(
+        text_encoder=randomized(MultilingualCLIP(MCLIPConfig(24, WIDTH, **shape, **sizes)), 14),
+        tokenizer=XLMRobertaTokenizer(vocab=[(piece, -1.0) for piece in pieces], model_max_length=77),
+        unet=unet,
+        scheduler=diffusers.DDIMScheduler(
+            beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
+        ),
+        movq=movq(),
     )
-    for pipeline, folder in ((first, prior_folder), (second, decoder_folder)):
-        pipeline.set_progress_bar_config(disable=True)
-        pipeline.save_pretrained(folder)
-    return first, second
+    return saved(pipeline, folder)
