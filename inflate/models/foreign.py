@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from torch import Tensor
 
 from inflate.errors import InputError
@@ -52,14 +53,18 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype) -
         raise InputError(f"{folder} is a {library}.{class_name}, which no stage of a cascade knows.")
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; the pipeline's model_index.json names it.")
-    options = {"use_safetensors": True} if issubclass(found, torch.nn.Module) else {}
+    options: dict[str, Any] = {"use_safetensors": True} if issubclass(found, torch.nn.Module) else {}
+    if issubclass(found, ModelMixin):
+        options["torch_dtype"] = dtype
     try:
         part = found.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:
         # transformers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error
-    return part.to(dtype=dtype).eval() if isinstance(part, torch.nn.Module) else part
+    if not isinstance(part, torch.nn.Module):
+        return part
+    return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
 
 
 def write_part(component: Any, folder: Path) -> list[str]:

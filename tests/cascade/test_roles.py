@@ -36,6 +36,13 @@ def one_generator(monkeypatch: pytest.MonkeyPatch, seed: int = 5) -> None:
         monkeypatch.setattr(f"{module}.stage_generator", lambda seed, name: generator)
 
 
+def assert_same(made: Any, wanted: Any, tolerance: float = 2e-5) -> None:
+    """Equal pictures in [0, 1], many of whose pixels are neither black nor white, where clipping would hide errors."""
+    within = wanted[(wanted > 0.01) & (wanted < 0.99)]
+    assert within.size > 0.25 * wanted.size and within.std() > 0.05
+    np.testing.assert_allclose(made, wanted, atol=tolerance)
+
+
 @pytest.fixture(scope="module")
 def karlo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("foreign") / "karlo"
@@ -71,8 +78,7 @@ def test_karlo_gives_what_its_own_pipeline_gives(karlo: Any, monkeypatch: pytest
     one_generator(monkeypatch)
     made = cascade(PROMPT, 1, frame_skip=1, output_type="np")
     assert isinstance(made.frames, np.ndarray) and made.frames.shape == (1, 1, 4 * FRAME, 4 * FRAME, 3)
-    assert wanted.std() > 0.05
-    np.testing.assert_allclose(made.frames[0], wanted, atol=2e-5)
+    assert_same(made.frames[0], wanted)
     # The embedding keeps the norm that Karlo's decoder knows.
     assert made.image_embeds is not None and abs(made.image_embeds.norm().item() - 1) > 0.1
 
@@ -98,7 +104,7 @@ def test_without_a_prompt_karlos_decoder_reads_the_empty_text(karlo: Any, monkey
         made = embeds(state, StageSettings(4, 4.0), lambda video, step, timestep, sample: sample).image_embeds
     frames = cascade(image_embeds=made, num_frames=1, frame_skip=1, output_type="np").frames
     assert isinstance(frames, np.ndarray)
-    np.testing.assert_allclose(frames[0], wanted, atol=2e-5)
+    assert_same(frames[0], wanted)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +129,8 @@ def test_the_x4_upscaler_gives_what_its_own_pipeline_gives(upscaler: Any, monkey
     ).images
     one_generator(monkeypatch)
     [made] = cascade.upscale_chunks(iter([low.transpose(0, 1)]))
-    assert made.shape == (3, 1, 64, 64) and wanted.std() > 0.05
-    np.testing.assert_allclose((made[:, 0].permute(1, 2, 0).numpy() + 1) / 2, wanted[0], atol=2e-5)
+    assert made.shape == (3, 1, 64, 64)
+    assert_same((made[:, 0].permute(1, 2, 0).numpy() + 1) / 2, wanted[0])
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +175,10 @@ def test_kandinsky_gives_what_its_own_pipelines_give(
         wanted = decoders[1](prompt, told.image_embeds, told.negative_image_embeds, **options).images
     one_generator(monkeypatch)
     made = cascade(PROMPT, 1, output_type="np")
-    assert cascade.frame_size() == 64 and wanted.std() > 0.05
+    assert cascade.frame_size() == 64
     assert made.image_embeds is not None and isinstance(made.frames, np.ndarray)
     torch.testing.assert_close(made.image_embeds, told.image_embeds)
-    np.testing.assert_allclose(made.frames[0], wanted, atol=2e-5)
+    assert_same(made.frames[0], wanted)
 
 
 def test_a_video_is_varied_by_kandinsky_from_its_own_image_encoder(kandinsky: Any) -> None:
@@ -239,6 +245,24 @@ def test_the_whole_chain_with_an_inflated_decoder(karlo: Any, upscaler: Any, tmp
     assert isinstance(again, torch.Tensor) and torch.equal(again, frames)
 
 
+@pytest.mark.parametrize("whose", ["karlo", "decoder-2.2"])
+def test_new_temporal_layers_change_no_frame(karlo: Any, kandinsky: Any, tmp_path: Path, whose: str) -> None:
+    source = karlo[0] if whose == "karlo" else kandinsky[0] / whose
+    convert(source, tmp_path / "video", num_frames=3)
+    frames = []
+    for folder in (source, tmp_path / "video"):
+        # Kandinsky's guidance needs the prior's image encoder, which nobody lends here.
+        text = f'[decoder]\nfrom = "{folder}"\nguidance_scale = {8.0 if whose == "karlo" else 1.0}'
+        cascade = Cascade.from_pretrained(role_file(tmp_path, text), device="cpu")
+        embeds = torch.randn(1, foreign.WIDTH, generator=seeded(1))
+        made = cascade(image_embeds=embeds, num_frames=3, generator=seeded(), num_inference_steps=2, output_type="np")
+        assert isinstance(made.frames, np.ndarray)
+        frames.append(made.frames[0])
+    assert not np.allclose(frames[0][0], frames[0][1], atol=1e-2)
+    # One frame rounds otherwise than three together, and these networks make more of it at each step.
+    assert_same(frames[1], frames[0], tolerance=2e-3)
+
+
 def test_equal_frames_are_upscaled_equally_however_they_are_cut(upscaler: Any) -> None:
     text = f'[upscaler]\nfrom = "{upscaler[0]}"\nnum_inference_steps = 2'
     cascade = Cascade.from_pretrained(role_file(upscaler[0].parent, text), device="cpu", keep_loaded=True)
@@ -251,17 +275,18 @@ def test_equal_frames_are_upscaled_equally_however_they_are_cut(upscaler: Any) -
 
 
 def test_large_pictures_are_upscaled_in_tiles(upscaler: Any) -> None:
-    low = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=seeded(1)), size=(32, 32)) * 2 - 1
+    low = torch.rand(3, 1, 32, 32, generator=seeded(1)) * 2 - 1
     made = []
     for options in ("", "tile = 64\ntile_overlap = 32\ndecode_tile = 64\n"):
         text = f'[upscaler]\nfrom = "{upscaler[0]}"\nnum_inference_steps = 1\n{options}'
         cascade = Cascade.from_pretrained(role_file(upscaler[0].parent, text), device="cpu")
-        made.append(torch.cat(list(cascade.upscale_chunks(iter([low.transpose(0, 1)]), generator=seeded())), 1))
+        made.append(torch.cat(list(cascade.upscale_chunks(iter([low]), generator=seeded())), 1))
     whole, tiled = made
     assert tiled.shape == whole.shape == (3, 1, 128, 128) and not torch.equal(tiled, whole)
-    # No seam: the steps from pixel to pixel are no larger where tiles meet than elsewhere.
+    assert (tiled - whole).abs().mean() < 0.2 * whole.std()
+    # No seam: the steps from pixel to pixel are no larger where tiles begin or end than elsewhere.
     steps = (tiled[..., 1:] - tiled[..., :-1]).abs().mean(dim=(0, 1, 2))
-    assert steps[32:96:16].mean() < 2 * steps.mean()
+    assert steps[31::32].max() < 1.5 * steps.mean()
 
 
 def test_the_command_line_takes_a_role_file(kandinsky: Any, tmp_path: Path) -> None:
