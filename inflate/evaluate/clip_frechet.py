@@ -7,9 +7,11 @@ so each half is measured in units of its own spread, the root of its total varia
 first would drown the second. The distance is between Gaussians of these (2 D,) descriptions, one per clip. The plain
 figure over frames, and that over the second half alone, stand beside it, both in the features' own units.
 
-``dt`` is one frame of the decoder (an eighth of a second at 8 frames a second), whatever frame interpolation adds
-between, and pairs lie evenly over a clip; real clips are read at the same times. The value depends on the number of
-clips, so every set has as many clips and is held against the same reference: real clips of the prompted things.
+``dt`` is one frame of the finished clip by default, 1/40 s where frame interpolation makes 40 frames a second, because
+that is where a video that holds together differs from pictures drawn one by one: an image model whose pictures of one
+thing are alike wobbles less in an eighth of a second than a real clip moves. Pairs lie evenly over a clip, and real
+clips are read at the same times, as a player shows them. The values depend on the number of clips, so every set has as
+many, held against the same reference: real clips of the prompted things.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -44,11 +44,11 @@ def test_the_whole_chain_shared_by_two_runs(
         "other real clips", "the whole chain", "image model frame by frame"
     ]  # fmt: skip
     assert all(row[key] > 0 for row in report["rows"] for key in ("clips", "frames", "change"))
-    assert report["sampling"] == {"num_frames": 11, "fps": 40.0, "step": 5, "pairs": 2} and report["size"] == SIZE
+    assert report["sampling"] == {"num_frames": 11, "fps": 40.0, "step": 1, "pairs": 8} and report["size"] == SIZE
     assert "| image model frame by frame |" in printed and "frames compared at 32 px" in printed
-    # 16 px by 4 by 2 is 128 px, kept at the size of the data: two pairs of frames each.
+    # 16 px by 4 by 2 is 128 px, kept at the size of the data: eight pairs of frames each.
     clips = {path.name: np.load(path) for path in keep.glob("*.npy")}
-    assert len(clips) == 4 and {clip.shape for clip in clips.values()} == {(4, SIZE, SIZE, 3)}
+    assert len(clips) == 4 and {clip.shape for clip in clips.values()} == {(16, SIZE, SIZE, 3)}
     with Image.open(sheet) as picture:
         assert picture.height > 6 * SIZE
 
@@ -73,11 +73,19 @@ def test_until_the_decoder_a_clip_is_what_the_chain_draws_and_frames_are_drawn_a
     assert frechet(data, "--until", "decoder", "--keep", keep, "--json", report_file) == 0
     report = json.loads(report_file.read_text())
     assert report["sampling"] == {"num_frames": 3, "fps": 8.0, "step": 1, "pairs": 2} and report["size"] == 16
-    [chain, alone] = (sorted(keep.glob(f"{kind}*.npy"))[0] for kind in ("the-whole", "image-model"))
-    assert np.load(chain).shape == np.load(alone).shape == (4, 16, 16, 3)
-    assert not np.array_equal(np.load(chain), np.load(alone))
-    # Pairs (0, 1) and (1, 2): the middle frame comes twice.
-    assert np.array_equal(np.load(alone)[1], np.load(alone)[2])
+    chain, alone = (np.load(min(keep.glob(f"{kind}*.npy"))) for kind in ("the-whole", "image-model"))
+    assert chain.shape == alone.shape == (4, 16, 16, 3)
+    # Pairs (0, 1) and (1, 2) of the chain's clip: the middle frame comes twice; what is drawn alone never does.
+    assert np.array_equal(chain[1], chain[2]) and len(np.unique(chain, axis=0)) == 3
+    assert len(np.unique(alone, axis=0)) == 4
+
+
+def test_a_gap_between_the_frames_of_a_pair(family: inflate.Cascade, data: Path, tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    arguments = ["--until", "interpolation", "--gap", 5, "--pairs", 3, "--json", report_file]
+    assert frechet(data, *arguments) == 0
+    report = json.loads(report_file.read_text())
+    assert report["sampling"] == {"num_frames": 11, "fps": 40.0, "step": 5, "pairs": 3}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,7 @@ def test_until_the_decoder_a_clip_is_what_the_chain_draws_and_frames_are_drawn_a
         (["--until", "decodr"], "did you mean 'decoder'"),
         (["--prompts", "3"], "cannot choose 3 prompts: the data has 2 names"),
         (["--steps", "decoder=x"], "--steps"),
+        (["--until", "decoder", "--gap", "3"], "3 frames have no pair of frames 3 apart"),
     ],
 )
 def test_bad_input_is_one_sentence_and_2(

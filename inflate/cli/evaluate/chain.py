@@ -29,8 +29,9 @@ from inflate.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
-    from inflate.evaluate.clip_frechet import FrechetReport, Sampling
+    from inflate.evaluate.clip_frechet import FrechetReport
     from inflate.evaluate.kept import KeptClips
     from inflate.evaluate.things import Things
 
@@ -51,6 +52,7 @@ def frechet(
         int | None, typer.Option(help="Side at which real frames are read; default: the chain's, at most 256.", min=8)
     ] = None,
     pairs: Annotated[int, typer.Option(help="Pairs of frames looked at in each clip.", min=1)] = 8,
+    gap: Annotated[int, typer.Option(help="How many frames the second of a pair lies after the first.", min=1)] = 1,
     keep: Annotated[
         Path | None, typer.Option(help="Keep clips in this folder: the same command again goes on from there.")
     ] = None,
@@ -67,7 +69,7 @@ def frechet(
 
     The Fréchet distance in EfficientNet-Lite0 features of frames and of their change in time, to real clips of the
     prompted things: of the whole chain's clips, of other real clips, and of the image model repeated frame by frame,
-    which draws every frame by itself at the decoder's rate and passes it through the same super-resolution.
+    which draws every frame that is looked at by itself; the same super-resolution follows.
     """
     from inflate.evaluate.clip_frechet import FRAME_BY_FRAME, GENERATED
     from inflate.evaluate.kept import KeptClips
@@ -79,7 +81,8 @@ def frechet(
     side = size or min(family.output_size(until), _LARGEST_DATA)
     things = read_things(data, side, split, quiet)
     chosen = choose_names(things.names(split, with_clip=True), prompts, seed)
-    chain = _Chain(family, things, until, frames, fps, frame_skip, pairs, seed, parse_by_stage("--steps", steps, int))
+    chosen_steps = parse_by_stage("--steps", steps, int)
+    chain = _Chain(family, things, until, frames, fps, frame_skip, pairs, gap, seed, chosen_steps)
     kept = KeptClips(keep, chain.description(split))
     makers = {GENERATED: chain.generated, FRAME_BY_FRAME: chain.frame_by_frame()}
     mine = [(kind, name) for name in chosen[number - 1 :: parts] for kind in makers if not kept.has(kind, name)]
@@ -89,10 +92,8 @@ def frechet(
             advance()
     missing = [name for name in chosen for kind in makers if not kept.has(kind, name)]
     if missing:
-        there = 2 * len(chosen) - len(missing)
-        typer.echo(
-            f"part {part} is done: {there} of {2 * len(chosen)} clips are in {keep}; the figures come with the last"
-        )
+        there, total = 2 * len(chosen) - len(missing), 2 * len(chosen)
+        typer.echo(f"part {part} is done: {there} of {total} clips are in {keep}; the figures come with the last")
         return
     report = _report(kept, chain, chosen, seed, quiet)
     if sheet is not None:
@@ -138,6 +139,7 @@ class _Chain:
         fps: float,
         frame_skip: int,
         pairs: int,
+        gap: int,
         seed: int,
         steps: Any,
     ) -> None:
@@ -148,10 +150,9 @@ class _Chain:
         stages = [stage.name for stage in family.cascade.up_to(until)]
         if "decoder" not in stages:
             raise InputError(f"--until is {until!r}, and there are no frames before the decoder")
-        self.skip = frame_skip if "interpolation" in stages else 1
-        pairs = min(pairs, frames - 1)  # as many in every set
-        self.sampling = Sampling((frames - 1) * self.skip + 1, fps * self.skip, self.skip, pairs)
-        self.pictures = Sampling(frames, fps, 1, pairs)
+        skip = frame_skip if "interpolation" in stages else 1
+        count = (frames - 1) * skip + 1
+        self.sampling = Sampling(count, fps * skip, gap, max(1, min(pairs, count - gap)))
         # Refused here if the clips are too short, and not once the first is made.
         self.sampling.indices()
 
@@ -175,36 +176,46 @@ class _Chain:
 
     def generated(self, name: str) -> "np.ndarray":
         """Frames of the whole chain's clip of a thing, uint8 ``(2 P, S, S, 3)``."""
-        return self._make(self.family.cascade, name, self.frame_skip, self.sampling)
+        made = self._make(self.family.cascade, name, self.frames, self.fps, self.frame_skip)
+        return self._pixels(made[self.sampling.indices()])
 
     def frame_by_frame(self) -> "Callable[[str], np.ndarray]":
-        """What makes the same of the image model alone, with the following super-resolution."""
+        """What makes the same of the image model alone, with the following super-resolution.
+
+        Only the frames that are looked at are drawn: what else lay between them would not change them.
+        """
         from inflate.cascade import Cascade
 
         own = self.family.cascade
         stages = [self.family.image_decoder() if stage.name == "decoder" else stage for stage in own.stages]
         cascade = Cascade(stages, own.device, own.dtype, keep_loaded=True)
-        # Without frame interpolation: every frame is drawn by itself, at the rate at which pairs are taken anyway.
-        return lambda name: self._make(cascade, name, 1, self.pictures)
+        return lambda name: self._pixels(self._make(cascade, name, 2 * self.sampling.pairs, self.sampling.fps, 1))
 
-    def _make(self, cascade: Any, name: str, frame_skip: int, sampling: "Sampling") -> "np.ndarray":
+    def _make(self, cascade: Any, name: str, frames: int, fps: float, frame_skip: int) -> "torch.Tensor":
+        """A clip ``(F, 3, S, S)`` in [0, 1]."""
         import torch
 
-        from inflate.evaluate.clip_frechet import shrink_to
         from inflate.evaluate.family import prompt_seed
 
         made = cascade(
             self.things.caption(name),
-            num_frames=self.frames,
-            fps=self.fps,
+            num_frames=frames,
+            fps=fps,
             generator=torch.Generator().manual_seed(prompt_seed(self.seed, name)),
             num_inference_steps=self.steps,
             output_type="pt",
             until=self.until,
             frame_skip=frame_skip,
         )
-        chosen = made.frames[0, sampling.indices()]
-        pixels = (chosen * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        return made.frames[0]
+
+    def _pixels(self, frames: "torch.Tensor") -> "np.ndarray":
+        """Frames as uint8 ``(N, S, S, 3)``, no larger than the data's."""
+        import torch
+
+        from inflate.evaluate.clip_frechet import shrink_to
+
+        pixels = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
         return shrink_to(pixels, min(pixels.shape[1], self.things.cache.size))
 
 
