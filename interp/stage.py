@@ -150,6 +150,12 @@ class InterpolationStage(ComponentStage):
             passes.append(_Pass(self.name, mask, plan_windows(mask.tolist(), size), state.frame_skip))
         return passes
 
+    def embed_size(self) -> int | None:
+        """Numbers in the image embeddings it is told, known without reading weights; None where no config says it."""
+        config = self.component_config(_UNET)
+        size = config.get("projection_class_embeddings_input_dim") or config.get("cross_attention_dim")
+        return size if isinstance(size, int) else None
+
     def _window_size(self) -> int:
         """Frames that the network was trained on, known without reading its weights."""
         if _UNET in self.components:

@@ -59,7 +59,7 @@ def read_roles(path: Path) -> tuple[list[Stage], str | None]:
     roles, family = _parse(path)
     stages = [_stage(role) for role in roles]
     _lend_image_encoder(stages)
-    _check_fit(stages, str(path))
+    check_fit(stages, str(path))
     return stages, family  # pyright: ignore[reportReturnType]
 
 
@@ -221,15 +221,16 @@ def _lend_image_encoder(stages: list[ComponentStage]) -> None:
         decoder.index[role], decoder.paths[role] = prior.index[role], prior.paths[role]
 
 
-def _check_fit(stages: list[ComponentStage], where: str) -> None:
+def check_fit(stages: list[ComponentStage], where: str) -> None:
     """Raise ``InputError`` where one stage's embeddings or frames have another size than the next one's input."""
     named: dict[str, Any] = {stage.name: stage for stage in stages}
     prior, decoder, enlarger = named.get("prior"), named.get("decoder"), named.get("super_resolution")
-    if prior is not None and decoder is not None:
-        made, taken = prior.embed_size(), decoder.embed_size()
+    for name in ("decoder", "interpolation"):
+        made = None if prior is None else prior.embed_size()
+        taken = named[name].embed_size() if name in named else None
         if isinstance(made, int) and isinstance(taken, int) and made != taken:
             raise InputError(
-                f"{where}: the prior gives image embeddings of {made} numbers, the decoder takes {taken}; "
+                f"{where}: the prior gives image embeddings of {made} numbers, the {name} takes {taken}; "
                 "both must be of one family."
             )
     # Cascades of our own are trained on cuts, and their networks' sample_size is not that of pictures.

@@ -61,14 +61,24 @@ def tokenizer(folder: Path) -> Any:
 
 
 def text_encoder(vocabulary: Any, seed: int = 1, kind: type = CLIPTextModelWithProjection) -> Any:
-    shape = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     special = {name: getattr(vocabulary, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": TOKENS, "projection_dim": WIDTH}
     return randomized(kind(CLIPTextConfig(**shape, **sizes, **special)), seed)
 
 
 def image_encoder(width: int = WIDTH) -> Any:
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     return randomized(
         CLIPVisionModelWithProjection(CLIPVisionConfig(**shape, image_size=16, patch_size=8, projection_dim=width)), 2
     )
@@ -110,13 +120,14 @@ def stable_diffusion_x4(folder: Path) -> Any:
     vocabulary = tokenizer(folder.with_name(folder.name + "-vocabulary"))
     unet = config("sd_x4_upscaler_unet", **CHANNELS, cross_attention_dim=WIDTH, attention_head_dim=2, sample_size=32)
     vae = config("sd_x4_upscaler_vae", block_out_channels=[8, 8, 8], norm_num_groups=4, layers_per_block=1)
+    scheduler: Any = diffusers.DDIMScheduler(**config("sd_x4_upscaler_scheduler"))
     pipeline = diffusers.StableDiffusionUpscalePipeline(
         vae=randomized(diffusers.AutoencoderKL(**vae), 8),
         text_encoder=text_encoder(vocabulary, 9, CLIPTextModel),
         tokenizer=vocabulary,
         unet=randomized(diffusers.UNet2DConditionModel(**unet), 10),
         low_res_scheduler=diffusers.DDPMScheduler(**config("sd_x4_upscaler_low_res_scheduler")),
-        scheduler=diffusers.DDIMScheduler(**config("sd_x4_upscaler_scheduler")),
+        scheduler=scheduler,
     )
     return saved(pipeline, folder)
 

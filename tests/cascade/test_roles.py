@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from inflate.cascade import Cascade
+from inflate.cascade.roles import check_fit
 from inflate.checkpoint import convert
 from inflate.cli.app import main
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.unclip import UnclipPriorStage
 from inflate.stages import ChainState, StageSettings
 from inflate.video import Video
+from interp.stage import InterpolationStage
 from tests.cascade import foreign_pipelines as foreign
 from tests.models.tiny_family import save_tiny_family, tiny_unet
 
@@ -245,6 +248,38 @@ def test_the_whole_chain_with_an_inflated_decoder(karlo: Any, upscaler: Any, tmp
     assert isinstance(again, torch.Tensor) and torch.equal(again, frames)
 
 
+def test_a_network_may_come_from_a_folder_of_its_own(karlo: Any, tmp_path: Path) -> None:
+    convert(karlo[0] / "decoder", tmp_path / "network", num_frames=3)
+    text = f'[decoder]\nfrom = "{karlo[0]}"\n[decoder.components]\nunet = "network"'
+    cascade = Cascade.from_pretrained(role_file(tmp_path, text), device="cpu", keep_loaded=True)
+    embeds = torch.randn(1, foreign.WIDTH, generator=seeded(1))
+    cascade(image_embeds=embeds, num_frames=2, num_inference_steps=2)
+    [stage] = cascade.stages
+    assert isinstance(stage.components["unet"], InflatedModel)  # pyright: ignore[reportAttributeAccessIssue]
+    # Saved while it is loaded, and loaded again.
+    cascade.save_pretrained(tmp_path / "saved")
+    again = Cascade.from_pretrained(tmp_path / "saved", device="cpu")
+    made = [
+        one(image_embeds=embeds, num_frames=2, generator=seeded(), num_inference_steps=2, output_type="np")
+        for one in (cascade, again)
+    ]
+    assert isinstance(made[0].frames, np.ndarray) and isinstance(made[1].frames, np.ndarray)
+    assert np.array_equal(made[0].frames, made[1].frames)
+
+
+def test_every_stage_runs_in_half_precision(karlo: Any, upscaler: Any, kandinsky: Any, tmp_path: Path) -> None:
+    for prior, decoder in (
+        (karlo[0], karlo[0]),
+        (kandinsky[0] / "prior", kandinsky[0] / "decoder-2.2"),
+        (kandinsky[0] / "prior", kandinsky[0] / "decoder-2.1"),
+    ):
+        text = f'[prior]\nfrom = "{prior}"\n[decoder]\nfrom = "{decoder}"\n[upscaler]\nfrom = "{upscaler[0]}"'
+        cascade = Cascade.from_pretrained(role_file(tmp_path, text), device="cpu", dtype=torch.bfloat16)
+        steps = {"prior": 2, "decoder": 2, "upscaler": 1}
+        frames = cascade(PROMPT, 1, num_inference_steps=steps, output_type="pt").frames
+        assert isinstance(frames, torch.Tensor) and frames.dtype == torch.float32 and bool(frames.isfinite().all())
+
+
 @pytest.mark.parametrize("whose", ["karlo", "decoder-2.2"])
 def test_new_temporal_layers_change_no_frame(karlo: Any, kandinsky: Any, tmp_path: Path, whose: str) -> None:
     source = karlo[0] if whose == "karlo" else kandinsky[0] / whose
@@ -304,6 +339,19 @@ def test_a_cascade_of_ours_lends_a_stage(karlo: Any, tmp_path: Path) -> None:
     assert cascade.settings()["decoder"].guidance_scale == 3.0
     frames = cascade(PROMPT, 2, num_inference_steps=2, output_type="pt").frames
     assert isinstance(frames, torch.Tensor) and frames.shape == (1, 2, 3, 16, 16)
+    text += '\n[interpolation]\nfrom = "tiny"'
+    with pytest.raises(InputError, match="has no interpolation; it has prior, decoder"):
+        Cascade.from_pretrained(role_file(tmp_path, text), device="cpu")
+
+
+def test_frame_interpolation_of_another_family_does_not_fit() -> None:
+    stages: list[Any] = [
+        UnclipPriorStage({"prior": foreign.prior("karlo_prior")}),
+        InterpolationStage({"interpolation_unet": tiny_unet()}),
+    ]
+    stages[0].components["prior"].register_to_config(embedding_dim=24)
+    with pytest.raises(InputError, match="embeddings of 24 numbers, the interpolation takes 16"):
+        check_fit(stages, "roles.toml")
 
 
 @pytest.mark.parametrize(
