@@ -158,9 +158,9 @@ def _check_stage(stage: str | None) -> None:
 
 
 def _labelled(made: "dict[str, Rows]", things: "Things", after: str = "") -> "Rows":
-    """Rows of several things as one: each says what it is and of what."""
+    """Rows of several things as one: each says what it is and of what, in letters that the sheet's font has."""
     return {
-        f"{label}: {things.caption(name)}{after}": pictures
+        f"{label.replace('↑F', 'F')}: {things.caption(name)}{after}": pictures
         for name, rows in made.items()
         for label, pictures in rows.items()
     }
