@@ -76,7 +76,7 @@ def _parse(path: Path) -> tuple[list[Role], str | None]:
     for stage, table in tables.items():
         if stage not in STAGES:
             raise InputError(
-                f"{path}: there is no role {stage!r}{nearest(stage, [*STAGES])}; known: {', '.join(STAGES)}."
+                f"{path}: there is no role {stage!r}{nearest(stage, [*STAGES, 'name'])}; known: {', '.join(STAGES)}."
             )
         if not isinstance(table, dict) or not isinstance(table.get(_FROM), str):
             raise InputError(f'{path}: the role {stage!r} must say which folder plays it: from = "FOLDER".')
@@ -142,8 +142,7 @@ def _components(role: Role, index: dict[str, Any], part: Part) -> tuple[dict[str
     entries, paths = {}, {}
     for name, source in part.components.items():
         entry = index.get(source)
-        there = isinstance(entry, list) and entry != [None, None]
-        if there:
+        if isinstance(entry, list) and entry != [None, None]:
             entries[name], paths[name] = (str(entry[0]), str(entry[1])), role.folder / source
         elif name not in part.optional and name not in role.components:
             raise InputError(

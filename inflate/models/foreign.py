@@ -53,11 +53,11 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype) -
         raise InputError(f"{folder} is a {library}.{class_name}, which no stage of a cascade knows.")
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; the pipeline's model_index.json names it.")
+    read: Callable[..., Any] = found.from_pretrained
     options: dict[str, Any] = {"use_safetensors": True} if issubclass(found, torch.nn.Module) else {}
-    if issubclass(found, ModelMixin):
-        options["torch_dtype"] = dtype
+    options |= {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
     try:
-        part = found.from_pretrained(folder, local_files_only=True, **options)
+        part = read(folder, local_files_only=True, **options)
     except Exception as error:
         # transformers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
@@ -28,10 +29,14 @@ CONFIGS = Path(__file__).parent / "configs"
 CHANNELS = {"block_out_channels": [16, 16, 16, 16], "norm_num_groups": 8, "layers_per_block": 1}
 
 
+def published(name: str) -> dict[str, Any]:
+    """A config as it was published."""
+    return json.loads((CONFIGS / f"{name}.json").read_text())
+
+
 def config(name: str, **changes: Any) -> dict[str, Any]:
-    """A published config with some values changed; every value to change must be there."""
-    found = json.loads((CONFIGS / f"{name}.json").read_text())
-    return {key: value for key, value in (found | changes).items() if key != "_class_name"}
+    """A published config with some values changed or added."""
+    return {key: value for key, value in (published(name) | changes).items() if key != "_class_name"}
 
 
 def randomized(model: Any, seed: int) -> Any:
@@ -185,3 +190,46 @@ def kandinsky_21(folder: Path) -> Any:
         movq=movq(),
     )
     return saved(pipeline, folder)
+
+
+ALL_KARLO = """
+name = "karlo"
+[prior]
+from = "karlo"
+num_inference_steps = 4
+[decoder]
+from = "karlo"
+num_inference_steps = 3
+read_prompt = true
+[super_resolution]
+from = "karlo"
+num_inference_steps = 3
+"""
+
+
+KANDINSKY = """
+name = "kandinsky"
+[prior]
+from = "prior"
+num_inference_steps = 4
+[decoder]
+from = "decoder-VERSION"
+num_inference_steps = 3
+"""
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def role_file(folder: Path, text: str) -> Path:
+    path = folder / "roles.toml"
+    path.write_text(text)
+    return path
+
+
+def assert_same(made: Any, wanted: Any, tolerance: float = 2e-5) -> None:
+    """Equal pictures in [0, 1], many of whose pixels are neither black nor white, where clipping would hide errors."""
+    within = wanted[(wanted > 0.01) & (wanted < 0.99)]
+    assert within.size > 0.25 * wanted.size and within.std() > 0.05
+    np.testing.assert_allclose(made, wanted, atol=tolerance)
