@@ -11,13 +11,14 @@ class Part:
 
     ``player``: its name in ``PLAYERS``, empty for the stage's own class. ``components``: the stage's components -> the
     pipeline's; those in ``optional`` may be missing. ``settings`` where the class's own defaults are not this
-    pipeline's.
+    pipeline's. ``config``: what of the stage's configuration the pipeline's index says, under the same name.
     """
 
     player: str
     components: dict[str, str]
     optional: tuple[str, ...] = ()
     settings: StageSettings | None = None
+    config: tuple[str, ...] = ()
 
 
 _KARLO_DECODER = Part(
@@ -82,6 +83,7 @@ PIPELINES: dict[str, dict[str, Part]] = {
                 f"upscaler_{name}": name
                 for name in ("unet", "scheduler", "low_res_scheduler", "vae", "text_encoder", "tokenizer")
             },
+            config=("max_noise_level",),
         )
     },
 }

@@ -118,7 +118,8 @@ def _stage(role: Role) -> ComponentStage:
         )
     entries, paths = _components(role, index, part)
     found = stage_class(role.stage, part.player)
-    defaults, config = _options(role, part.settings or found.defaults, found.config_class())
+    config = found.config_class(**{name: index[name] for name in part.config if name in index})
+    defaults, config = _options(role, part.settings or found.defaults, config)
     return found(index=entries, paths=paths, defaults=defaults, config=config)
 
 
@@ -214,10 +215,10 @@ def _lend_image_encoder(stages: list[ComponentStage]) -> None:
     named = {stage.name: stage for stage in stages}
     prior, decoder = named.get("prior"), named.get("decoder")
     role = "image_encoder"
-    if prior is None or decoder is None or role in decoder.paths or role not in prior.paths:
+    if prior is None or decoder is None or role in decoder.index or role not in prior.index:
         return
     if role in stage_entry("decoder", decoder.player).takes:
-        decoder.index[role], decoder.paths[role] = prior.index[role], prior.paths[role]
+        decoder.index[role], decoder.paths[role] = prior.index[role], prior.path_of(role)
 
 
 def check_fit(stages: list[ComponentStage], where: str) -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,20 @@ def test_large_pictures_are_upscaled_in_tiles(upscaler: Any) -> None:
     assert steps[31::32].max() < 1.5 * steps.mean()
 
 
-def test_noise_beyond_training_is_refused(upscaler: Any) -> None:
-    text = f'[upscaler]\nfrom = "{upscaler[0]}"\nnoise_level = 0.5'
-    cascade = Cascade.from_pretrained(role_file(upscaler[0].parent, text), device="cpu")
-    with pytest.raises(InputError, match=r"noise_level is 0.5; this upscaler was trained for up to 0.35"):
-        list(cascade.upscale_chunks(iter([torch.zeros(3, 1, 8, 8)])))
+def test_noise_beyond_training_is_refused(upscaler: Any, tmp_path: Path) -> None:
+    index = json.loads((upscaler[0] / "model_index.json").read_text())
+    assert index["max_noise_level"] == 350
+    (tmp_path / "x4").mkdir()
+    for path in upscaler[0].iterdir():
+        if path.is_dir():
+            (tmp_path / "x4" / path.name).symlink_to(path)
+    # What the pipeline's index says holds; a role file may say otherwise.
+    (tmp_path / "x4" / "model_index.json").write_text(json.dumps(index | {"max_noise_level": 100}))
+    for options, refused in (("noise_level = 0.2", True), ("noise_level = 0.2\nmax_noise_level = 200", False)):
+        text = f'[upscaler]\nfrom = "x4"\nnum_inference_steps = 1\n{options}'
+        cascade = Cascade.from_pretrained(role_file(tmp_path, text), device="cpu")
+        if refused:
+            with pytest.raises(InputError, match=r"noise_level is 0.2; this upscaler was trained for up to 0.1"):
+                list(cascade.upscale_chunks(iter([torch.zeros(3, 1, 8, 8)])))
+        else:
+            assert len(list(cascade.upscale_chunks(iter([torch.zeros(3, 1, 8, 8)])))) == 1

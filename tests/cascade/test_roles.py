@@ -221,6 +221,38 @@ def test_bad_role_files_are_named_in_a_sentence(
     assert "\n" not in str(raised.value)
 
 
+def test_what_two_stages_share_is_saved_once(kandinsky: Any, tmp_path: Path) -> None:
+    cascade = Cascade.from_pretrained(role_file(kandinsky[0], KANDINSKY.replace("VERSION", "2.2")), device="cpu")
+    cascade.save_pretrained(tmp_path / "saved")
+    index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
+    assert index["stage_players"] == {"prior": "unclip", "decoder": "kandinsky"}
+    assert index["image_encoder"] == ["transformers", "CLIPVisionModelWithProjection"]
+    again = Cascade.from_pretrained(tmp_path / "saved", device="cpu")
+    made = [one(PROMPT, 1, generator=seeded(), output_type="np") for one in (cascade, again)]
+    assert isinstance(made[0].frames, np.ndarray) and isinstance(made[1].frames, np.ndarray)
+    assert np.array_equal(made[0].frames, made[1].frames)
+    # A saved cascade lends its stages, and the prior its image encoder, as a pipeline's folder does.
+    text = f'[prior]\nfrom = "saved"\n[decoder]\nfrom = "{kandinsky[0] / "decoder-2.2"}"\nnum_inference_steps = 3'
+    lent = Cascade.from_pretrained(role_file(tmp_path, text), device="cpu")
+    frames = lent(PROMPT, 1, generator=seeded(), output_type="np").frames
+    assert isinstance(frames, np.ndarray) and np.array_equal(frames, made[0].frames)
+
+
+@pytest.mark.parametrize(
+    ("players", "sentence"),
+    [
+        ({"decoder": "karol"}, r"No 'karol' plays the stage 'decoder' \(did you mean 'karlo'\?\)"),
+        ({"decodr": "karlo"}, r"no stage 'decodr' \(did you mean 'decoder'\?\)"),
+        ({"decoder": 3}, "stage_players must give the name of a player"),
+    ],
+)
+def test_unknown_players_are_named_in_a_sentence(tmp_path: Path, players: Any, sentence: str) -> None:
+    index = {"unet": ["diffusers", "X"], "scheduler": ["diffusers", "X"], "stage_players": players}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=sentence):
+        Cascade.from_pretrained(tmp_path)
+
+
 def test_two_different_components_of_one_name_cannot_be_saved(karlo: Any, kandinsky: Any, tmp_path: Path) -> None:
     text = f"""
     [prior]
