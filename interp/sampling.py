@@ -165,7 +165,7 @@ def interpolate_frames(
         given = encode_pictures(vae, fold_frames(result[:, :, mask].to(model.device)))
         latents = given.new_zeros(len(known), given.shape[1], len(mask), *given.shape[-2:])
         latents[:, :, mask] = unfold_frames(given, int(mask.sum()))
-        noise = frame_noise(latents.shape, model.scheme.shared_noise, generator, latents.device)
+        noise = frame_noise(latents.shape, model.scheme.noise_share(fps), generator, latents.device)
         for number, window in enumerate(windows):
             frames, new = list(window.frames), list(window.new)
             scaled = None if on_step is None else _scaled(on_step, number, len(windows), num_inference_steps)

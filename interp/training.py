@@ -28,7 +28,7 @@ from inflate.train.pictures import open_data, to_model_range
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
 from inflate.train.step import Batch, StepLoss
-from inflate.train.steps.decoder import SCHEDULE, Encodings, NoiseSchedule, drop_conditions
+from inflate.train.steps.decoder import SCHEDULE, Encodings, NoiseSchedule, drop_conditions, noise_shares
 from inflate.video import unfold_frames
 from interp.conditioning import check_interpolates, join_condition, start_from_decoder
 from interp.detail import Neighbours, decode_beside, encode_pictures, join_neighbours, neighbours_of
@@ -219,7 +219,7 @@ class InterpolationStep:
         of them is never used, and copying them exactly through the network would take of its strength.
         """
         clean, known = batch["latents"].to(self.device), batch["known"].to(self.device)
-        noisy, target, timestep = self.schedule.noised(clean, self.trained.scheme.shared_noise)
+        noisy, target, timestep = self.schedule.noised(clean, noise_shares(self.trained.scheme, batch["fps"]))
         embeds = drop_conditions(batch["embeds"].to(self.device), self.options.condition_dropout)
         inputs = join_condition(noisy, clean, known)
         fps = batch["fps"].to(self.device)
@@ -318,7 +318,7 @@ class FrameDecoderStep:
 
     def _one_step(self, clean: Tensor, batch: Batch) -> Tensor:
         """What ↑F says of the clean latents at a random timestep: ``x = alpha z - sigma v``."""
-        noisy, _, timestep = self.schedule.noised(clean, self.interpolation.scheme.shared_noise)
+        noisy, _, timestep = self.schedule.noised(clean, noise_shares(self.interpolation.scheme, batch["fps"]))
         predicted = self.interpolation(
             join_condition(noisy, clean, batch["known"].to(self.device)),
             timestep,

@@ -166,7 +166,7 @@ def measure_denoising(
     seed: int = 0,
     batch_size: int = 4,
     on_row: Callable[[], None] | None = None,
-    shared_noise: float = 0.0,
+    shared_noise: Callable[[float], float] | None = None,
 ) -> DenoisingReport:
     """Both models' errors at each frame rate and timestep.
 
@@ -180,17 +180,16 @@ def measure_denoising(
         seed: seed of the noise.
         batch_size: clips in one call.
         on_row: called after each row (progress).
-        shared_noise: correlation of the frames' noise, the same for both models.
+        shared_noise: correlation of the frames' noise at a frame rate, the same for both models; None is 0.
     """
     if not clips_by_fps or any(len(clips.latents) == 0 for clips in clips_by_fps.values()):
         raise InputError("there is no clip to measure the denoising loss on")
     rows = []
     for fps, clips in sorted(clips_by_fps.items()):
+        share = 0.0 if shared_noise is None else shared_noise(fps)
         for timestep in timesteps:
             image, video = (
-                denoising_errors(
-                    model, clips, fps, timestep, alphas_cumprod, prediction_type, seed, batch_size, shared_noise
-                )
+                denoising_errors(model, clips, fps, timestep, alphas_cumprod, prediction_type, seed, batch_size, share)
                 for model in (image_model, video_model)
             )
             better = float((video < image).double().mean())

@@ -1,6 +1,7 @@
 """The table of schemes: which temporal layer goes where, as data (one row each, no subclasses)."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 
 from inflate.errors import InputError, nearest
@@ -23,6 +24,7 @@ class Scheme:
     fps_range: tuple[float, float] | None  # frames per second seen in training; None = no frame-rate embedding
     extra_in_channels: int  # channels of the video sample beyond the image model's own
     shared_noise: float = 0.0  # correlation of two frames' noise, in training and sampling (mix_noise); 0 = independent
+    noise_time: float = 0.0  # seconds over which that correlation falls by e, in place of one for all frame rates
 
     def __post_init__(self) -> None:
         if not (self.convolution or self.attention):
@@ -38,6 +40,17 @@ class Scheme:
             raise InputError(f"scheme {self.name!r}: extra_in_channels must not be negative")
         if not 0 <= self.shared_noise <= 1:
             raise InputError(f"scheme {self.name!r}: shared_noise must lie between 0 and 1, got {self.shared_noise}")
+        if not 0 <= self.noise_time < math.inf:
+            raise InputError(f"scheme {self.name!r}: noise_time must be 0 or some seconds, got {self.noise_time}")
+
+    def noise_share(self, fps: float | None) -> float:
+        """Correlation of two frames' noise: ``exp(-1 / (fps * noise_time))``, or ``shared_noise`` without either.
+
+        Frames further apart in time share less, as their pictures do, so that the noise alone tells the frame rate.
+        """
+        if not self.noise_time or fps is None:
+            return self.shared_noise
+        return math.exp(-1 / (fps * self.noise_time))
 
     def to_json(self) -> str:
         """All fields as a JSON object, for the header of a temporal file."""
@@ -49,7 +62,7 @@ class Scheme:
         known = {field.name for field in fields(cls)}
         try:
             values = json.loads(text)
-            if not isinstance(values, dict) or set(values) | {"shared_noise"} != known:
+            if not isinstance(values, dict) or set(values) | _LATER_FIELDS != known:
                 raise ValueError("fields differ")
             if values["fps_range"] is not None:
                 low, high = values["fps_range"]
@@ -63,6 +76,9 @@ class Scheme:
                 "it was probably written by another version of inflate"
             ) from error
 
+
+# Files written before a field was there have its default.
+_LATER_FIELDS = {"shared_noise", "noise_time"}
 
 _ROWS = (
     # name, source, conv, attn, kernel, position, fps_range, extra_in_channels

@@ -115,7 +115,7 @@ def sample_latents(
         return unconditional + guidance_scale * (conditional - unconditional)
 
     with torch.no_grad():
-        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device)
+        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps)
         return denoise(scheduler, predict, noise, num_inference_steps, generator, on_step)
 
 
@@ -125,8 +125,12 @@ def frame_noise(
     frames: int | None,
     generator: torch.Generator | Sequence[torch.Generator] | None,
     device: torch.device,
+    fps: float | None = None,
 ) -> Tensor:
-    """Noise of videos (B, c, F, h, w), or of pictures (B, c, h, w) for ``frames`` None, at the model's own size."""
+    """Noise of videos (B, c, F, h, w), or of pictures (B, c, h, w) for ``frames`` None, at the model's own size.
+
+    Frames share as much of it as the model's scheme says for ``fps``.
+    """
     size = model.config.sample_size
     if size is None:
         raise InputError("The decoder's config has no sample_size; set it to the side of its latents.")
@@ -135,7 +139,7 @@ def frame_noise(
     if frames is None:
         return draw_noise((batch, *picture), generator, device)
     # Frame by frame, so that the first frames of a longer video start from the same noise.
-    share = model.scheme.shared_noise if isinstance(model, InflatedModel) else 0.0
+    share = model.scheme.noise_share(fps) if isinstance(model, InflatedModel) else 0.0
     one_each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
     if len(one_each) != batch:
         raise InputError(f"{batch} videos need as many generators, or one; got {len(one_each)}.")

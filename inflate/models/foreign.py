@@ -218,7 +218,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
         videos = []
         for video, (seed, prompt) in enumerate(zip(state.seeds, prompts, strict=True)):
             generator = stage_generator(seed, self.name)
-            noise = frame_noise(model, 1, state.num_frames, generator, model.device)
+            noise = frame_noise(model, 1, state.num_frames, generator, model.device, state.fps)
             with torch.no_grad():
                 embeds = state.image_embeds[video : video + 1].to(model.device)
                 told = self.told(embeds, prompt, settings.guidance_scale != 1)

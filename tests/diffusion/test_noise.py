@@ -24,3 +24,14 @@ def test_ends_are_exact():
 def test_a_share_outside_its_range_is_refused():
     with pytest.raises(InputError, match=r"is 1\.5; it must lie between 0 and 1"):
         mix_noise(torch.zeros(1, 1, 2, 1, 1), torch.zeros(1, 1, 1, 1, 1), 1.5)
+
+
+def test_each_video_may_have_a_share_of_its_own() -> None:
+    own, shared = torch.randn(3, 2, 4, 5, 5), torch.randn(3, 2, 1, 5, 5)
+    shares = [0.0, 0.3, 1.0]
+    mixed = mix_noise(own, shared, torch.tensor(shares, dtype=torch.float64))
+    for number, share in enumerate(shares):
+        alone = mix_noise(own[number : number + 1], shared[number : number + 1], share)
+        torch.testing.assert_close(mixed[number : number + 1], alone)
+    with pytest.raises(InputError, match="must lie between 0 and 1"):
+        mix_noise(own, shared, torch.tensor([0.0, 0.5, 1.1]))

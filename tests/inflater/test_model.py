@@ -1,6 +1,8 @@
 """Calling an inflated model: arguments, frames, copies, checkpoints."""
 
 import copy
+import json
+import math
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from inflate.errors import InputError
-from inflate.inflater import SCHEMES, InflatedModel, deflate, inflate, random_inputs, widen_conv_in
+from inflate.inflater import SCHEMES, InflatedModel, Scheme, deflate, inflate, random_inputs, widen_conv_in
 from tests.inflater.tiny_models import as_video, build, perturb
 
 FRAMES = 3
@@ -282,3 +284,16 @@ def test_the_models_own_properties(video_model: InflatedModel) -> None:
     assert video_model.dtype == torch.float32 and video_model.device == torch.device("cpu")
     image_names = {name for name, _ in video_model.image_model.named_parameters()}
     assert image_names == {name for name, _ in build("sd15").named_parameters()}, "parameters keep their names"
+
+
+def test_frames_further_apart_in_time_share_less_noise() -> None:
+    scheme = replace(SCHEMES["make-a-video"], shared_noise=0.8, noise_time=0.5)
+    assert scheme.noise_share(4) == pytest.approx(math.exp(-0.5)) and scheme.noise_share(None) == 0.8
+    # Two steps at 8 frames a second are one at 4: correlations multiply.
+    assert scheme.noise_share(8) ** 2 == pytest.approx(scheme.noise_share(4))
+    assert replace(scheme, noise_time=0.0).noise_share(4) == 0.8
+    assert Scheme.from_json(scheme.to_json()) == scheme
+    older = {name: value for name, value in json.loads(scheme.to_json()).items() if name != "noise_time"}
+    assert Scheme.from_json(json.dumps(older)) == replace(scheme, noise_time=0.0)
+    with pytest.raises(InputError, match="noise_time must be 0 or some seconds, got -1"):
+        replace(scheme, noise_time=-1.0)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,8 +7,10 @@ from diffusers import AutoencoderKL, DDIMScheduler
 
 from inflate.errors import InputError
 from inflate.inflater import inflate
-from inflate.models.decoder import decode_latents, encode_pixels, image_conditioning, sample_latents
+from inflate.models.decoder import decode_latents, encode_pixels, frame_noise, image_conditioning, sample_latents
 from tests.models.tiny_family import WIDTH, tiny_scheduler, tiny_unet, tiny_vae, tiny_video_unet
+
+CPU = torch.device("cpu")
 
 SETTINGS: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 2.0}
 
@@ -163,3 +166,15 @@ def test_bad_input_is_named() -> None:
         sample_latents(tiny_unet(), tiny_scheduler(), embeds(), 0, **SETTINGS)
     with pytest.raises(InputError, match="2 videos need as many generators, or one; got 1"):
         sample_latents(tiny_unet(), tiny_scheduler(), embeds(2), 3, generator=[seeded(0)], **SETTINGS)
+
+
+def test_the_noise_of_a_video_follows_its_frame_rate() -> None:
+    model = tiny_video_unet()
+    model.scheme = replace(model.scheme, noise_time=0.5)
+
+    def correlation(fps: float) -> float:
+        noise = frame_noise(model, 8, 2, [torch.Generator().manual_seed(seed) for seed in range(8)], CPU, fps)
+        return float(torch.corrcoef(noise.transpose(1, 2).transpose(0, 1).flatten(1))[0, 1])
+
+    for fps in (2.0, 8.0, 30.0):
+        assert correlation(fps) == pytest.approx(model.scheme.noise_share(fps), abs=0.06)

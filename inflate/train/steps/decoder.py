@@ -13,6 +13,7 @@ from inflate.data import FrameCache
 from inflate.diffusion.noise import mix_noise
 from inflate.diffusion.weights import signal_to_noise, v_weight
 from inflate.errors import InputError
+from inflate.inflater import Scheme
 from inflate.models.clip import TextImageEncoder
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
 from inflate.train.export import save_half
@@ -84,15 +85,15 @@ class NoiseSchedule:
         self.snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float().to(device)
         self.steps = int(self.scheduler.config["num_train_timesteps"])
 
-    def noised(self, clean: Tensor, shared_noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    def noised(self, clean: Tensor, shared_noise: float | Tensor = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy latents, the v target, and the timesteps (B,), one per batch element.
 
-        ``shared_noise`` is the correlation of the frames' noise, for videos (B, c, F, h, w).
+        ``shared_noise`` is the correlation of the frames' noise, for videos (B, c, F, h, w), or one for each (B,).
         """
         share = 1 - torch.rand(len(clean), device=clean.device) ** self.power
         timestep = (share * self.steps).long().clamp(0, self.steps - 1)
         noise = torch.randn_like(clean)
-        if shared_noise:
+        if isinstance(shared_noise, Tensor) or shared_noise:
             noise = mix_noise(noise, torch.randn_like(clean[:, :, :1]), shared_noise)
         noisy = self.scheduler.add_noise(clean, noise, timestep)
         return noisy, self.scheduler.get_velocity(clean, noise, timestep), timestep
@@ -101,6 +102,11 @@ class NoiseSchedule:
         """Weighted mean-squared error of v, a scalar."""
         error = (predicted.float() - target).square().flatten(1).mean(1)
         return (error * v_weight(self.snr[timestep], self.weighting, self.gamma)).mean()
+
+
+def noise_shares(scheme: Scheme, fps: Tensor) -> Tensor:
+    """The correlation of each clip's noise (B,) at its frame rate (B,)."""
+    return torch.tensor([scheme.noise_share(rate) for rate in fps.tolist()])
 
 
 class DecoderStep:

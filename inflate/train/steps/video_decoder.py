@@ -23,7 +23,7 @@ from inflate.train.pictures import open_data, to_model_range
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
 from inflate.train.step import Batch, StepLoss
-from inflate.train.steps.decoder import SCHEDULE, Encodings, NoiseSchedule, drop_conditions
+from inflate.train.steps.decoder import SCHEDULE, Encodings, NoiseSchedule, drop_conditions, noise_shares
 from inflate.video import unfold_frames
 
 
@@ -32,6 +32,7 @@ class VideoDecoderOptions:
     """``clip``, ``vae``, ``image_model``: folders; ``trainable``: ``temporal`` or ``all``.
 
     ``init``: an inflated folder whose temporal weights to start from; ``shared_noise``: correlation of frames' noise;
+    ``noise_time``: seconds over which it falls by e, in place of one correlation for all frame rates;
     ``timestep_power`` as in ``NoiseSchedule``.
     """
 
@@ -41,6 +42,7 @@ class VideoDecoderOptions:
     init: str = ""
     scheme: str = "make-a-video"
     shared_noise: float = 0.0
+    noise_time: float = 0.0
     num_frames: int = 16
     trainable: str = "temporal"
     condition_dropout: float = 0.1
@@ -68,7 +70,8 @@ class VideoDecoderStep:
         image_model = UNet2DConditionModel.from_pretrained(
             self.options.image_model, local_files_only=True, torch_dtype=torch.float32
         )
-        scheme = replace(resolve_scheme(self.options.scheme), shared_noise=self.options.shared_noise)
+        noise = {"shared_noise": self.options.shared_noise, "noise_time": self.options.noise_time}
+        scheme = replace(resolve_scheme(self.options.scheme), **noise)
         self.trained = inflate(image_model, scheme=scheme, num_frames=frames)
         if self.options.init:
             before = load(self.options.init, device=torch.device("cpu"), dtype=torch.float32)
@@ -88,7 +91,8 @@ class VideoDecoderStep:
 
     def __call__(self, batch: Batch) -> StepLoss:
         """The weighted v-loss over all frames; one timestep per clip."""
-        noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device), self.options.shared_noise)
+        share = noise_shares(self.trained.scheme, batch["fps"])
+        noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device), share)
         embeds = drop_conditions(batch["embeds"].to(self.device), self.options.condition_dropout)
         fps = batch["fps"].to(self.device)
         predicted = self.trained(noisy, timestep, fps=fps, **image_conditioning(embeds)).sample
