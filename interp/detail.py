@@ -1,16 +1,19 @@
 """From latents to new frames: what an autoencoder of few latents loses is taken from the neighbouring known frames.
 
-A new frame is ``blend + decode(z) - decode(encode(blend))``, ``blend`` being the linear blend of the known frames on
-both sides: where nothing changes, the blend itself, with all its detail; where something does, what the latents say.
+A new frame is ``blend + decode(z) - decode(encode(blend))``, ``blend`` being that of the known frames on both sides,
+moved along their optical flow: where nothing changes, the blend itself, with all its detail; where something does, what
+the latents say.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from inflate.data.optical_flow import move_to_between, optical_flow
 from inflate.models.decoder import decode_latents, encode_pixels
 
 PICTURES_AT_ONCE = 16
@@ -22,16 +25,19 @@ class Neighbours:
 
     ``previous`` and ``following``: (N, 3, H, W); both the nearest known frame where there is none on the other side.
     ``time``: (N,), how far from the previous to the following one; 0 where both are the same.
+    ``from_previous`` and ``from_following``: (N, 3, H, W), the two moved to ``time`` along the flow between them.
     """
 
     previous: Tensor
     following: Tensor
     time: Tensor
+    from_previous: Tensor
+    from_following: Tensor
 
     @property
     def blend(self) -> Tensor:
-        """The linear blend of the two, (N, 3, H, W)."""
-        return torch.lerp(self.previous, self.following, self.time[:, None, None, None])
+        """The blend of the two as they are at ``time``, (N, 3, H, W)."""
+        return torch.lerp(self.from_previous, self.from_following, self.time[:, None, None, None])
 
 
 def places(known: Sequence[int], new: Sequence[int]) -> list[tuple[int, int, float]]:
@@ -50,22 +56,43 @@ def places(known: Sequence[int], new: Sequence[int]) -> list[tuple[int, int, flo
 
 
 def neighbours_of(video: Tensor, known: Sequence[int], new: Sequence[int]) -> Neighbours:
-    """The neighbours of the ``new`` frames of one video (3, F, H, W), of which the frames ``known`` are there."""
+    """The neighbours of the ``new`` frames of one video (3, F, H, W) in [-1, 1], of which the frames ``known`` are
+    there."""
     found = places(known, new)
+    moved = _moved(video, found)
     return Neighbours(
         video[:, [before for before, _, _ in found]].transpose(0, 1),
         video[:, [after for _, after, _ in found]].transpose(0, 1),
         torch.tensor([time for _, _, time in found], dtype=video.dtype, device=video.device),
+        torch.stack([early for early, _ in moved]),
+        torch.stack([late for _, late in moved]),
     )
+
+
+def _moved(video: Tensor, found: Sequence[tuple[int, int, float]]) -> list[tuple[Tensor, Tensor]]:
+    """For each (before, after, time) both frames (3, H, W), moved along the flow between them."""
+    frames: dict[int, np.ndarray] = {}
+    for index in {place for before, after, _ in found for place in (before, after)}:
+        frames[index] = video[:, index].detach().float().cpu().permute(1, 2, 0).numpy()
+    levels = {index: ((frame + 1) * 127.5).round().clip(0, 255).astype(np.uint8) for index, frame in frames.items()}
+    flows: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    moved = []
+    for before, after, time in found:
+        first, second = frames[before], frames[after]
+        if before != after:
+            if (before, after) not in flows:
+                there = optical_flow(levels[before], levels[after])
+                flows[before, after] = (there, optical_flow(levels[after], levels[before]))
+            first, second = move_to_between(first, second, flows[before, after], time)
+        pair = [torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1))).to(video) for frame in (first, second)]
+        moved.append((pair[0], pair[1]))
+    return moved
 
 
 def join_neighbours(several: Sequence[Neighbours]) -> Neighbours:
     """Those of several videos, one after the other."""
-    return Neighbours(
-        torch.cat([one.previous for one in several]),
-        torch.cat([one.following for one in several]),
-        torch.cat([one.time for one in several]),
-    )
+    names = [field.name for field in fields(Neighbours)]
+    return Neighbours(*(torch.cat([getattr(one, name) for one in several]) for name in names))
 
 
 def encode_pictures(vae: Any | None, pixels: Tensor) -> Tensor:

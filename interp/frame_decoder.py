@@ -17,7 +17,7 @@ from torch.nn import functional
 from inflate.errors import InputError
 from interp.detail import PICTURES_AT_ONCE, Neighbours
 
-PLANES = 16  # residual decode, plain decode, previous, following, blend: 3 each; time
+PLANES = 22  # residual decode, plain decode, both neighbours, both moved, their blend: 3 each; time
 
 
 def new_frame_decoder(
@@ -80,7 +80,8 @@ def refine(network: Any, residual: Tensor, plain: Tensor, neighbours: Neighbours
             f"The frame decoder takes frames whose sides are multiples of {multiple} px; these are {height} x {width}."
         )
     time = neighbours.time[:, None, None, None].expand(-1, 1, height, width)
-    parts = [residual, plain, neighbours.previous, neighbours.following, neighbours.blend, time]
+    around = [neighbours.previous, neighbours.following, neighbours.from_previous, neighbours.from_following]
+    parts = [residual, plain, *around, neighbours.blend, time]
     inputs = functional.pixel_unshuffle(torch.cat(parts, dim=1), patch).to(network.dtype)
     corrections = [network(part, 0).sample.float() for part in inputs.split(PICTURES_AT_ONCE)]
     return residual + functional.pixel_shuffle(torch.cat(corrections), patch)

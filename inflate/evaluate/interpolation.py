@@ -7,14 +7,13 @@ that a file would hold.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inflate.data.minterpolate import minterpolate
+from inflate.data.optical_flow import move_to_between, optical_flow
 from inflate.errors import InputError
 from inflate.evaluate.super_resolution import PSNR_CAP, frame_psnr
 from inflate.evaluate.things import Things
@@ -23,7 +22,6 @@ Interpolate = Callable[[Tensor, Tensor, float, int], Tensor]
 """``(clip (1, 3, F, S, S) in [0, 1] with zeros where unknown, known (F,) bool, fps, seed)`` to the whole clip."""
 
 REPEAT, BLEND, MINTERPOLATE, FLOW = "repeat", "linear blend", "minterpolate", "optical flow (DIS)"
-_FLOW_SIDE = 128  # pixels; frames are enlarged to this before DIS, whose patches are 8 pixels wide
 
 
 @dataclass(frozen=True)
@@ -109,54 +107,20 @@ def by_minterpolate(clip: Tensor, known: Tensor, fps: float, seed: int) -> Tenso
 
 
 def by_optical_flow(clip: Tensor, known: Tensor, fps: float, seed: int) -> Tensor:
-    """Both neighbours moved along OpenCV's DIS flow (arXiv:1603.03590) to the time between, and blended there.
-
-    A pixel of the new frame is fetched from ``t`` of the flow behind it in the earlier frame and ``1 - t`` of the
-    opposite flow in the later one, as if flow were smooth (Super SloMo, arXiv:1712.00080, section 3.1).
-
-    Raises:
-        InputError: OpenCV is not installed.
-    """
-    try:
-        cv2 = import_module("cv2")
-    except ImportError as error:
-        raise InputError(
-            "optical flow needs the package opencv-python-headless; run: pip install 'inflate-video[dev]'"
-        ) from error
+    """Both neighbours moved along OpenCV's DIS flow to the time between, and blended there: ``move_to_between``."""
     frames, made = _to_bytes(clip), []
-    flows: dict[tuple[int, int], np.ndarray] = {}
+    flows: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
     for index in range(len(frames)):
         before, after, time = known_pair(known, index)
         if before == after:
             made.append(frames[before].astype(np.float32))
             continue
-        for pair in ((before, after), (after, before)):
-            if pair not in flows:
-                flows[pair] = _flow(cv2, frames[pair[0]], frames[pair[1]])
-        early = _warp(cv2, frames[before], -time * flows[before, after])
-        late = _warp(cv2, frames[after], -(1 - time) * flows[after, before])
+        first, second = frames[before], frames[after]
+        if (before, after) not in flows:
+            flows[before, after] = (optical_flow(first, second), optical_flow(second, first))
+        early, late = move_to_between(first, second, flows[before, after], time)
         made.append((1 - time) * early + time * late)
     return _from_bytes(np.stack(made))
-
-
-def _flow(cv2: Any, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Where each pixel of ``first`` goes, (H, W, 2) in pixels."""
-    height, width = first.shape[:2]
-    scale = max(1.0, _FLOW_SIDE / min(height, width))
-    size = (round(width * scale), round(height * scale))
-    grey = [
-        cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_RGB2GRAY)
-        for frame in (first, second)
-    ]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
-    return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / scale
-
-
-def _warp(cv2: Any, frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    height, width = frame.shape[:2]
-    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    x, y = (columns + flow[..., 0]).astype(np.float32), (rows + flow[..., 1]).astype(np.float32)
-    return cv2.remap(frame.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 REFERENCES: dict[str, Interpolate] = {

@@ -1,7 +1,6 @@
 """Frame interpolation measured against the truth: references on a moving square, closed forms, and what is refused."""
 
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from inflate.evaluate.interpolation import (
     REFERENCES,
     REPEAT,
     by_minterpolate,
-    by_optical_flow,
     known_pair,
     linear_blend,
     markdown_table,
@@ -145,6 +143,3 @@ def test_what_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
         measure_interpolation({}, [clip], tail=16)
     with pytest.raises(InputError, match="gave a clip of shape"):
         measure_interpolation({"short": lambda clip, known, fps, seed: clip[:, :, 1:]}, [clip])
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(InputError, match="opencv-python-headless"):
-        by_optical_flow(clip, EVERY_FIFTH, FPS, SEED)

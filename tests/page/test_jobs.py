@@ -27,9 +27,7 @@ def cascade() -> Cascade:
     return Cascade(stages, device="cpu", keep_loaded=True)
 
 
-def test_events_rise_show_each_stage_and_end_with_the_video(
-    cascade: Cascade, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_rise_show_each_stage_and_end_with_the_video(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inflate.page.jobs._STATUS_SECONDS", 0.0)
     events = list(Job(lambda options: cascade("sun", 4, 6, frame_skip=1, **options)).events())
     fractions = [event.fraction for event in events if isinstance(event, Status)]
