@@ -17,7 +17,9 @@ def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         for frame in (first, second)
     ]
     start = np.zeros((size[1], size[0], 2), np.float32)
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], start)
+    # OpenCV's type stubs leave this one out.
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # pyright: ignore[reportAttributeAccessIssue]
+    flow = dis.calc(grey[0], grey[1], start)
     return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / scale
 
 
