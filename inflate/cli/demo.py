@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DEMO_FOLDER = Path("out/demo")
 DEMO_PROMPTS = ("party popper", "rocket", "beating heart")
 _FRAME_SKIP = 5
-_SHOWN = 256  # pixels: how large each row of the sheet by stages shows a frame
+_SHOWN = 256  # pixels: how large a frame is shown; smaller ones are enlarged
 _COLUMNS = 6
 _TITLES = {
     "decoder": "D^t: {frames} frames that belong together, {size} px",
@@ -69,7 +69,7 @@ def demo(
     """Inflate the bundled image model before your eyes, then send a prompt through every stage: a video and a sheet."""
     from inflate.cascade import Cascade, family_folder
     from inflate.cascade.inputs import Timing, first_state
-    from inflate.data.writing import check_output, write_contact_sheet, write_video
+    from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_video
 
     prompts = prompts or list(DEMO_PROMPTS)
     folder, force = output or DEMO_FOLDER, force or output is None
@@ -95,7 +95,8 @@ def demo(
     rows = [(f"D: “{prompts[0]}”, each frame a picture of its own, {_side(before)} px", _picture(before))]
     one = _rest_of_chain(cascade, after, rows, quiet, say)
     with say(f"Writing {video_path}, {sheet_path} (a row per stage) and {pair_path} (above untrained, below trained)"):
-        write_video(video_path, _picture(one), one.fps, overwrite=force)
+        large = enlarge(_picture(one), max(1, _SHOWN // _side(one)), "lanczos")
+        write_video(video_path, large, one.fps, overwrite=force)
         write_video(pair_path, _above_each_other(before, after), fps, overwrite=force)
         shown = [_as_shown(frames) for _, frames in rows]
         write_contact_sheet(sheet_path, shown, [label for label, _ in rows], _COLUMNS, overwrite=force)

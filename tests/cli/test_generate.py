@@ -159,7 +159,7 @@ def test_the_demo_shows_before_and_after(
     assert "inflated against image model: bit-for-bit equal on every frame" in printed.err
     assert json.loads(printed.out)["verify"] == "bit-for-bit equal on every frame"
     frames, fps = read(tmp_path / "demo" / "demo.mp4")
-    assert frames.shape == (4, 16, 16, 3) and fps == 5, "this family ends with the decoder"
+    assert frames.shape == (4, 256, 256, 3) and fps == 5, "this family ends with the decoder, at 16 px"
     frames, fps = read(tmp_path / "demo" / "before-after.mp4")
     assert frames.shape == (4, 2 * 16 * 3, 2 * 16 * 3, 3) and fps == 5
     above, below = frames[:, :48].astype(int), frames[:, 48:].astype(int)
