@@ -50,6 +50,7 @@ def start_from_decoder(
         InputError: ``temporal`` lacks another weight than ``EXTRA_KEYS``, or has an unknown one; ``image_model`` is
             still inflated then.
     """
+    # diffusers' config, which torch's stubs take for a tensor or a module.
     channels = int(image_model.config.in_channels)  # type: ignore[arg-type, union-attr]
     model = inflate(image_model, interpolation_scheme(scheme, channels), num_frames)
     new = {} if scheme.extra_in_channels else {name: model.temporal_state_dict()[name] for name in EXTRA_KEYS}

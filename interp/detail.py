@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inflate.data.optical_flow import move_to_between, optical_flow
+from inflate.data.optical_flow import flows_between, move_to_between
 from inflate.models.decoder import decode_latents, encode_pixels
 
 PICTURES_AT_ONCE = 16
@@ -75,14 +75,11 @@ def _moved(video: Tensor, found: Sequence[tuple[int, int, float]]) -> list[tuple
     for index in {place for before, after, _ in found for place in (before, after)}:
         frames[index] = video[:, index].detach().float().cpu().permute(1, 2, 0).numpy()
     levels = {index: ((frame + 1) * 127.5).round().clip(0, 255).astype(np.uint8) for index, frame in frames.items()}
-    flows: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    flows = flows_between(levels, [(before, after) for before, after, _ in found])
     moved = []
     for before, after, time in found:
         first, second = frames[before], frames[after]
         if before != after:
-            if (before, after) not in flows:
-                there = optical_flow(levels[before], levels[after])
-                flows[before, after] = (there, optical_flow(levels[after], levels[before]))
             first, second = move_to_between(first, second, flows[before, after], time)
         pair = [torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1))).to(video) for frame in (first, second)]
         moved.append((pair[0], pair[1]))

@@ -41,7 +41,7 @@ def save(video_model: InflatedModel, folder: str | Path, force: bool = False) ->
     folder = Path(folder).expanduser()
     num_bytes = sum(p.numel() * p.element_size() for p in video_model.parameters())
     with new_folder(folder, force, num_bytes) as partial:
-        video_model.image_model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]
+        video_model.image_model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a diffusers model
         config, image_model_class = read_config(partial / "config.json")
         weights = find_weights(Source(partial, partial, config, image_model_class))
         info = _info(video_model, weights_fingerprint(weights))

@@ -157,7 +157,7 @@ def _complete(folder: Path, paths: list[Path]) -> list[Path]:
     whole = [path for path in paths if not re.search(r"-\d+-of-\d+", path.name)]
     if whole:
         return whole[:1]
-    for number in range(1, int(re.search(r"-\d+-of-(\d+)", paths[0].name)[1]) + 1):  # type: ignore[index]
+    for number in range(1, int(re.search(r"-\d+-of-(\d+)", paths[0].name)[1]) + 1):  # type: ignore[index]  # all are shards
         name = re.sub(r"-(\d+)-of-", lambda match, n=number: f"-{n:0{len(match[1])}d}-of-", paths[0].name)
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing: {len(paths)} of the model's files are there; copy it again")

@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(stop, "interrupted", FAILED)
     except typer.Exit as stop:
         return int(stop.exit_code)
-    except Exception as error:
+    except Exception as error:  # the program's last word: a bug is reported as one
         return _unexpected(error)
     if result == 130:  # Typer's own code for Ctrl-C
         print("error: interrupted", file=sys.stderr)

@@ -84,7 +84,7 @@ def demo(
         trained = inflate.load(family / "unet", dtype=torch_dtype)
         cascade = Cascade.from_pretrained(family, check_device(device), torch_dtype, keep_loaded=True)
     inflated, sentence = _inflate_anew(family, trained, folder / "inflated-image-model", force, say)
-    _stage_of(cascade, "decoder").components["unet"] = inflated
+    _decoder_of(cascade).components["unet"] = inflated
     first = first_state(prompts, None, Timing(trained.num_frames, fps, _FRAME_SKIP), _generators(seed, len(prompts)))
     with say("P and D: videos with the new layers untrained, so that every frame is a picture of its own"):
         before = _run(cascade, first, quiet, until="decoder")
@@ -128,11 +128,11 @@ def _inflate_anew(family: Path, trained: Any, folder: Path, force: bool, say: "_
     return inflated, sentence
 
 
-def _stage_of(cascade: "Cascade", name: str) -> Any:
-    for stage in cascade.stages:
-        if stage.name == name:
-            return stage
-    raise InputError(f"This model has no stage {name!r}; the demo needs one.")
+def _decoder_of(cascade: "Cascade") -> Any:
+    decoder = cascade.stage("decoder")
+    if decoder is None:
+        raise InputError("This model has no stage 'decoder'; the demo needs one.")
+    return decoder
 
 
 def _generators(seed: int, count: int) -> list[Any]:

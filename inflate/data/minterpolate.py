@@ -75,6 +75,7 @@ def _filter(frames: np.ndarray, skip: int) -> list[tuple[int, np.ndarray]]:
                     got = graph.pull()
                 except (BlockingIOError, EOFError):
                     break
+                # PyAV's stubs allow for audio and for frames without a time; a video filter gives neither.
                 place = round(got.pts * float(got.time_base) * skip)  # type: ignore[union-attr, operator, arg-type]
                 made.append((place, got.to_ndarray(format="rgb24")))  # type: ignore[union-attr]
     except (FFmpegError, ValueError) as error:

@@ -1,5 +1,7 @@
 """Dense optical flow between two frames (OpenCV's DIS, arXiv:1603.03590), and moving a frame along it."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 _FLOW_SIDE = 128  # pixels; frames are enlarged to this before DIS, whose patches are 8 pixels wide
@@ -21,6 +23,20 @@ def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # pyright: ignore[reportAttributeAccessIssue]
     flow = dis.calc(grey[0], grey[1], start)
     return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / scale
+
+
+def flows_between(
+    frames: np.ndarray | Mapping[int, np.ndarray], pairs: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+    """The flows there and back between the frames (uint8) of each pair of numbers; equal frames have none."""
+    return {
+        (first, second): (
+            optical_flow(frames[first], frames[second]),
+            optical_flow(frames[second], frames[first]),
+        )
+        for first, second in sorted(set(pairs))
+        if first != second
+    }
 
 
 def move_along(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:

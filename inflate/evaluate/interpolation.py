@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inflate.data.minterpolate import minterpolate
-from inflate.data.optical_flow import move_to_between, optical_flow
+from inflate.data.optical_flow import flows_between, move_to_between
 from inflate.errors import InputError
 from inflate.evaluate.super_resolution import PSNR_CAP, frame_psnr
 from inflate.evaluate.things import Things
@@ -109,16 +109,13 @@ def by_minterpolate(clip: Tensor, known: Tensor, fps: float, seed: int) -> Tenso
 def by_optical_flow(clip: Tensor, known: Tensor, fps: float, seed: int) -> Tensor:
     """Both neighbours moved along OpenCV's DIS flow to the time between, and blended there: ``move_to_between``."""
     frames, made = _to_bytes(clip), []
-    flows: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-    for index in range(len(frames)):
-        before, after, time = known_pair(known, index)
+    pairs = [known_pair(known, index) for index in range(len(frames))]
+    flows = flows_between(frames, [(before, after) for before, after, _ in pairs])
+    for before, after, time in pairs:
         if before == after:
             made.append(frames[before].astype(np.float32))
             continue
-        first, second = frames[before], frames[after]
-        if (before, after) not in flows:
-            flows[before, after] = (optical_flow(first, second), optical_flow(second, first))
-        early, late = move_to_between(first, second, flows[before, after], time)
+        early, late = move_to_between(frames[before], frames[after], flows[before, after], time)
         made.append((1 - time) * early + time * late)
     return _from_bytes(np.stack(made))
 

@@ -31,5 +31,5 @@ def widen_conv_in(image_model: nn.Module, extra_channels: int) -> nn.Module:
     zeros = torch.zeros(weight.shape[0], extra_channels, *weight.shape[2:], dtype=weight.dtype, device=weight.device)
     conv_in.weight = nn.Parameter(torch.cat([weight.detach(), zeros], dim=1), requires_grad=weight.requires_grad)
     conv_in.in_channels += extra_channels
-    image_model.register_to_config(in_channels=conv_in.in_channels)  # type: ignore[operator]
+    image_model.register_to_config(in_channels=conv_in.in_channels)  # type: ignore[operator]  # diffusers' own
     return image_model

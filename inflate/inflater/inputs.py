@@ -97,7 +97,7 @@ def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: _So
     if kind == "timestep":
         return source.integers(1, 1000)
     if kind == "identity":
-        return source.normal(int(image_model.get_submodule("time_embedding.linear_2").out_features))  # type: ignore[arg-type]
+        return source.normal(int(image_model.get_submodule("time_embedding.linear_2").out_features))  # type: ignore[arg-type]  # a Linear's int
     if kind in ("projection", "simple_projection"):
         return source.normal(int(config["projection_class_embeddings_input_dim"]))
     raise InputError(f"no random inputs are known for class_embed_type {kind!r}")

@@ -51,8 +51,8 @@ def _zero_input_convolution(extra_channels: int, conv_in: nn.Module) -> nn.Conv2
     layer = nn.Conv2d(
         extra_channels,
         conv_in.out_channels,
-        conv_in.kernel_size,  # type: ignore[arg-type]
-        padding=conv_in.padding,  # type: ignore[arg-type]
+        conv_in.kernel_size,  # type: ignore[arg-type]  # a pair; torch's stubs say a tuple of any length
+        padding=conv_in.padding,  # type: ignore[arg-type]  # as above
         bias=False,
     )
     nn.init.zeros_(layer.weight)
@@ -205,7 +205,7 @@ class InflatedModel(nn.Module):
                 f"sample must be a video (batch, channels, frames, height, width), got shape {tuple(sample.shape)}"
             )
         # the channels of a Kandinsky hint are concatenated inside the image model
-        own = int(self.image_model.get_submodule("conv_in").in_channels)  # type: ignore[arg-type]
+        own = int(self.image_model.get_submodule("conv_in").in_channels)  # type: ignore[arg-type]  # a Conv2d's int
         hinted = getattr(self.config, "addition_embed_type", None) == "image_hint"
         if not hinted and sample.shape[1] != own + self.scheme.extra_in_channels:
             extra = f" + {self.scheme.extra_in_channels}" if self.scheme.extra_in_channels else ""
@@ -229,6 +229,7 @@ class InflatedModel(nn.Module):
             inner = getattr(module, "_gradient_checkpointing_func", None)
             if inner is not None and getattr(module, "gradient_checkpointing", False):
                 if not (isinstance(inner, FrameCheckpoint) and inner.context is self.context):
+                    # diffusers' own attribute, which torch's stubs take for a submodule.
                     module._gradient_checkpointing_func = FrameCheckpoint(inner, self.context)  # type: ignore[assignment]
 
     def _detach(self) -> nn.Module:
@@ -239,7 +240,7 @@ class InflatedModel(nn.Module):
         for module in self.image_model.modules():
             inner = getattr(module, "_gradient_checkpointing_func", None)
             if isinstance(inner, FrameCheckpoint) and inner.context is self.context:
-                module._gradient_checkpointing_func = inner.inner  # type: ignore[assignment]
+                module._gradient_checkpointing_func = inner.inner  # type: ignore[assignment]  # as it was
         return self.image_model
 
 

@@ -87,9 +87,11 @@ def find_sites(image_model: nn.Module, scheme: str | Scheme = "make-a-video") ->
             "the model has no spatial attention; choose a scheme with temporal convolutions"
         )
     if scheme.fps_range is not None:
+        # torch's stubs take a module's attributes for tensors or modules; these are numbers.
         embed_dim = int(image_model.get_submodule("time_embedding.linear_2").out_features)  # type: ignore[arg-type]
         sites.append(Site("time_embedding", "time_embedding", embed_dim))
     if scheme.extra_in_channels:
+        # As above.
         sites.append(Site("conv_in", "extra_input", int(image_model.conv_in.out_channels)))  # type: ignore[arg-type, union-attr]
     return tuple(sites)
 

@@ -116,7 +116,7 @@ class Job:
             told.put(Made(frames, out.fps, time.monotonic() - self._start))
         except (InputError, CancelledError) as error:
             told.put(error)
-        except Exception:
+        except Exception:  # the thread's last word: whatever it is, the page must hear of it
             traceback.print_exc()
             told.put(RuntimeError("Something went wrong on the server; please try again with other settings."))
 

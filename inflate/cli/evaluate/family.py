@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from inflate.cli.generate import check_dtype
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,16 +31,10 @@ class Family:
         steps: int | None = None,
         guidance_scale: float | None = None,
     ) -> None:
-        import torch
-
-        from inflate import Cascade, InputError
-        from inflate.errors import nearest
+        from inflate import Cascade
 
         self.model = model
-        kinds = ("float32", "float16", "bfloat16")
-        if dtype not in kinds:
-            raise InputError(f"--dtype is {dtype!r}{nearest(dtype, kinds)}; use {', '.join(kinds)}")
-        self.cascade = Cascade.from_pretrained(model, device, getattr(torch, dtype), keep_loaded=True)
+        self.cascade = Cascade.from_pretrained(model, device, check_dtype(dtype), keep_loaded=True)
         self.steps = None if steps is None else {"decoder": steps}
         self.guidance_scale = None if guidance_scale is None else {"decoder": guidance_scale}
 
