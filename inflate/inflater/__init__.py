@@ -1,11 +1,12 @@
 """Turning an image model into a video model: sites, schemes, attaching, detaching, and what that costs."""
 
+from inflate.inflater.building import build_temporal_layers
 from inflate.inflater.conv_in import widen_conv_in
-from inflate.inflater.inputs import random_inputs
-from inflate.inflater.model import InflatedModel, LoadReport, build_temporal_layers, deflate, inflate
+from inflate.inflater.model import InflatedModel, LoadReport, deflate, inflate
+from inflate.inflater.readers import IMAGE_MODEL_CLASSES, call_image_model, find_sites, random_inputs
 from inflate.inflater.report import Report, SiteReport, meta_image_model, report
 from inflate.inflater.schemes import SCHEMES, Scheme, resolve_scheme
-from inflate.inflater.sites import IMAGE_MODEL_CLASSES, Site, find_sites
+from inflate.inflater.sites import Site
 from inflate.inflater.verify import Difference, Verification, verify
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SiteReport",
     "Verification",
     "build_temporal_layers",
+    "call_image_model",
     "deflate",
     "find_sites",
     "inflate",

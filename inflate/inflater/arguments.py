@@ -8,19 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from inflate.errors import InputError, nearest
+from inflate.inflater.patching import num_groups_of
 
-_GIVEN_BY_THE_WRAPPER = ("self", "sample", "timestep", "return_dict")
 
+def check_names(image_model: nn.Module, names: "tuple[str, ...] | list[str]", given: tuple[str, ...]) -> None:
+    """Raise `InputError` if `names` has one the image model's `forward` lacks, or lacks one it requires.
 
-def check_names(image_model: nn.Module, names: "tuple[str, ...] | list[str]") -> None:
-    """Raise `InputError` if `names` has one the image model's `forward` lacks, or lacks one it requires."""
+    `given` are names that the video model gives itself.
+    """
     parameters = inspect.signature(type(image_model).forward).parameters
-    allowed = tuple(name for name in parameters if name not in _GIVEN_BY_THE_WRAPPER)
+    allowed = tuple(name for name in parameters if name not in given)
     class_name = type(image_model).__name__
     for name in names:
         if name not in allowed:
             raise InputError(
-                f"{class_name} takes no argument {name!r}{nearest(name, (*allowed, 'fps'))}; "
+                f"{class_name} takes no argument {name!r}{nearest(name, (*allowed, 'fps', 'guidance_scale'))}; "
                 f"it takes: {', '.join(allowed)}"
             )
     for name in allowed:
@@ -30,27 +32,39 @@ def check_names(image_model: nn.Module, names: "tuple[str, ...] | list[str]") ->
             )
 
 
-def per_frame(value: Any, name: str, batch: int, num_frames: int) -> Any:
-    """`value` with every tensor given per frame.
+def per_frame(value: Any, name: str, batch: int, num_frames: int, patch_frames: int = 1) -> Any:
+    """`value` with every tensor given per frame, or per group of `patch_frames` frames.
 
     A tensor whose first size is `batch` is per video and is repeated for each frame; one of first size
     `batch * num_frames` is per frame already and passes unchanged, as do numbers and tensors without dimensions. Dicts,
     lists and tuples are entered (and rebuilt, since some image models empty the lists they are given). Inside
-    `cross_attention_kwargs` a tensor of any other size is a setting, not a batch, and passes unchanged.
+    `cross_attention_kwargs` and `joint_attention_kwargs` a tensor of any other size is a setting, not a batch, and
+    passes unchanged. A group of frames has one token and so one condition: where it is given per frame, that of the
+    group's first frame.
 
     Raises:
         InputError: a tensor of another first size.
     """
     if isinstance(value, Mapping):
-        return {key: per_frame(item, f"{name}[{key!r}]", batch, num_frames) for key, item in value.items()}
+        return {
+            key: per_frame(item, f"{name}[{key!r}]", batch, num_frames, patch_frames) for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        items = [per_frame(item, f"{name}[{index}]", batch, num_frames) for index, item in enumerate(value)]
+        items = [
+            per_frame(item, f"{name}[{index}]", batch, num_frames, patch_frames) for index, item in enumerate(value)
+        ]
         return items if isinstance(value, list) else tuple(items)
-    if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] == batch * num_frames:
+    if not isinstance(value, Tensor) or value.ndim == 0:
         return value
+    if "['ip_adapter_masks']" in name:  # (1, pictures, H, W): where each picture counts, the same in all frames
+        return value
+    if value.shape[0] == batch * num_frames:
+        if patch_frames == 1:
+            return value
+        return value.unflatten(0, (batch, num_frames))[:, ::patch_frames].flatten(0, 1)
     if value.shape[0] == batch:
-        return value.repeat_interleave(num_frames, dim=0)
-    if name.startswith("cross_attention_kwargs"):
+        return value.repeat_interleave(num_groups_of(num_frames, patch_frames), dim=0)
+    if name.startswith(("cross_attention_kwargs", "joint_attention_kwargs")):
         return value
     raise InputError(
         f"{name} has first size {value.shape[0]}; with {batch} videos of {num_frames} frames it must be {batch} "
@@ -58,13 +72,20 @@ def per_frame(value: Any, name: str, batch: int, num_frames: int) -> Any:
     )
 
 
-def fps_of_each_video(fps: "float | int | Tensor", batch: int, device: torch.device) -> Tensor:
-    """Frames per second as a float32 tensor of size `batch`; `InputError` unless it is positive and fits."""
-    values = torch.as_tensor(fps, dtype=torch.float32, device=device).flatten()
+def number_of_each_video(
+    number: "float | int | Tensor", name: str, batch: int, device: torch.device, zero: bool = False
+) -> Tensor:
+    """A number such as `fps` as a float32 tensor of size `batch`; `InputError` unless it is positive and fits.
+
+    `zero` allows 0 too.
+    """
+    values = torch.as_tensor(number, dtype=torch.float32, device=device).flatten()
     if values.numel() == 1:
         values = values.expand(batch)
     if values.numel() != batch:
-        raise InputError(f"fps has {values.numel()} values for {batch} videos; give one number, or one per video")
-    if values.device.type != "meta" and not bool((torch.isfinite(values) & (values > 0)).all()):
-        raise InputError(f"fps must be positive, got {values.tolist()}")
+        raise InputError(f"{name} has {values.numel()} values for {batch} videos; give one number, or one per video")
+    # Looking at values breaks a compiled graph.
+    looked_at = values.device.type != "meta" and not torch.compiler.is_compiling()
+    if looked_at and not bool((torch.isfinite(values) & ((values >= 0) if zero else (values > 0))).all()):
+        raise InputError(f"{name} must be {'0 or more' if zero else 'positive'}, got {values.tolist()}")
     return values

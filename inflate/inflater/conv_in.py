@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from inflate.errors import InputError
-from inflate.inflater.sites import check_image_model
+from inflate.inflater.readers import reader_of
 
 
 def widen_conv_in(image_model: nn.Module, extra_channels: int) -> nn.Module:
@@ -20,9 +20,10 @@ def widen_conv_in(image_model: nn.Module, extra_channels: int) -> nn.Module:
         does). `extra_in_channels` is exact everywhere.
 
     Raises:
-        InputError: not a supported image model, or `extra_channels` below 1.
+        InputError: not a UNet that can be inflated, or `extra_channels` below 1.
     """
-    check_image_model(image_model)
+    if reader_of(image_model).family != "UNet":
+        raise InputError(f"a {type(image_model).__name__} has no first convolution to widen; only UNets have")
     if extra_channels < 1:
         raise InputError(f"extra_channels must be at least 1, got {extra_channels}")
     conv_in = image_model.get_submodule("conv_in")

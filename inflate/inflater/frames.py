@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from inflate.inflater.schemes import FramesSeen
 
 
 @dataclass
@@ -15,9 +18,9 @@ class FrameContext:
     One call at a time: two threads must not call one inflated model at once.
     """
 
-    num_frames: int | None = None
-    fps_embedding: Tensor | None = None  # (B*F, D)
-    extra_input: Tensor | None = None  # (B*F, extra channels, H, W)
+    num_frames: int | None = None  # of a video in the image model: groups of frames, where a token covers several
+    fps_embedding: Tensor | None = None  # (B*F, D), of frame rate and guidance scale together
+    extra_input: Tensor | None = None  # (B*F, extra channels, H, W); of groups of p frames, (B*F, C, p, H, W)
     changes: "dict[str, float] | None" = field(default=None, repr=False)  # when a dict: site -> max |layer(x) - x|
 
     @contextmanager
@@ -64,7 +67,7 @@ class LayerHook:
 
 
 class FrameRateHook:
-    """Adds the embedding of frames per second to the output of `time_embedding`."""
+    """Adds the embedding of frames per second, and of a guidance scale, to the output of `time_embedding`."""
 
     def __init__(self, context: FrameContext) -> None:
         self.context = context
@@ -79,18 +82,72 @@ class FrameRateHook:
 
 
 class ExtraInputHook:
-    """Adds the convolution of the extra input channels to the output of `conv_in`: a wider `conv_in` in two parts."""
+    """Adds the convolution of the extra input channels to the output of `conv_in`: a wider `conv_in` in two parts.
 
-    def __init__(self, layer: nn.Module, context: FrameContext) -> None:
-        self.layer, self.context = layer, context
+    With `whole` the layer takes all channels and its answer is put in place of `conv_in`'s.
+    """
+
+    def __init__(self, layer: nn.Module, context: FrameContext, whole: bool = False) -> None:
+        self.layer, self.context, self.whole = layer, context, whole
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """`output` (B*F, C, H, W) plus the convolved extra channels."""
         if self.context.num_frames is None or self.context.extra_input is None:
             return output
-        result = output + self.layer(self.context.extra_input)
+        if self.whole:
+            result = self.layer(torch.cat([args[0], self.context.extra_input], dim=1))
+        else:
+            result = output + self.layer(self.context.extra_input)
         self.context.note_change("conv_in (extra channels)", output, result)
         return result
+
+
+class QueryHook:
+    """Adds a trained change to the output of a query projection, from the same input."""
+
+    def __init__(self, name: str, layer: nn.Module, context: FrameContext) -> None:
+        self.name, self.layer, self.context = name, layer, context
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """`output` plus the layer's answer for the module's input."""
+        if self.context.num_frames is None:
+            return output
+        result = output - (0 - self.layer(args[0]))
+        self.context.note_change(self.name, output, result)
+        return result
+
+
+class OtherFramesHook:
+    """Before a spatial self-attention: its keys and values come from other frames of the video, too or instead.
+
+    Cross-frame attention ("first", Text2Video-Zero, arXiv:2303.13439, eq. 10) and sparse-causal attention
+    ("first-and-previous", Tune-A-Video, arXiv:2212.11565, eq. 5). The projections are the image model's own.
+    """
+
+    def __init__(self, name: str, frames_seen: FramesSeen, context: FrameContext) -> None:
+        self.name, self.frames_seen, self.context = name, frames_seen, context
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The call's arguments with the tokens of other frames as `encoder_hidden_states`."""
+        num_frames = self.context.num_frames
+        # Of one frame, the first and the previous are itself: the image model's answer, without a copy of each token.
+        if num_frames is None or num_frames == 1:
+            return None
+        tokens = args[0] if args else kwargs["hidden_states"]
+        videos = tokens.unflatten(0, (-1, num_frames))
+        first = videos[:, :1].expand_as(videos)
+        if self.frames_seen == "first":
+            seen = first
+        else:
+            previous = torch.cat([videos[:, :1], videos[:, :-1]], dim=1)
+            seen = torch.cat([first, previous], dim=2)
+        rest = args[2:] if len(args) > 2 else ()
+        return (tokens, seen.flatten(0, 1), *rest), {k: v for k, v in kwargs.items() if k not in _KEY_NAMES}
+
+
+_KEY_NAMES = ("hidden_states", "encoder_hidden_states")
 
 
 class FrameCheckpoint:
@@ -108,7 +165,20 @@ class FrameCheckpoint:
         context = self.context
         if context.num_frames is None:
             return self.inner(module, *args)
-        return self.inner(_InContext(module, context), *args)
+        return self.inner(_InContext(module, context), *_with_gradient(args))
+
+
+def _with_gradient(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`args`, at least one of which requires a gradient.
+
+    The reentrant kind of checkpointing drops the gradients of a block whose inputs require none; here the layers inside
+    train while the image model before them is frozen.
+    """
+    tensors = [one for one in args if isinstance(one, Tensor) and one.is_floating_point()]
+    if not tensors or any(one.requires_grad for one in tensors):
+        return args
+    first = tensors[0]
+    return tuple(one.detach().requires_grad_() if one is first else one for one in args)
 
 
 class _InContext:

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProjection
 from torch import Tensor, nn
 
 from inflate.errors import InputError
+from inflate.inflater.sites import plain_module
 
 NUM_TEXT_TOKENS = 7
+NUM_IMAGE_PATCHES = 5
 NUM_TIME_IDS = 6  # SDXL: original size, crop, target size
 DEFAULT_SIZE = 32  # height and width for a config without sample_size
 HINT_FACTOR = 8  # a Kandinsky hint is a picture in pixels; its latents are 8 times smaller
@@ -19,13 +22,13 @@ HINT_CHANNELS = 4  # channels the hint becomes inside the image model
 def sample_size_of(image_model: nn.Module) -> tuple[int, int]:
     """Height and width the image model was made for."""
     config: Any = image_model.config
-    size = config.sample_size
+    size = config.get("sample_size")  # FLUX has none
     if size is None:
         return DEFAULT_SIZE, DEFAULT_SIZE
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-class _Source:
+class RandomSource:
     """Random tensors on the model's device, drawn on the CPU so that a seed means the same everywhere."""
 
     def __init__(self, image_model: nn.Module, batch: int, generator: torch.Generator | None) -> None:
@@ -67,7 +70,7 @@ def random_inputs(
         InputError: the config asks for a condition this function does not know.
     """
     config: Any = image_model.config
-    source = _Source(image_model, batch, generator)
+    source = RandomSource(image_model, batch, generator)
     height, width = size or sample_size_of(image_model)
     channels = int(config.in_channels)
     if config.get("addition_embed_type") == "image_hint":
@@ -82,6 +85,8 @@ def random_inputs(
     if isinstance(image_model, UNet2DConditionModel):
         inputs["encoder_hidden_states"] = _encoder_hidden_states(config, source)
         added = _added_conditions(config, source, height, width)
+        if config.encoder_hid_dim_type == "ip_image_proj":
+            added["image_embeds"] = _ip_adapter_images(image_model, source)
         if added:
             inputs["added_cond_kwargs"] = added
         if config.time_cond_proj_dim is not None:
@@ -89,7 +94,7 @@ def random_inputs(
     return inputs
 
 
-def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: _Source) -> Tensor | None:
+def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: RandomSource) -> Tensor | None:
     kind = config.get("class_embed_type")
     if kind is None:
         num_classes = config.get("num_class_embeds")
@@ -97,26 +102,28 @@ def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: _So
     if kind == "timestep":
         return source.integers(1, 1000)
     if kind == "identity":
-        return source.normal(int(image_model.get_submodule("time_embedding.linear_2").out_features))  # type: ignore[arg-type]  # a Linear's int
+        last = plain_module(image_model.get_submodule("time_embedding.linear_2"))
+        return source.normal(int(last.out_features))  # type: ignore[arg-type]  # a Linear's int
     if kind in ("projection", "simple_projection"):
         return source.normal(int(config["projection_class_embeddings_input_dim"]))
     raise InputError(f"no random inputs are known for class_embed_type {kind!r}")
 
 
-def _encoder_hidden_states(config: Mapping[str, Any], source: _Source) -> Tensor | None:
+def _encoder_hidden_states(config: Mapping[str, Any], source: RandomSource) -> Tensor | None:
     kind = config.get("encoder_hid_dim_type")
     if kind == "image_proj":
         return None
-    if kind in ("text_proj", "text_image_proj"):
+    # An IP-Adapter on a model with a projection of its text leaves that projection in place.
+    if kind in ("text_proj", "text_image_proj") or (kind == "ip_image_proj" and config.get("encoder_hid_dim")):
         return source.normal(NUM_TEXT_TOKENS, int(config["encoder_hid_dim"]))
-    if kind is not None:
+    if kind not in (None, "ip_image_proj"):
         raise InputError(f"no random inputs are known for encoder_hid_dim_type {kind!r}")
     return source.normal(NUM_TEXT_TOKENS, _first(config["cross_attention_dim"]))
 
 
-def _added_conditions(config: Mapping[str, Any], source: _Source, height: int, width: int) -> dict[str, Tensor]:
+def _added_conditions(config: Mapping[str, Any], source: RandomSource, height: int, width: int) -> dict[str, Any]:
     kind = config.get("addition_embed_type")
-    added: dict[str, Tensor] = {}
+    added: dict[str, Any] = {}
     if kind == "text_time":
         time_width = NUM_TIME_IDS * int(config["addition_time_embed_dim"])
         added["text_embeds"] = source.normal(int(config["projection_class_embeddings_input_dim"]) - time_width)
@@ -133,6 +140,16 @@ def _added_conditions(config: Mapping[str, Any], source: _Source, height: int, w
     if config.get("encoder_hid_dim_type") == "text_image_proj" and "image_embeds" not in added:
         added["image_embeds"] = source.normal(_first(config["cross_attention_dim"]))
     return added
+
+
+def _ip_adapter_images(image_model: nn.Module, source: RandomSource) -> list[Tensor]:
+    """For each IP-Adapter the embedding of one picture: (batch, 1, D), or of its patches (batch, 1, N, D)."""
+    images = []
+    for projection in image_model.get_submodule("encoder_hid_proj.image_projection_layers").children():
+        linear = next(module for module in projection.modules() if isinstance(module, nn.Linear))
+        pooled = isinstance(projection, ImageProjection | IPAdapterFullImageProjection)
+        images.append(source.normal(*((1,) if pooled else (1, NUM_IMAGE_PATCHES)), linear.in_features))
+    return images
 
 
 def _first(width: int | Sequence[int]) -> int:

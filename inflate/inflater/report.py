@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from inflate.inflater.inputs import random_inputs, sample_size_of
+from inflate.inflater.inputs import sample_size_of
 from inflate.inflater.model import InflatedModel
+from inflate.inflater.readers import call_image_model, random_inputs
 from inflate.inflater.schemes import Scheme
+from inflate.inflater.sites import LAYERLESS, Site
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def report(
         video_model = InflatedModel(plain, scheme, num_frames)
     inputs = random_inputs(plain, num_frames, (height, width))
     with torch.no_grad():
-        image_flops = _count(lambda: plain(**inputs))
+        image_flops = _count(lambda: call_image_model(plain, **inputs))
         frames = inputs.pop("sample")
         extra = torch.empty(
             num_frames, video_model.scheme.extra_in_channels, height, width, device="meta", dtype=frames.dtype
@@ -93,13 +95,17 @@ def report(
         sample = torch.cat([frames, extra], dim=1).transpose(0, 1)[None]
         fps = 8 if video_model.scheme.fps_range else None
         all_flops = _count(lambda: video_model(sample, inputs.pop("timestep"), fps=fps, **inputs))
+    # one layer that serves several sites counts once
+    firsts = {site.key: site for site in reversed(video_model.sites)}
     sites = tuple(
         SiteReport(
             name=site.name,
             kind=site.kind,
-            layer=type(video_model.temporal[site.key]).__name__,
+            layer=_layer_name(video_model, site),
             channels=site.channels,
-            new_parameters=sum(p.numel() for p in video_model.temporal[site.key].parameters()),
+            new_parameters=sum(p.numel() for p in _layer(video_model, site).parameters())
+            if firsts[site.key] is site
+            else 0,
         )
         for site in video_model.sites
     )
@@ -115,6 +121,16 @@ def report(
         image_flops=image_flops,
         new_flops=all_flops - image_flops,
     )
+
+
+def _layer(video_model: InflatedModel, site: Site) -> nn.Module:
+    return nn.Identity() if site.kind in LAYERLESS else video_model.temporal[site.key]
+
+
+def _layer_name(video_model: InflatedModel, site: Site) -> str:
+    if site.kind in LAYERLESS:
+        return "attention over other frames"
+    return type(video_model.temporal[site.key]).__name__
 
 
 def _count(run: Any) -> int:

@@ -30,10 +30,18 @@ class TemporalAttention(nn.Module):
     - ``"none"``: frames are a set without order.
 
     The last three have no parameters and no largest number of frames; ``max_frames`` does nothing there.
+
+    ``start_at_zero=False`` starts ``to_out`` as PyTorch does, for a layer that something else keeps quiet (`Blend`).
     """
 
     def __init__(
-        self, dim: int, num_heads: int, head_dim: int, max_frames: int, position: Position = "relative"
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim: int,
+        max_frames: int,
+        position: Position = "relative",
+        start_at_zero: bool = True,
     ) -> None:
         super().__init__()
         if position not in POSITIONS:
@@ -60,14 +68,18 @@ class TemporalAttention(nn.Module):
         self.relative_bias = (
             nn.Parameter(torch.empty(2 * max_frames - 1, num_heads)) if position == "relative" else None
         )
+        self.start_at_zero = start_at_zero
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Make the layer the identity: zero output projection; ALiBi's slopes as relative bias, the rest PyTorch's."""
         for layer in (self.norm, self.to_q, self.to_k, self.to_v):
             layer.reset_parameters()
-        nn.init.zeros_(self.to_out.weight)
-        nn.init.zeros_(self.to_out.bias)
+        if self.start_at_zero:
+            nn.init.zeros_(self.to_out.weight)
+            nn.init.zeros_(self.to_out.bias)
+        else:
+            self.to_out.reset_parameters()
         if self.relative_bias is not None:
             with torch.no_grad():
                 self.relative_bias.copy_(alibi_table(self.num_heads, self.max_frames))
@@ -98,8 +110,11 @@ class TemporalAttention(nn.Module):
 
     def _attend_over_frames(self, by_pixel: Tensor) -> Tensor:
         """``(B, N, F, D)`` to the residual's change, ``(B, N, F, D)``."""
-        num_videos, _, num_frames, _ = by_pixel.shape
-        states = self.norm(by_pixel)
+        return self.attend(self.norm(by_pixel))
+
+    def attend(self, states: Tensor) -> Tensor:
+        """Attention and output projection alone: normalised ``(B, N, F, D)`` to the change, of the same shape."""
+        num_videos, _, num_frames, _ = states.shape
         if self.position == "sinusoidal":
             states = states + sinusoidal_positions(num_frames, self.dim, states.device).to(states.dtype)
         query, key, value = (

@@ -1,6 +1,7 @@
 """Where temporal layers go, rule by rule, and what they cost at a true size."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from inflate.errors import InputError
-from inflate.inflater import SCHEMES, Scheme, find_sites, inflate, meta_image_model, report, verify
-from tests.inflater.tiny_models import CONFIGS, build, perturb
+from inflate.inflater import SCHEMES, Scheme, deflate, find_sites, inflate, meta_image_model, report, verify
+from tests.inflater.tiny_models import UNETS, build, perturb
+
+FOR_DITS = ("latte", "spacetime-dit")
+TRUE_CONFIGS = Path(__file__).parent / "configs"
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", UNETS)
 def test_every_convolution_wider_than_a_pixel_and_every_attention_block(name: str) -> None:
     image_model = build(name)
     sites = find_sites(image_model)
@@ -51,12 +55,71 @@ def test_temporal_attention_has_the_heads_of_the_spatial_one() -> None:
 
 
 def test_schemes_choose_the_kinds() -> None:
-    kinds = {name: {site.kind for site in find_sites(build("sd15"), name)} for name in SCHEMES}
+    kinds = {name: {site.kind for site in find_sites(build("sd15"), name)} for name in SCHEMES if name not in FOR_DITS}
+    animatediff = ("animatediff-v1", "animatediff-v2", "animatediff-v3", "animatediff-sdxl", "hotshot-xl")
     assert kinds == {
         "make-a-video": {"convolution", "attention", "time_embedding"},
         "vdm": {"attention"},
+        "imagen-video-base": {"attention"},
         "imagen-video-sr": {"convolution"},
+        **{name: {"motion_module"} for name in animatediff},
+        "tune-a-video": {"transformer_block", "query", "self_attention"},
+        "video-ldm": {"attention", "residual_block"},
+        "text2video-zero": {"self_attention"},
+        "lean": {"convolution", "attention", "time_embedding"},
     }
+
+
+def test_motion_modules_are_numbered_as_animatediff_numbers_them() -> None:
+    config = json.loads((TRUE_CONFIGS / "sd15_unet.json").read_text())
+    image_model = meta_image_model(UNet2DConditionModel, config)
+    for scheme, mid in (("animatediff-v1", 0), ("animatediff-v2", 1)):
+        sites = find_sites(image_model, scheme)
+        keys = {
+            *(f"down_blocks-{block}-motion_modules-{number}" for block in range(4) for number in range(2)),
+            *(f"up_blocks-{block}-motion_modules-{number}" for block in range(4) for number in range(3)),
+            *(["mid_block-motion_modules-0"] * mid),
+        }
+        assert {site.key for site in sites} == keys and len(sites) == 20 + mid
+        channels = {site.key: site.channels for site in sites}
+        assert [channels[f"down_blocks-{block}-motion_modules-0"] for block in range(4)] == [320, 640, 1280, 1280]
+        # Published: 417M and 453M, as diffusers' MotionAdapter has them.
+        assert report(image_model, scheme, 16, (8, 8)).new_parameters == (453_209_280 if mid else 417_137_600)
+    assert find_sites(image_model, "animatediff-v2")[8].name == "mid_block.attentions.0"
+
+
+@torch.no_grad()
+def test_sparse_causal_attention_sees_the_first_and_the_previous_frame() -> None:
+    """Which frame moves when one changes; only attention inside the transformer blocks mixes frames here."""
+    image_model = build("sd15")
+    for scheme, reached in (("text2video-zero", [[0, 1, 2, 3], [1]]), ("tune-a-video", [[0, 1, 2, 3], [1, 2, 3]])):
+        model = inflate(image_model, scheme, 4)
+        states, sample = torch.randn(1, 5, 12), torch.randn(1, 4, 4, 8, 8)
+        before = model(sample, 5, encoder_hidden_states=states).sample
+        for changed, expected in zip((0, 1), reached, strict=True):
+            other = sample.clone()
+            other[:, :, changed] += 1
+            after = model(other, 5, encoder_hidden_states=states).sample
+            moved = [index for index in range(4) if not torch.equal(after[:, :, index], before[:, :, index])]
+            # Frame 3 hears of frame 1 through frame 2, one layer later.
+            assert moved == expected, (scheme, changed)
+        model.image_model.set_default_attn_processor()
+        deflate(model)
+
+
+@torch.no_grad()
+def test_cross_frame_attention_is_the_papers() -> None:
+    """Against a hand-written one in a single attention: queries of each frame, keys and values of the first."""
+    image_model = build("sd15")
+    attention = image_model.down_blocks[0].attentions[0].transformer_blocks[0].attn1
+    model = inflate(image_model, "text2video-zero", 3)
+    tokens = torch.randn(6, 10, 8)
+    expected = attention(
+        tokens, encoder_hidden_states=tokens.reshape(2, 3, 10, 8)[:, :1].repeat(1, 3, 1, 1).flatten(0, 1)
+    )
+    with model.context.during_call(3, None, None):
+        assert torch.equal(attention(tokens), expected)
+    assert not torch.equal(attention(tokens), expected)
 
 
 def test_a_scheme_survives_json_and_refuses_nonsense() -> None:

@@ -3,7 +3,14 @@
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    DiTTransformer2DModel,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 
 SMALL: dict[str, Any] = {"sample_size": 8, "norm_num_groups": 4}
 CROSS: dict[str, Any] = {
@@ -27,6 +34,39 @@ SIMPLE_CROSS: dict[str, Any] = {
     "resnet_time_scale_shift": "scale_shift",
 }
 
+DIT: dict[str, Any] = {
+    "sample_size": 8,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "in_channels": 4,
+}
+PIXART: dict[str, Any] = {
+    **DIT,
+    "num_attention_heads": 3,  # the embedding of sizes takes a third of the width each
+    "out_channels": 8,
+    "cross_attention_dim": 24,
+    "caption_channels": 12,
+}
+SD3: dict[str, Any] = {
+    **DIT,
+    "in_channels": 16,
+    "joint_attention_dim": 12,
+    "caption_projection_dim": 16,
+    "pooled_projection_dim": 10,
+    "pos_embed_max_size": 6,
+}
+FLUX: dict[str, Any] = {
+    "in_channels": 64,
+    "num_layers": 1,
+    "num_single_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 12,
+    "pooled_projection_dim": 10,
+    "axes_dims_rope": (2, 4, 2),
+}
+
 CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "sd15": (UNet2DConditionModel, CROSS),
     "sd21-unclip": (
@@ -39,6 +79,10 @@ CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
             "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": 10,
         },
+    ),
+    "sd21": (
+        UNet2DConditionModel,
+        {**CROSS, "attention_head_dim": (1, 2), "use_linear_projection": True, "upcast_attention": True},
     ),
     "sd-x4-upscaler": (
         UNet2DConditionModel,
@@ -94,6 +138,26 @@ CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
             "cross_attention_norm": "group_norm",
         },
     ),
+    "deepfloyd-ii": (
+        UNet2DConditionModel,
+        {
+            **SIMPLE_CROSS,
+            "in_channels": 6,
+            "out_channels": 6,
+            "act_fn": "gelu",
+            "addition_embed_type": "text",
+            "addition_embed_type_num_heads": 2,
+            "class_embed_type": "timestep",
+            "encoder_hid_dim": 10,
+            "encoder_hid_dim_type": "text_proj",
+            "cross_attention_dim": 32,
+            "cross_attention_norm": "group_norm",
+            "resnet_skip_time_act": True,
+            "resnet_out_scale_factor": 1.4142,
+            "only_cross_attention": (False, True),
+        },
+    ),
+    "without-mid-block": (UNet2DConditionModel, {**CROSS, "mid_block_type": None}),
     "latent-upscaler": (
         UNet2DConditionModel,
         {
@@ -160,7 +224,18 @@ CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
             "freq_shift": 0,
         },
     ),
+    "dit": (DiTTransformer2DModel, {**DIT, "num_embeds_ada_norm": 20}),
+    "dit-learned-sigma": (DiTTransformer2DModel, {**DIT, "out_channels": 8, "num_embeds_ada_norm": 20}),
+    "pixart-alpha": (PixArtTransformer2DModel, {**PIXART, "use_additional_conditions": True}),
+    "pixart-sigma": (PixArtTransformer2DModel, {**PIXART, "use_additional_conditions": False}),
+    "sd3": (SD3Transformer2DModel, SD3),
+    "sd35": (SD3Transformer2DModel, {**SD3, "dual_attention_layers": (0,), "qk_norm": "rms_norm"}),
+    "flux-dev": (FluxTransformer2DModel, {**FLUX, "guidance_embeds": True}),
+    "flux-schnell": (FluxTransformer2DModel, FLUX),
 }
+
+UNETS = tuple(name for name, (image_model_class, _) in CONFIGS.items() if "UNet" in image_model_class.__name__)
+TRANSFORMERS = tuple(name for name in CONFIGS if name not in UNETS)
 
 
 def build(name: str, seed: int = 0) -> Any:
@@ -176,6 +251,8 @@ def perturb(video_model: Any, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in video_model.temporal_parameters():
         noise = torch.randn(parameter.shape, generator=generator) * 0.1
+        if parameter.ndim == 0:
+            noise = noise.abs()  # the weight of a blend, which lies between 0 and 1
         parameter.add_(noise.to(parameter.device, parameter.dtype))
 
 

@@ -1,0 +1,145 @@
+"""Hanging temporal layers on the modules of an image model, and keeping them there when other libraries swap modules.
+
+PEFT puts a wrapper (`lora.Conv2d`) around a module, with the module inside as `base_layer`, and takes it off again. A
+site is the place, not the module: its hook belongs on whatever stands there, so that the temporal layer sees the whole
+output, adapter included.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from inflate.errors import InputError
+from inflate.inflater.dit_hooks import BlockHook, GatherFramesHook, PatchInHook, PatchOutHook, ScatterFramesHook
+from inflate.inflater.frames import (
+    ExtraInputHook,
+    FrameCheckpoint,
+    FrameContext,
+    FrameRateHook,
+    LayerHook,
+    OtherFramesHook,
+    QueryHook,
+)
+from inflate.inflater.schemes import Scheme
+from inflate.inflater.sites import Site
+
+_HOOKS = (LayerHook, OtherFramesHook, QueryHook, BlockHook, GatherFramesHook, PatchInHook)
+
+
+class Attachments:
+    """The hooks of one inflated model, by site."""
+
+    def __init__(self, sites: tuple[Site, ...], temporal: nn.ModuleDict, scheme: Scheme, context: FrameContext) -> None:
+        self.sites, self.temporal, self.scheme, self.context = sites, temporal, scheme, context
+        self._hooked: list[tuple[Site, nn.Module, list[Any]]] = []  # site, module that stood there, handles
+
+    def __bool__(self) -> bool:
+        return bool(self._hooked)
+
+    def attach(self, image_model: nn.Module) -> None:
+        """Hang every hook on its module."""
+        for site in self.sites:
+            module = image_model.get_submodule(site.name)
+            self._hooked.append((site, module, self._hooks(site, module)))
+
+    def follow(self, image_model: nn.Module) -> None:
+        """Move hooks whose module was wrapped or unwrapped since; nothing to do in the common case."""
+        for index, (site, hooked, handles) in enumerate(self._hooked):
+            module = image_model.get_submodule(site.name)
+            if module is not hooked:
+                for handle in handles:
+                    handle.remove()
+                self._forget_copies(module)
+                self._hooked[index] = (site, module, self._hooks(site, module))
+            if site.kind == "query" or (site.kind == "self_attention" and self.scheme.frames_seen != "all"):
+                attention = image_model.get_submodule(site.name.removesuffix(".to_q"))
+                # Not `fused_projections`, which stays True when diffusers unfuses.
+                if "Fused" in type(attention.processor).__name__:
+                    raise InputError(
+                        f"scheme {self.scheme.name!r} works on separate query, key and value projections, and those of "
+                        f"{site.name} are fused; call unfuse_qkv_projections() on the image model first"
+                    )
+
+    def _forget_copies(self, module: nn.Module) -> None:
+        """Take our hooks off a module that was put in a site's place: torch's quantiser copies them to it."""
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if getattr(hook, "context", None) is self.context:
+                    del hooks[key]
+
+    def check_dtype(self, image_model: Any) -> None:
+        """Raise `InputError` when the image model was converted and the temporal layers were left behind."""
+        own = next((parameter.dtype for parameter in self.temporal.parameters()), None)
+        if own in (None, image_model.dtype) or torch.is_autocast_enabled(image_model.device.type):
+            return
+        found, own = (str(dtype).removeprefix("torch.") for dtype in (image_model.dtype, own))
+        raise InputError(
+            f"the image model computes in {found} and its temporal layers in {own}: convert both at once with "
+            f"video_model.to(torch.{found}), or call it under torch.autocast"
+        )
+
+    def detach(self, image_model: nn.Module) -> None:
+        """Take every hook off, also those inside gradient checkpointing."""
+        for _, _, handles in self._hooked:
+            for handle in handles:
+                handle.remove()
+        self._hooked.clear()
+        for module in image_model.modules():
+            inner = getattr(module, "_gradient_checkpointing_func", None)
+            if isinstance(inner, FrameCheckpoint) and inner.context is self.context:
+                module._gradient_checkpointing_func = inner.inner  # type: ignore[assignment]  # as it was
+
+    def remember_frames_in_checkpoints(self, image_model: nn.Module) -> None:
+        """Make gradient checkpointing, if the user has switched it on, recompute with the frames of this call."""
+        if not torch.is_grad_enabled():
+            return
+        for module in image_model.modules():
+            inner = getattr(module, "_gradient_checkpointing_func", None)
+            if inner is not None and getattr(module, "gradient_checkpointing", False):
+                if not (isinstance(inner, FrameCheckpoint) and inner.context is self.context):
+                    # diffusers' own attribute, which torch's stubs take for a submodule.
+                    module._gradient_checkpointing_func = FrameCheckpoint(inner, self.context)  # type: ignore[assignment]
+
+    def _hooks(self, site: Site, module: nn.Module) -> list[Any]:
+        """Hang what the site needs on `module`; returns the handles."""
+        if site.kind == "self_attention":
+            return self._attention_hooks(site, module)
+        layer = self.temporal[site.key]
+        if site.kind in ("transformer_block", "temporal_block"):
+            return [module.register_forward_hook(BlockHook(site.name, layer, self.context), with_kwargs=True)]
+        if site.kind == "extra_input":
+            # Before the temporal convolution of conv_in, as if conv_in itself were wider.
+            hook = ExtraInputHook(layer, self.context, self.scheme.own_conv_in)
+            return [module.register_forward_hook(hook, prepend=True)]
+        if site.kind == "time_embedding":
+            return [module.register_forward_hook(FrameRateHook(self.context))]
+        kinds = {"query": QueryHook, "patch_in": PatchInHook, "patch_out": PatchOutHook}
+        return [module.register_forward_hook(kinds.get(site.kind, LayerHook)(site.name, layer, self.context))]
+
+    def _attention_hooks(self, site: Site, module: nn.Module) -> list[Any]:
+        if self.scheme.frames_seen != "all":
+            hook = OtherFramesHook(site.name, self.scheme.frames_seen, self.context)
+            return [module.register_forward_pre_hook(hook, with_kwargs=True)]
+        gather, scatter = GatherFramesHook(self.context), ScatterFramesHook(self.context)
+        return [module.register_forward_pre_hook(gather, with_kwargs=True), module.register_forward_hook(scatter)]
+
+
+def is_inflated(image_model: nn.Module) -> bool:
+    """Whether temporal layers hang on `image_model`."""
+    return any(
+        isinstance(hook, _HOOKS)
+        for module in image_model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
+
+
+def computing_device(image_model: Any) -> torch.device:
+    """The device that a diffusers model computes on, though an offloading hook may keep its weights elsewhere."""
+    for module in image_model.modules():
+        hook = getattr(module, "_hf_hook", None)  # accelerate's; diffusers' own offloading `device` knows about
+        for one in (hook, *getattr(hook, "hooks", ())):
+            device = getattr(one, "execution_device", None)
+            if device is not None:
+                return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    return image_model.device

@@ -1,0 +1,182 @@
+"""Finding the places in a UNet where temporal layers go.
+
+The rules, for diffusers' `UNet2DConditionModel` and `UNet2DModel`:
+
+* Every spatial convolution with a kernel larger than 1 gets a temporal one after it (Make-A-Video, eq. 4): those of the
+  down, mid and up blocks (residual, downsampling and upsampling ones), and `conv_in`. A scheme may ask for the last
+  convolution of each residual block only.
+* 1x1 convolutions (shortcuts, `proj_in`, `proj_out`) get none: they act per pixel as the fully connected layers do, and
+  Make-A-Video leaves those unchanged.
+* `conv_out` gets none. Its output is the prediction itself; neighbouring frames carry independent noise, so a linear
+  mix of their predictions cannot help, and a learned variance would be mixed with the noise prediction. The last
+  residual block before it already sees time. The same holds for `skip_conv` of the score-SDE blocks, which makes
+  pictures.
+* Every spatial attention block gets one temporal attention after it: a `Transformer2DModel` as a whole (also inside a
+  dual one), an `Attention` that maps pictures to pictures (AttnDownBlock2D, the mid block of `UNet2DModel`, the
+  SimpleCrossAttn blocks of Karlo, Kandinsky and DeepFloyd IF), and a `KAttentionBlock`. Heads are those of the spatial
+  attention.
+* Motion modules go after every layer of the down and up blocks: after its attention, or after its residual block where
+  it has none; in the mid block after its attention (AnimateDiff v2). They are numbered by block, as its files do.
+* Inside `Transformer2DModel` are the transformer blocks, whose first attention sees the tokens of its own frame.
+* The frame-rate embedding is added to the output of `time_embedding`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D, ResnetBlockCondNorm2D
+from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_blocks import KAttentionBlock
+from torch import nn
+
+from inflate.inflater.schemes import Scheme
+from inflate.inflater.sites import Site, plain_module
+
+_RESIDUAL_BLOCKS = (ResnetBlock2D, ResnetBlockCondNorm2D)
+_PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in")
+
+
+def find_unet_sites(image_model: nn.Module, scheme: Scheme) -> list[Site]:
+    """The sites of a UNet under `scheme`, in the order of the module tree; may be empty."""
+    seen: set[int] = set()  # Downsample2D may hold one convolution under two names
+    sites: list[Site] = []
+    for name, module in image_model.named_children():
+        if name in _PARTS and module is not None:
+            sites.extend(_walk(name, module, seen))
+    sites = [site for site in sites if _wanted(site, image_model, scheme)]
+    if scheme.motion_modules:
+        sites.extend(_motion_sites(image_model, scheme.mid_motion_module))
+    sites.extend(token_sites(image_model, scheme))
+    if not sites:
+        return sites
+    if scheme.embeds_numbers:
+        # torch's stubs take a module's attributes for tensors or modules; these are numbers.
+        embed_dim = int(plain_module(image_model.get_submodule("time_embedding.linear_2")).out_features)  # type: ignore[arg-type]
+        sites.append(Site("time_embedding", "time_embedding", embed_dim))
+    if scheme.extra_in_channels:
+        first = plain_module(image_model.get_submodule("conv_in"))
+        sites.append(Site("conv_in", "extra_input", int(first.out_channels)))  # type: ignore[arg-type]  # as above
+    return sites
+
+
+def _wanted(site: Site, image_model: nn.Module, scheme: Scheme) -> bool:
+    if site.kind == "convolution" and not scheme.every_convolution:
+        parent, _, last = site.name.rpartition(".")
+        return (
+            scheme.convolution and last == "conv2" and isinstance(image_model.get_submodule(parent), _RESIDUAL_BLOCKS)
+        )
+    wanted = {
+        "convolution": scheme.convolution,
+        "attention": scheme.attention,
+        "residual_block": scheme.residual_blocks,
+    }
+    return wanted[site.kind]
+
+
+def _walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[Site]:
+    """Sites in `module`, depth first; a module that is a site is not entered, but for residual blocks."""
+    module = plain_module(module)
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    site = _site_of(name, module)
+    if site is not None:
+        yield site
+        return
+    if isinstance(module, nn.Conv2d) or name.endswith("skip_conv"):
+        return
+    for child_name, child in module.named_children():
+        yield from _walk(f"{name}.{child_name}", child, seen)
+    if isinstance(module, _RESIDUAL_BLOCKS):
+        yield Site(name, "residual_block", _out_channels(module))
+
+
+def _site_of(name: str, module: nn.Module) -> Site | None:
+    """`module` as a site, or None."""
+    if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and not name.endswith("skip_conv"):
+        return Site(name, "convolution", module.out_channels)
+    if isinstance(module, DualTransformer2DModel):
+        inner = module.transformers[0]
+        assert isinstance(inner, Transformer2DModel), "a dual transformer holds two Transformer2DModel"
+        return _attention_site(name, inner.config["in_channels"], inner.num_attention_heads)
+    if isinstance(module, Transformer2DModel):
+        return _attention_site(name, module.config["in_channels"], module.num_attention_heads)
+    if isinstance(module, KAttentionBlock):
+        return _attention_site(name, module.attn2.query_dim, module.attn2.heads)
+    if isinstance(module, Attention):
+        return _attention_site(name, module.query_dim, module.heads)
+    return None
+
+
+def _attention_site(name: str, channels: int, num_heads: int) -> Site:
+    """Temporal attention has as many heads as the spatial one, over the same channels."""
+    return Site(name, "attention", channels, num_heads, max(1, channels // num_heads))
+
+
+def _motion_sites(image_model: nn.Module, mid: bool) -> Iterator[Site]:
+    """After every layer of the down and up blocks, and in the mid block if `mid`."""
+    for part in ("down_blocks", "mid_block", "up_blocks"):
+        blocks = image_model.get_submodule(part) if getattr(image_model, part, None) is not None else None
+        if blocks is None or (part == "mid_block" and not mid):
+            continue
+        named = (
+            [(part, blocks)]
+            if part == "mid_block"
+            else [(f"{part}.{key}", one) for key, one in blocks.named_children()]
+        )
+        for name, block in named:
+            yield from _motion_sites_of(name, block)
+
+
+def _motion_sites_of(block_name: str, block: nn.Module) -> Iterator[Site]:
+    resnets = list(getattr(block, "resnets", None) or ())
+    attentions = [one for one in getattr(block, "attentions", None) or () if one is not None]
+    if block_name == "mid_block":
+        # Its first residual block stands alone; without attention, the module goes after the last one.
+        layers = [("attentions", index) for index in range(len(attentions))] or [("resnets", len(resnets) - 1)]
+    else:
+        # A block with one attention for all its layers (AttnSkipUpBlock2D) counts as one without.
+        kind = "attentions" if len(attentions) == len(resnets) else "resnets"
+        layers = [(kind, index) for index in range(len(resnets))]
+    for number, (kind, index) in enumerate(layers):
+        yield Site(
+            f"{block_name}.{kind}.{index}",
+            "motion_module",
+            _out_channels(resnets[index]),
+            place=f"{block_name}.motion_modules.{number}",
+        )
+
+
+def _out_channels(block: nn.Module) -> int:
+    """Of a residual block: its own `out_channels` names the width inside in `ResnetBlockCondNorm2D`."""
+    return int(plain_module(block.get_submodule("conv2")).out_channels)  # type: ignore[arg-type]  # a Conv2d's int
+
+
+def token_sites(image_model: nn.Module, scheme: Scheme) -> Iterator[Site]:
+    """Sites inside diffusers' basic transformer blocks; none in models without them."""
+    others = scheme.frames_seen != "own"
+    if not (others or scheme.token_attention or scheme.queries):
+        return
+    blocks = [(name, block) for name, block in image_model.named_modules() if isinstance(block, BasicTransformerBlock)]
+    if others and not any(_sees_its_own_frame(block) for _, block in blocks):
+        return
+    for name, block in blocks:
+        own = _sees_its_own_frame(block)
+        if others and own:
+            yield Site(f"{name}.attn1", "self_attention", block.dim)
+        if scheme.queries:
+            for attention_name in ("attn1", "attn2") if own else ("attn2",):
+                attention = getattr(block, attention_name)
+                if attention is not None:
+                    width = int(attention.inner_dim)
+                    yield Site(f"{name}.{attention_name}.to_q", "query", width, in_channels=int(attention.query_dim))
+        if scheme.token_attention:
+            site = _attention_site(name, block.dim, block.num_attention_heads)
+            yield replace(site, kind="transformer_block")
+
+
+def _sees_its_own_frame(block: BasicTransformerBlock) -> bool:
+    return not block.only_cross_attention

@@ -1,0 +1,73 @@
+"""Patches that cover several frames: the two ends of a transformer over spacetime tokens.
+
+Sora (openai.com/index/video-generation-models-as-world-simulators) makes tokens of spacetime patches. An image model's
+patch embedding becomes one for p frames when its kernel is copied over them and divided by p: at first a token is that
+of their mean, and every frame is answered alike. Both layers hold the changes to that start, which begin at zero; the
+image model's own projections make the rest.
+"""
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from inflate.layers.positions import sinusoidal_positions
+
+
+class SpacetimePatchIn(nn.Module):
+    """What a spacetime token has beyond the token of its mean frame: each frame by itself, and its place in time.
+
+    ``change`` is the change of the inflated kernel, ``(D, C, p, P, P)``, without bias; None for one frame per token.
+    ``position`` projects the sines and cosines of the token's place in time, ``(D, D)``; None if ``positions`` is
+    False. Both start at zero.
+    """
+
+    def __init__(self, dim: int, in_channels: int, patch_size: int, patch_frames: int, positions: bool = True) -> None:
+        super().__init__()
+        self.dim = dim
+        kernel = (patch_frames, patch_size, patch_size)
+        self.change = nn.Conv3d(in_channels, dim, kernel, stride=kernel, bias=False) if patch_frames > 1 else None
+        self.position = nn.Linear(dim, dim, bias=False) if positions else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the layer the identity."""
+        for layer in (self.change, self.position):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+
+    def forward(self, tokens: Tensor, num_groups: int, frames: Tensor | None) -> Tensor:
+        """Tokens of the mean frames, ``(B * G, N, D)`` with the G groups of a video next to each other, to the same.
+
+        ``frames`` is ``(B * G, C, p, H, W)``; it may be None for one frame per token.
+        """
+        if self.change is not None:
+            assert frames is not None, "a token of several frames needs all of them"
+            tokens = tokens - (0 - self.change(frames).flatten(2).transpose(1, 2)).to(tokens.dtype)
+        if self.position is not None:
+            places = sinusoidal_positions(num_groups, self.dim, tokens.device).to(self.position.weight.dtype)
+            change = self.position(places)[:, None]
+            tokens = (tokens.unflatten(0, (-1, num_groups)) - (0 - change)).flatten(0, 1)
+        return tokens
+
+
+class SpacetimePatchOut(nn.Module):
+    """The last projection, inflated: a token's answer for each of its p frames.
+
+    At first all of them are the image model's answer for the token; ``change`` maps the token, ``(D,)``, to what each
+    frame has beyond it, ``(p * out_features,)``, and starts at zero.
+    """
+
+    def __init__(self, dim: int, out_features: int, patch_frames: int) -> None:
+        super().__init__()
+        self.patch_frames = patch_frames
+        self.change = nn.Linear(dim, patch_frames * out_features)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Answer every frame alike."""
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, tokens: Tensor, answer: Tensor) -> Tensor:
+        """Tokens ``(B * G, N, D)`` and the image model's ``(B * G, N, out_features)`` to ``(B * G * p, N, ...)``."""
+        change = rearrange(self.change(tokens), "g n (p c) -> (g p) n c", p=self.patch_frames)
+        return answer.repeat_interleave(self.patch_frames, dim=0) - (0 - change)

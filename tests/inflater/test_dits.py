@@ -1,0 +1,498 @@
+"""Image transformers: DiT, PixArt, SD3 and FLUX as video models, against diffusers called directly."""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import inflate as package
+from inflate.checkpoint import convert, deflate_folder
+from inflate.errors import InputError
+from inflate.inflater import (
+    IMAGE_MODEL_CLASSES,
+    SCHEMES,
+    InflatedModel,
+    Scheme,
+    deflate,
+    find_sites,
+    inflate,
+    meta_image_model,
+    random_inputs,
+    report,
+    verify,
+    widen_conv_in,
+)
+from tests.inflater.tiny_models import TRANSFORMERS, as_video, build, perturb
+
+FRAMES = 4
+VIDEOS = 2
+SIZE = 8
+TRUE_CONFIGS = Path(__file__).parent / "configs"
+EXACT = ("latte", "vdm", "lean")
+every_model = pytest.mark.parametrize("name", TRANSFORMERS)
+# every class, and what differs inside one: joint blocks with a second attention
+each_class = pytest.mark.parametrize("name", ["dit", "pixart-alpha", "sd35", "flux-dev"])
+
+
+def inputs_of(image_model: Any, pictures: int = VIDEOS * FRAMES, seed: int = 0) -> dict[str, Any]:
+    return random_inputs(image_model, pictures, (SIZE, SIZE), torch.Generator().manual_seed(seed))
+
+
+def per_video(value: Any, frames: int = FRAMES) -> Any:
+    """What each video's first frame has, (B, ...)."""
+    if isinstance(value, dict):
+        return {key: per_video(item, frames) for key, item in value.items()}
+    return value[::frames]
+
+
+def spread(value: Any, frames: int = FRAMES) -> Any:
+    """Per video to per frame."""
+    if isinstance(value, dict):
+        return {key: spread(item, frames) for key, item in value.items()}
+    return value.repeat_interleave(frames, dim=0)
+
+
+def direct(image_model: Any, inputs: dict[str, Any]) -> Tensor:
+    """diffusers' own call; for FLUX with its pipeline's way of packing, written out."""
+    rest = dict(inputs)
+    sample = rest.pop("sample")
+    if "Flux" not in type(image_model).__name__:
+        return image_model(hidden_states=sample, **rest).sample
+    n, c, h, w = sample.shape
+    packed = sample.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
+    answer = image_model(hidden_states=packed, img_ids=places(h // 2, w // 2), txt_ids=torch.zeros(7, 3), **rest)
+    unpacked = answer.sample.view(n, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return unpacked.reshape(n, c, h, w)
+
+
+def places(height: int, width: int) -> Tensor:
+    return torch.tensor([[0, row, column] for row in range(height) for column in range(width)], dtype=torch.float32)
+
+
+def call(video_model: InflatedModel, inputs: dict[str, Any], frames: int = FRAMES) -> Tensor:
+    rest = dict(inputs)
+    sample, timestep = as_video(rest.pop("sample"), frames), rest.pop("timestep")
+    fps = 8 if video_model.scheme.fps_range else None
+    output = video_model(sample, timestep, fps=fps, **rest)
+    assert type(output).__name__ == "Transformer2DModelOutput"
+    return output.sample
+
+
+@pytest.mark.parametrize("scheme", EXACT)
+@every_model
+@torch.no_grad()
+def test_a_new_video_model_is_diffusers_image_model_bit_for_bit(name: str, scheme: str) -> None:
+    image_model = build(name)
+    inputs = inputs_of(image_model)
+    expected = direct(image_model, inputs)
+    video_model = inflate(image_model, scheme, FRAMES)
+    assert torch.equal(call(video_model, inputs), as_video(expected, FRAMES))
+    perturb(video_model)
+    trained = call(video_model, inputs)
+    assert not torch.allclose(trained, as_video(expected, FRAMES), atol=1e-3), "the temporal layers were not run"
+    assert torch.equal(direct(image_model, inputs), expected), "called directly it answers as before"
+    assert deflate(video_model) is image_model
+    assert torch.equal(direct(image_model, inputs), expected)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+@every_model
+@torch.no_grad()
+def test_equal_frames_are_the_image_models_answer_each(name: str, frames: int) -> None:
+    """One frame too, and numbers of frames that patches of two do not divide."""
+    image_model = build(name)
+    of_videos = inputs_of(image_model, VIDEOS)
+    expected = as_video(spread(direct(image_model, of_videos), frames), frames)
+    video_model = inflate(image_model, "spacetime-dit", FRAMES)
+    inputs = {**of_videos, "sample": spread(of_videos["sample"], frames)}
+    torch.testing.assert_close(call(video_model, inputs, frames), expected, rtol=1e-4, atol=1e-5)
+    given_per_frame = call(video_model, spread(of_videos, frames), frames)
+    torch.testing.assert_close(given_per_frame, expected, rtol=1e-4, atol=1e-5)
+    perturb(video_model)
+    assert not torch.allclose(call(video_model, inputs, frames), expected, atol=1e-3), "the layers were not run"
+
+
+@pytest.mark.parametrize("scheme", ["latte", "vdm", "lean", "spacetime-dit", "tune-a-video", "text2video-zero"])
+@each_class
+@torch.no_grad()
+def test_frames_see_each_other(name: str, scheme: str) -> None:
+    image_model = build(name)
+    if scheme in ("tune-a-video", "text2video-zero") and name in ("sd35", "flux-dev"):
+        with pytest.raises(InputError, match="here text and picture attend together; choose 'latte'"):
+            inflate(image_model, scheme)
+        return
+    inputs = inputs_of(image_model)
+    video_model = inflate(image_model, scheme, FRAMES)
+    perturb(video_model)
+    before = call(video_model, inputs)
+    changed = inputs["sample"].clone()
+    changed[0] += 1  # the first frame of the first video
+    after = call(video_model, {**inputs, "sample": changed})
+    moved = (after - before).abs().amax(dim=(1, 3, 4))
+    assert bool((moved[0] > 1e-6).all()), "every frame of that video"
+    assert torch.equal(after[1], before[1]), "no frame of the other"
+
+
+@each_class
+@torch.no_grad()
+def test_a_spacetime_patch_tells_its_frames_apart(name: str) -> None:
+    image_model = build(name)
+    inputs = spread(per_video(inputs_of(image_model)))
+    inputs["sample"] = inputs_of(image_model)["sample"]
+    video_model = inflate(image_model, "spacetime-dit", FRAMES)
+    new = call(video_model, inputs)
+    assert torch.equal(new[:, :, 0], new[:, :, 1]) and not torch.allclose(new[:, :, 0], new[:, :, 2], atol=1e-4)
+    perturb(video_model)
+    trained = call(video_model, inputs)
+    assert not torch.allclose(trained[:, :, 0], trained[:, :, 1], atol=1e-3)
+    swapped = inputs["sample"][[1, 0, *range(2, VIDEOS * FRAMES)]]
+    other = call(video_model, {**inputs, "sample": swapped})
+    assert not torch.allclose(other[0], trained[0], atol=1e-4), "the order inside a patch counts"
+    patches = inputs["sample"][[2, 3, 0, 1, *range(4, VIDEOS * FRAMES)]]
+    other = call(video_model, {**inputs, "sample": patches})[0][:, [2, 3, 0, 1]]
+    assert not torch.allclose(other, trained[0], atol=1e-4), "and the order of patches"
+
+
+@each_class
+@torch.no_grad()
+def test_a_new_patch_is_the_picture_between_its_frames_and_the_last_is_filled_with_its_own_frame(name: str) -> None:
+    image_model = build(name)
+    of_video = inputs_of(image_model, 1)
+    frames = inputs_of(image_model, 3)["sample"]
+    video_model = inflate(image_model, "spacetime-dit", FRAMES)
+    between = direct(image_model, {**of_video, "sample": (frames[:1] + frames[1:2]) / 2})
+    found = call(video_model, {**of_video, "sample": frames[:2]}, 2)
+    torch.testing.assert_close(found, between[:, :, None].expand_as(found), rtol=1e-4, atol=1e-5)
+
+    perturb(video_model)
+    three = call(video_model, {**of_video, "sample": frames}, 3)
+    filled = call(video_model, {**of_video, "sample": frames[[0, 1, 2, 2]]}, 4)
+    assert torch.equal(three, filled[:, :, :3])
+    assert not torch.allclose(filled[:, :, 2], filled[:, :, 3], atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_patch_takes_the_conditions_of_its_first_frame() -> None:
+    image_model = build("dit")
+    video_model = inflate(image_model, "spacetime-dit", FRAMES)
+    inputs = inputs_of(image_model, FRAMES)
+    inputs["timestep"] = torch.tensor([100, 900, 500, 2])
+    expected = call(video_model, inputs)
+    assert torch.equal(call(video_model, {**inputs, "timestep": torch.tensor([100, 100, 500, 500])}), expected)
+    assert not torch.allclose(call(video_model, {**inputs, "timestep": 900}), expected, atol=1e-3)
+
+
+ALL_FRAMES = replace(SCHEMES["spacetime-dit"], patch_frames=1, position="none")
+
+
+@torch.no_grad()
+def test_attention_over_all_frames_is_flux_on_one_long_sequence() -> None:
+    """diffusers called once, with the tokens, texts and places of all frames of a video in one sequence."""
+    image_model = build("flux-dev")
+    inputs = spread(inputs_of(image_model, 1))
+    inputs["sample"] = inputs_of(image_model, FRAMES)["sample"]
+    inputs["encoder_hidden_states"] = inputs_of(image_model, FRAMES)["encoder_hidden_states"]
+    packed = inputs["sample"].view(FRAMES, 16, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(1, FRAMES * 16, 64)
+    expected = image_model(
+        hidden_states=packed,
+        encoder_hidden_states=inputs["encoder_hidden_states"].flatten(0, 1)[None],
+        img_ids=places(4, 4).repeat(FRAMES, 1),
+        txt_ids=torch.zeros(FRAMES * 7, 3),
+        **{name: inputs[name][:1] for name in ("timestep", "pooled_projections", "guidance")},
+    ).sample
+    expected = expected.view(FRAMES, 4, 4, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(FRAMES, 16, SIZE, SIZE)
+    assert not torch.allclose(expected, direct(image_model, inputs), atol=1e-4)
+    found = call(inflate(image_model, ALL_FRAMES, FRAMES), inputs)
+    torch.testing.assert_close(found, as_video(expected, FRAMES), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_over_all_frames_is_sd3s_blocks_on_one_long_sequence() -> None:
+    image_model = build("sd35")
+    inputs = spread(inputs_of(image_model, 1))
+    inputs["sample"] = inputs_of(image_model, FRAMES)["sample"]
+    tokens = image_model.pos_embed(inputs["sample"]).flatten(0, 1)[None]
+    text = image_model.context_embedder(inputs["encoder_hidden_states"]).flatten(0, 1)[None]
+    condition = image_model.time_text_embed(inputs["timestep"][:1], inputs["pooled_projections"][:1])
+    for block in image_model.transformer_blocks:
+        text, tokens = block(tokens, text, condition)
+    answer = image_model.proj_out(image_model.norm_out(tokens, condition))
+    expected = answer.view(FRAMES, 4, 4, 2, 2, 16).permute(0, 5, 1, 3, 2, 4).reshape(FRAMES, 16, SIZE, SIZE)
+    assert not torch.allclose(expected, direct(image_model, inputs), atol=1e-4)
+    found = call(inflate(image_model, ALL_FRAMES, FRAMES), inputs)
+    torch.testing.assert_close(found, as_video(expected, FRAMES), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_over_all_frames_heeds_masks_and_works_in_a_unet() -> None:
+    image_model = build("pixart-sigma")
+    inputs = spread(inputs_of(image_model, VIDEOS))
+    mask = torch.ones(VIDEOS, 16)
+    mask[:, 5:] = 0
+    expected = direct(image_model, {**inputs, "attention_mask": spread(mask)})
+    assert not torch.allclose(expected, direct(image_model, inputs), atol=1e-4)
+    video_model = inflate(image_model, ALL_FRAMES, FRAMES)
+    found = call(video_model, {**inputs, "attention_mask": mask})
+    torch.testing.assert_close(found, as_video(expected, FRAMES), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r"takes an attention mask of keys only, shape \(frames, 1, tokens\)"):
+        call(video_model, {**inputs, "attention_mask": torch.zeros(VIDEOS, 16, 16)})
+
+    unet = inflate(build("sd15"), replace(SCHEMES["text2video-zero"], frames_seen="all"), FRAMES)
+    assert verify(unet).equal
+    sample, text = torch.randn(1, 4, FRAMES, SIZE, SIZE), torch.randn(1, 7, 12)
+    before = unet(sample, 5, encoder_hidden_states=text).sample
+    sample[:, :, -1] += 1
+    after = unet(sample, 5, encoder_hidden_states=text).sample
+    assert bool(((after - before).abs().amax(dim=(0, 1, 3, 4)) > 1e-6).all())
+
+
+@pytest.mark.parametrize("scheme", ["latte", "lean", "spacetime-dit"])
+@every_model
+def test_all_temporal_parameters_train_and_nothing_else_with_checkpointing_too(name: str, scheme: str) -> None:
+    image_model = build(name)
+    video_model = inflate(image_model, scheme, FRAMES)
+    perturb(video_model)
+    video_model.freeze_image_model()
+    inputs = inputs_of(image_model)
+
+    def gradients() -> dict[str, Tensor]:
+        video_model.zero_grad()
+        call(video_model, inputs).square().mean().backward()
+        return {
+            key: parameter.grad.clone()
+            for key, parameter in video_model.temporal.named_parameters()
+            if parameter.grad is not None
+        }
+
+    plain = gradients()
+    assert set(plain) == {key for key, _ in video_model.temporal.named_parameters()}
+    assert all(float(gradient.abs().sum()) > 0 for gradient in plain.values())
+    assert all(parameter.grad is None for parameter in image_model.parameters())
+    image_model.train().enable_gradient_checkpointing()
+    for module in image_model.modules():
+        if type(module).__name__ == "LabelEmbedding":
+            module.eval()  # drops labels at random in training
+    for key, gradient in gradients().items():
+        torch.testing.assert_close(gradient, plain[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["latte", "spacetime-dit"])
+@each_class
+@torch.no_grad()
+def test_saved_and_loaded_it_is_the_same_model(name: str, scheme: str, tmp_path: Path) -> None:
+    video_model = inflate(build(name, seed=5), scheme, FRAMES)
+    perturb(video_model, seed=6)
+    inputs = inputs_of(video_model.image_model)
+    expected = call(video_model, inputs)
+    package.save(video_model, tmp_path / "video")
+    torch.manual_seed(7)
+    loaded = package.load(tmp_path / "video")
+    assert loaded.scheme == SCHEMES[scheme]
+    assert torch.equal(call(loaded, inputs), expected)
+    other = inflate(build(name, seed=5), scheme, FRAMES)
+    perturb(other, seed=8)
+    assert not torch.allclose(call(other, inputs), expected, atol=1e-3), "another state would have been seen"
+
+
+@each_class
+def test_a_pipelines_folder_is_converted_and_deflated(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "pipeline"
+    build(name).save_pretrained(source / "transformer")
+    (source / "model_index.json").write_text("{}")
+    done = convert(source, tmp_path / "video", "latte", FRAMES)
+    assert done.temporal_file == tmp_path / "video" / "transformer" / "temporal.safetensors"
+    video_model = package.load(tmp_path / "video")
+    assert verify(video_model, size=(SIZE, SIZE)).equal
+    assert deflate_folder(tmp_path / "video", tmp_path / "again") == 3
+    again, before = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "again", source)
+    )
+    assert again == before
+    shutil.rmtree(tmp_path / "video")
+    convert(source, tmp_path / "video", "spacetime-dit", FRAMES)
+    outcome = verify(package.load(tmp_path / "video"), size=(SIZE, SIZE))
+    assert outcome.equal and outcome.equal_frames
+
+
+@pytest.mark.parametrize("scheme", ["latte", "spacetime-dit"])
+@each_class
+@torch.no_grad()
+def test_a_copy_is_a_model_of_its_own(name: str, scheme: str) -> None:
+    video_model = inflate(build(name), scheme, FRAMES)
+    inputs = inputs_of(video_model.image_model)
+    before = call(video_model, inputs)
+    other = copy.deepcopy(video_model)
+    assert torch.equal(call(other, inputs), before)
+    perturb(other)
+    assert not torch.allclose(call(other, inputs), before, atol=1e-3)
+    assert torch.equal(call(video_model, inputs), before)
+    image_model = deflate(other)
+    assert not [module for module in image_model.modules() if module._forward_hooks or module._forward_pre_hooks]
+    assert torch.equal(call(video_model, inputs), before)
+
+
+SITES = {
+    ("dit", "latte"): {"transformer_blocks.0", "transformer_blocks.1"},
+    ("sd35", "latte"): {"transformer_blocks.0", "transformer_blocks.1"},
+    ("flux-dev", "latte"): {"transformer_blocks.0", "single_transformer_blocks.0", "single_transformer_blocks.1"},
+    ("dit", "spacetime-dit"): {
+        *("pos_embed", "proj_out_2", "transformer_blocks.0.attn1", "transformer_blocks.1.attn1"),
+    },
+    ("pixart-alpha", "spacetime-dit"): {
+        *("pos_embed", "proj_out", "transformer_blocks.0.attn1", "transformer_blocks.1.attn1"),
+    },
+    ("sd35", "spacetime-dit"): {
+        *("pos_embed", "proj_out", "transformer_blocks.0.attn", "transformer_blocks.0.attn2"),
+        "transformer_blocks.1.attn",
+    },
+    ("flux-dev", "spacetime-dit"): {
+        *("x_embedder", "proj_out", "transformer_blocks.0.attn"),
+        *("single_transformer_blocks.0.attn", "single_transformer_blocks.1.attn"),
+    },
+    ("dit", "lean"): {
+        *("transformer_blocks.0", "transformer_blocks.1"),
+        *("transformer_blocks.0.norm1.emb", "transformer_blocks.1.norm1.emb"),
+    },
+    ("pixart-alpha", "lean"): {"transformer_blocks.0", "transformer_blocks.1", "adaln_single.emb"},
+    ("sd35", "lean"): {"transformer_blocks.0", "transformer_blocks.1", "time_text_embed"},
+}
+
+
+@pytest.mark.parametrize(("name", "scheme"), SITES)
+def test_where_temporal_layers_go(name: str, scheme: str) -> None:
+    assert {site.name for site in find_sites(build(name), scheme)} == SITES[name, scheme]
+
+
+@torch.no_grad()
+def test_the_frame_rate_reaches_transformers_with_one_layer_for_all_blocks() -> None:
+    for name in ("dit", "pixart-alpha", "sd3", "flux-dev"):
+        image_model = build(name)
+        video_model = inflate(image_model, "lean", FRAMES)
+        assert sum(key == "time_embedding" for key in video_model.temporal) == 1
+        what = report(image_model, "lean", FRAMES, (SIZE, SIZE))
+        assert what.new_parameters == sum(parameter.numel() for parameter in video_model.temporal_parameters())
+        perturb(video_model)
+        inputs = inputs_of(image_model)
+        sample, timestep = as_video(inputs.pop("sample"), FRAMES), inputs.pop("timestep")
+        slow, fast, none = (video_model(sample, timestep, fps=fps, **inputs).sample for fps in (2, 24, None))
+        assert not torch.allclose(slow, fast, atol=1e-3) and not torch.allclose(slow, none, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [
+        ("make-a-video", "it puts temporal convolutions after spatial ones, and a transformer has none"),
+        ("imagen-video-sr", "it puts temporal convolutions after spatial ones, and a transformer has none"),
+        ("animatediff-v3", "motion modules go between the layers of a UNet's blocks"),
+        ("video-ldm", "temporal residual blocks go after those of a UNet"),
+        (replace(SCHEMES["vdm"], name="mine", extra_in_channels=2), "extra input channels go beside the first conv"),
+    ],
+)
+def test_schemes_of_unets_are_refused_with_another_to_choose(scheme: str | Scheme, reason: str) -> None:
+    for name in ("dit", "flux-schnell"):
+        with pytest.raises(InputError, match=f"finds no place in this .*: {reason}.*; choose 'latte', 'lean'"):
+            inflate(build(name), scheme)
+
+
+def test_what_transformers_cannot_do_is_said_in_one_sentence() -> None:
+    dit = inflate(build("dit"), "latte", FRAMES)
+    with pytest.raises(InputError, match="cannot do without the argument 'class_labels'"):
+        dit(torch.zeros(1, 4, FRAMES, 8, 8), 5)
+    labels = torch.zeros(1, dtype=torch.long)
+    with pytest.raises(InputError, match="takes square pictures only, got 8 x 12"):
+        dit(torch.zeros(1, 4, FRAMES, 8, 12), 5, class_labels=labels)
+    with pytest.raises(InputError, match="needs a height and a width divisible by 2, got 7 x 7"):
+        dit(torch.zeros(1, 4, FRAMES, 7, 7), 5, class_labels=labels)
+    with pytest.raises(InputError, match="sample has 3 channels; this model takes 4"):
+        dit(torch.zeros(1, 3, FRAMES, 8, 8), 5, class_labels=labels)
+    with pytest.raises(InputError, match="inflated already"):
+        inflate(dit.image_model, "spacetime-dit")
+    with pytest.raises(InputError, match="has no first convolution to widen; only UNets have"):
+        widen_conv_in(build("dit"), 2)
+    with pytest.raises(InputError, match="have sinusoidal positions or none; set position to one of them"):
+        inflate(build("dit"), replace(SCHEMES["spacetime-dit"], position="rotary"))
+
+    pixart = inflate(build("pixart-alpha"), "latte", FRAMES)
+    with pytest.raises(InputError, match="cannot do without the argument 'added_cond_kwargs'"):
+        pixart(torch.zeros(1, 4, FRAMES, 8, 8), 5, encoder_hidden_states=torch.zeros(1, 7, 12))
+
+    text = {"encoder_hidden_states": torch.zeros(1, 7, 12), "pooled_projections": torch.zeros(1, 10)}
+    sd3 = inflate(build("sd3"), "latte", FRAMES)
+    with pytest.raises(InputError, match="has positions for 12 x 12 at most, got 14 x 8"):
+        sd3(torch.zeros(1, 16, FRAMES, 14, 8), 5, **text)
+    flux = inflate(build("flux-dev"), "latte", FRAMES)
+    assert flux.in_channels == 16
+    with pytest.raises(InputError, match=r"needs guidance: pass guidance=3\.5"):
+        flux(torch.zeros(1, 16, FRAMES, 8, 8), 0.5, **text)
+    with pytest.raises(InputError, match="takes no guidance: leave it out"):
+        inflate(build("flux-schnell"), "latte")(torch.zeros(1, 16, 2, 8, 8), 0.5, guidance=3.5, **text)
+    with pytest.raises(InputError, match="takes no argument 'img_ids'"):
+        flux(torch.zeros(1, 16, FRAMES, 8, 8), 0.5, img_ids=torch.zeros(16, 3), **text)
+
+
+@torch.no_grad()
+def test_numbers_do_for_time_steps_and_guidance_and_pictures_need_not_be_square() -> None:
+    image_model = build("flux-dev")
+    video_model = inflate(image_model, "latte", FRAMES)
+    inputs = random_inputs(image_model, FRAMES, (8, 12), torch.Generator().manual_seed(0))
+    inputs["timestep"], inputs["guidance"] = torch.full((FRAMES,), 0.25), torch.full((FRAMES,), 3.5)
+    expected = as_video(direct(image_model, inputs), FRAMES)
+    assert torch.equal(call(video_model, inputs), expected)
+    inputs["timestep"], inputs["guidance"] = 0.25, 3.5
+    assert torch.equal(call(video_model, inputs), expected)
+
+
+# Published sizes. SD3.5's configs are SD3's with what its documentation in diffusers names: dual attention in the first
+# 13 blocks, normed queries and keys, more positions (medium); 38 blocks of 38 heads (large).
+SIZES: list[tuple[str, dict[str, Any], int]] = [
+    ("dit_xl_2_256", {}, 749_826_464),
+    ("pixart_alpha_xl_2_512", {}, 610_856_096),
+    ("pixart_alpha_xl_2_512", {"sample_size": 128}, 611_349_152),
+    ("pixart_sigma_xl_2_512", {}, 610_856_096),
+    ("sd3_medium_transformer", {}, 2_028_328_000),
+    (
+        "sd3_medium_transformer",
+        {"dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm", "pos_embed_max_size": 384},
+        2_243_171_520,
+    ),
+    (
+        "sd3_medium_transformer",
+        {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
+        8_056_627_520,
+    ),
+    ("flux1_dev_transformer", {}, 11_901_408_320),
+    ("flux1_dev_transformer", {"guidance_embeds": False}, 11_891_178_560),
+]
+
+
+@pytest.mark.parametrize(("config_name", "changes", "published"), SIZES)
+def test_true_sizes_need_no_memory(config_name: str, changes: dict[str, Any], published: int) -> None:
+    config = {**json.loads((TRUE_CONFIGS / f"{config_name}.json").read_text()), **changes}
+    image_model = meta_image_model(IMAGE_MODEL_CLASSES[config["_class_name"]], config)
+    width = image_model.config.num_attention_heads * image_model.config.attention_head_dim
+    blocks = sum("block" in name and name.count(".") == 1 for name, _ in image_model.named_modules())
+    # Per block: attention 4 D^2, MLP 8 D^2 and, but in PixArt, modulation 6 D^2.
+    squares = blocks * (12 if "PixArt" in config["_class_name"] else 18) * width**2
+    assert sum(parameter.numel() for parameter in image_model.parameters()) == published
+    with torch.device("meta"):
+        latte = inflate(image_model, "latte", 16)
+        assert sum(parameter.numel() for parameter in latte.temporal_parameters()) == pytest.approx(squares, rel=0.01)
+        spacetime = inflate(deflate(latte), "spacetime-dit", 16)
+    assert 0 < sum(parameter.numel() for parameter in spacetime.temporal_parameters()) < 0.005 * published
+
+
+def test_a_report_at_true_size() -> None:
+    config = json.loads((TRUE_CONFIGS / "dit_xl_2_256.json").read_text())
+    image_model = meta_image_model(IMAGE_MODEL_CLASSES[config["_class_name"]], config)
+    what, spacetime = (report(image_model, scheme, 16) for scheme in ("latte", "spacetime-dit"))
+    assert what.image_parameters == 749_826_464 and (what.height, what.width) == (32, 32)
+    assert what.count("temporal_block") == 28 and 0.9 < what.flop_ratio < 1
+    # half the tokens, which see eight times as many as they did in a frame: 256 tokens are few beside 1152 channels
+    assert -0.5 < spacetime.flop_ratio < 0 and spacetime.count("self_attention") == 28
