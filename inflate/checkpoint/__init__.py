@@ -1,8 +1,9 @@
-"""Models on disk: safetensors only, checked by their headers first, written whole or not at all."""
+"""Models on disk: safetensors unless asked otherwise, checked by their headers first, written whole or not at all."""
 
 from inflate.checkpoint.convert import Conversion, Inspection, convert, deflate_folder, inspect
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
-from inflate.checkpoint.saving import load, load_image_model, load_temporal, save, save_temporal
+from inflate.checkpoint.reading import load_image_model
+from inflate.checkpoint.saving import load, load_temporal, save, save_temporal
 from inflate.checkpoint.source import Source, find_source, read_config, resolve_path
 
 __all__ = [

@@ -5,10 +5,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
-from inflate.checkpoint.source import TEMPORAL_FILE, check_weights, find_source, find_weights
+from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
+from inflate.checkpoint.reading import read_tensors
+from inflate.checkpoint.source import (
+    TEMPORAL_FILE,
+    Source,
+    Weights,
+    check_weights,
+    files_by_variant,
+    find_source,
+    find_weights,
+    index_names,
+)
 from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_temporal
-from inflate.checkpoint.writing import check_destination, copy_file, files_below, new_folder
+from inflate.checkpoint.writing import check_destination, copy_file, files_below, new_folder, write_model
 from inflate.errors import InputError
 from inflate.inflater import Report, Scheme, build_temporal_layers, find_sites, report, resolve_scheme
 
@@ -21,6 +31,7 @@ class Conversion:
     temporal_file: Path
     num_files_copied: int
     report: Report
+    rewritten: bool = False  # image weights of a single file or a pickle, now in a model's folder
 
     def to_json(self) -> str:
         """All of it as indented JSON."""
@@ -28,6 +39,7 @@ class Conversion:
             "destination": str(self.destination),
             "temporal_file": str(self.temporal_file),
             "num_files_copied": self.num_files_copied,
+            "rewritten": self.rewritten,
             "report": self.report.as_dict(),
         }
         return json.dumps(values, indent=2)
@@ -35,9 +47,9 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a model's folder."""
+    """What is in a model's folder, or in a single file."""
 
-    folder: Path
+    folder: Path  # or the file
     image_model_class: str
     variant: str | None
     dtypes: tuple[str, ...]
@@ -58,20 +70,26 @@ def convert(
     num_frames: int = 16,
     temporal_only: bool = False,
     force: bool = False,
+    config: str | Path | None = None,
+    variant: str | None = None,
+    allow_pickle: bool = False,
 ) -> Conversion:
-    """Make an inflated model's folder of an image model's, or of a whole pipeline's.
+    """Make an inflated model's folder of an image model's, of a whole pipeline's, or of a single file.
 
-    Every file is copied byte for byte; `temporal.safetensors`, holding new temporal layers that change nothing yet, is
+    Every file of a folder is copied byte for byte; `temporal.safetensors`, with new layers that change nothing yet, is
     written beside the image model's config. The image weights are compared with the config by their headers and never
-    loaded.
+    loaded. Only those of a single file or a pickle are rewritten, values and dtypes kept, as a model folder's.
 
     Args:
-        source: a diffusers folder: a model's own, or a pipeline's with unet/, decoder/ or transformer/ in it.
+        source: whatever `find_source` finds an image model in; the last three arguments are for it.
         destination: the folder to make. It appears when it is complete.
         scheme: which temporal layers.
         num_frames: frames of a clip in training.
         temporal_only: write `temporal.safetensors` alone.
         force: replace a model folder that is there.
+        config: for a single file: the config.json of its image model, or a folder with it.
+        variant: which of a folder's weights; those of other variants are left out then.
+        allow_pickle: read weights from a pickle where there are no others.
 
     Raises:
         InputError: bad input, or a full disk; nothing has been written then.
@@ -80,33 +98,39 @@ def convert(
     if num_frames < 1:
         raise InputError(f"the number of frames must be at least 1, got {num_frames}")
     destination = Path(destination).expanduser()
-    found = find_source(source)
-    if found.temporal_file.exists():
-        raise InputError(
-            f"{found.folder} is inflated already: it has {TEMPORAL_FILE}; run 'inflate deflate' on it first"
-        )
+    found = _not_inflated(find_source(source, config, variant, allow_pickle))
     check_apart(found.root, destination)
     check_destination(destination, force)
     weights = find_weights(found)
     image_model = found.meta_model()
     check_weights(found, weights, image_model)
     what = report(image_model, scheme, num_frames)
-    layers = build_temporal_layers(find_sites(image_model, scheme), scheme, num_frames, image_model.conv_in)
-    info = TemporalInfo(
-        scheme=scheme,
-        num_frames=num_frames,
-        image_model_class=found.image_model_class.__name__,
-        fingerprint=architecture_fingerprint(image_model),
-        weights_fingerprint=weights_fingerprint(weights),
-    )
-    copied = [] if temporal_only else files_below(found.root)
+    layers = build_temporal_layers(find_sites(image_model, scheme), scheme, num_frames, image_model)
+    rewritten = None if weights.renamed is None else read_tensors(found, weights, image_model)
+    fingerprint = weights_fingerprint(weights) if rewritten is None else tensors_fingerprint(rewritten)
+    class_name = found.image_model_class.__name__
+    info = TemporalInfo(scheme, num_frames, class_name, architecture_fingerprint(image_model), fingerprint)
+    if temporal_only:
+        rewritten = None
+    copied = [] if temporal_only else files_to_copy(found, weights)
     num_bytes = 4 * what.new_parameters + sum((found.root / path).stat().st_size for path in copied)
+    num_bytes += 0 if rewritten is None else weights.num_bytes
     subfolder = Path() if temporal_only else found.folder.relative_to(found.root)
     with new_folder(destination, force, num_bytes) as partial:
         for path in copied:
             copy_file(found.root / path, partial / path)
+        if rewritten is not None:
+            write_model(partial / subfolder, found.config, rewritten)
         write_temporal(partial / subfolder / TEMPORAL_FILE, layers.state_dict(), info)
-    return Conversion(destination, destination / subfolder / TEMPORAL_FILE, len(copied), what)
+    return Conversion(destination, destination / subfolder / TEMPORAL_FILE, len(copied), what, rewritten is not None)
+
+
+def _not_inflated(found: Source) -> Source:
+    if found.temporal_file.exists():
+        raise InputError(
+            f"{found.folder} is inflated already: it has {TEMPORAL_FILE}; run 'inflate deflate' on it first"
+        )
+    return found
 
 
 def deflate_folder(source: str | Path, destination: str | Path, force: bool = False) -> int:
@@ -128,13 +152,22 @@ def deflate_folder(source: str | Path, destination: str | Path, force: bool = Fa
     return len(files)
 
 
-def inspect(source: str | Path, scheme: str | Scheme = "make-a-video", num_frames: int = 16) -> Inspection:
-    """What is in a folder, from headers alone; for an image model, what `scheme` would add.
+def inspect(
+    source: str | Path,
+    scheme: str | Scheme = "make-a-video",
+    num_frames: int = 16,
+    config: str | Path | None = None,
+    variant: str | None = None,
+    allow_pickle: bool = False,
+) -> Inspection:
+    """What is in a folder or a single file, from headers alone; for an image model, what `scheme` would add.
+
+    `config`, `variant` and `allow_pickle` are those of `find_source`.
 
     Raises:
-        InputError: not a diffusers folder, weights that do not fit, or temporal weights of another architecture.
+        InputError: not an image model, weights that do not fit, or temporal weights of another architecture.
     """
-    found = find_source(source)
+    found = find_source(source, config, variant, allow_pickle)
     weights = find_weights(found)
     image_model = found.meta_model()
     check_weights(found, weights, image_model)
@@ -150,12 +183,28 @@ def inspect(source: str | Path, scheme: str | Scheme = "make-a-video", num_frame
         folder=found.folder,
         image_model_class=found.image_model_class.__name__,
         variant=weights.variant,
-        dtypes=tuple(sorted({tensor.dtype for header in weights.headers for tensor in header.tensors.values()})),
+        dtypes=weights.dtypes,
         image_bytes=weights.num_bytes,
         fingerprint=fingerprint,
         temporal=temporal,
         report=report(image_model, scheme, num_frames),
     )
+
+
+def files_to_copy(found: Source, weights: Weights) -> list[Path]:
+    """The files of a folder that go into a new one, relative to it: all, but for weights that will not be read there.
+
+    Those are other variants than the one that was asked for, and pickles, whose weights are rewritten.
+    """
+    if found.single_file is not None:
+        return []
+    left_out: set[str] = set()
+    for suffix in ("safetensors", "bin"):
+        for variant, paths in files_by_variant(found.folder, suffix).items():
+            if weights.renamed is not None or (found.variant is not None and variant != found.variant):
+                left_out |= {path.name for path in paths} | set(index_names(variant, suffix))
+    folder = found.folder.relative_to(found.root)
+    return [path for path in files_below(found.root) if path.parent != folder or path.name not in left_out]
 
 
 def check_apart(source: Path, destination: Path) -> None:

@@ -1,7 +1,12 @@
 """Two fingerprints of an image model: of its architecture, which temporal weights need, and of its very weights."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
 
 from inflate.checkpoint.source import Weights
 
@@ -29,4 +34,15 @@ def weights_fingerprint(weights: Weights) -> str:
                 chunk = file.read(min(left, _CHUNK_BYTES))
                 digest.update(chunk)
                 left -= len(chunk)
+    return digest.hexdigest()
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """What `weights_fingerprint` would say of a safetensors file with these tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        content = save({name: tensors[name].contiguous()})
+        start = 8 + int.from_bytes(content[:8], "little")
+        digest.update(f"{name} {json.loads(content[8:start])[name]['dtype']} {tuple(tensors[name].shape)}\n".encode())
+        digest.update(memoryview(content)[start:])
     return digest.hexdigest()

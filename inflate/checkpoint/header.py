@@ -8,10 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from inflate.errors import InputError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
+# safetensors' names of those dtypes that weights come in
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -67,12 +84,18 @@ def read_header(path: Path) -> Header:
     return Header(path, tensors, metadata)
 
 
+def is_pickle(path: Path) -> bool:
+    """Whether `path` is named as pickles are."""
+    return path.suffix.lower() in PICKLE_SUFFIXES
+
+
 def refuse_pickle(path: Path) -> None:
-    """Raise `InputError` if `path` is named as pickles are; none is ever opened."""
-    if path.suffix.lower() in PICKLE_SUFFIXES:
+    """Raise `InputError` if `path` is named as pickles are: none is opened unasked."""
+    if is_pickle(path):
         raise InputError(
-            f"{path} is a pickle, which may run any code when opened, so inflate never opens one; "
-            "save the model as safetensors first (save_pretrained does so by default)"
+            f"{path} is a pickle, a kind of file that may run any code when opened; "
+            "get the model as safetensors, or allow reading tensors and nothing else from it "
+            "with --allow-pickle (allow_pickle=True)"
         )
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.source import (
     TEMPORAL_FILE,
     Source,
-    check_weights,
     find_source,
     find_weights,
     read_config,
@@ -36,9 +36,11 @@ def save(video_model: InflatedModel, folder: str | Path, force: bool = False) ->
         force: replace a model folder that is there.
 
     Raises:
-        InputError: the folder is taken, or the disk is full; nothing has been written then.
+        InputError: the folder is taken, the disk is full, or the image model holds weights that its config does not
+            describe (a LoRA, an IP-Adapter); nothing has been written then.
     """
     folder = Path(folder).expanduser()
+    _check_plain(video_model.image_model)
     num_bytes = sum(p.numel() * p.element_size() for p in video_model.parameters())
     with new_folder(folder, force, num_bytes) as partial:
         video_model.image_model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a diffusers model
@@ -60,19 +62,30 @@ def save_temporal(video_model: InflatedModel, path: str | Path) -> Path:
 
 
 def load(
-    folder_or_name: str | Path, device: "str | torch.device | None" = None, dtype: torch.dtype | None = None
+    folder_or_name: "str | Path | Source",
+    device: "str | torch.device | None" = None,
+    dtype: torch.dtype | None = None,
+    variant: str | None = None,
+    allow_pickle: bool = False,
 ) -> InflatedModel:
     """An inflated model with its weights, in eval mode.
 
     Args:
-        folder_or_name: a folder that `convert` or `save` made (a pipeline's or a model's own), or `bundled:NAME`.
+        folder_or_name: a folder that `convert` or `save` made (a pipeline's or a model's own), `bundled:NAME`, a
+            repository of such a folder on the model hub, or what `find_source` has found.
         device: CPU by default.
         dtype: float32 by default, whatever the files hold.
+        variant: which of the image weights, such as "fp16"; the plain ones by default.
+        allow_pickle: read image weights from a pickle too where there are no others; tensors only, nothing is run.
 
     Raises:
         InputError: no inflated model there, damaged files, or temporal weights of another architecture.
     """
-    source = find_source(folder_or_name)
+    source = (
+        folder_or_name
+        if isinstance(folder_or_name, Source)
+        else find_source(folder_or_name, None, variant, allow_pickle)
+    )
     if not source.temporal_file.is_file():
         raise InputError(f"{source.folder} is not inflated: it has no {TEMPORAL_FILE}; make one with 'inflate convert'")
     # everything that headers can tell is checked before the first weight is read
@@ -96,22 +109,6 @@ def load_temporal(image_model: Any, path: str | Path) -> InflatedModel:
     return _attach(image_model, info, path)
 
 
-def load_image_model(
-    source: Source, device: "str | torch.device | None" = None, dtype: torch.dtype | None = None
-) -> Any:
-    """The image model of `source` in eval mode, its files checked first; float32 on the CPU by default."""
-    weights = find_weights(source)
-    check_weights(source, weights, source.meta_model())
-    image_model = source.image_model_class.from_pretrained(
-        source.folder,
-        torch_dtype=dtype or torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        variant=weights.variant,
-    )
-    return image_model.to(device or "cpu").eval()
-
-
 def _attach(image_model: Any, info: TemporalInfo, path: Path) -> InflatedModel:
     tensors = read_temporal_tensors(path)
     video_model = inflate(image_model, info.scheme, info.num_frames)
@@ -123,9 +120,37 @@ def _attach(image_model: Any, info: TemporalInfo, path: Path) -> InflatedModel:
     return video_model
 
 
+def _check_plain(image_model: Any) -> None:
+    """Raise `InputError` if there is more in `image_model`, or less, than its config makes of it."""
+    class_name = type(image_model).__name__
+    if getattr(image_model, "peft_config", None):
+        adapters = ", ".join(repr(name) for name in image_model.peft_config)
+        raise InputError(
+            f"this {class_name} has an adapter loaded ({adapters}), which a model folder cannot hold: fuse it "
+            "(image_model.fuse_lora()) and unload it (image_model.unload_lora()), or unload it only, and save again"
+        )
+    if getattr(image_model.config, "encoder_hid_dim_type", None) == "ip_image_proj":
+        raise InputError(
+            f"this {class_name} holds an IP-Adapter, which a model folder cannot hold: "
+            "unload it (pipeline.unload_ip_adapter()) and save again"
+        )
+    own, described = set(image_model.state_dict()), set(_plain(image_model).state_dict())
+    for names, what in ((own - described, "more weights than"), (described - own, "fewer weights than")):
+        if names:
+            raise InputError(
+                f"this {class_name} has {what} its config describes (the first is {min(names)!r}), as after quantising "
+                "it or fusing its projections: undo that and save again, or save the temporal weights alone "
+                "(inflate.checkpoint.save_temporal)"
+            )
+
+
+def _plain(image_model: Any) -> Any:
+    return meta_image_model(type(image_model), image_model.config)
+
+
 def _architecture_of(image_model: Any) -> str:
     """By config, so that adapters a user has loaded into the model do not count."""
-    return architecture_fingerprint(meta_image_model(type(image_model), image_model.config))
+    return architecture_fingerprint(_plain(image_model))
 
 
 def _info(video_model: InflatedModel, weights: str) -> TemporalInfo:

@@ -1,12 +1,19 @@
-"""Finding the image model in a diffusers folder, and checking its weights against its config first of all."""
+"""Finding the image model in a folder or a file, and checking its weights against its config first of all."""
 
 import json
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inflate.checkpoint.header import PICKLE_SUFFIXES, Header, read_header, refuse_pickle
+import torch
+from torch import Tensor
+
+from inflate.checkpoint.header import TORCH_DTYPES, Header, is_pickle, read_header, refuse_pickle
+from inflate.checkpoint.hub import download, is_hub_name
+from inflate.checkpoint.pickled import read_pickle
+from inflate.checkpoint.single_file import SingleFile, recognise, recognise_layout
 from inflate.errors import InputError, nearest
 from inflate.inflater import IMAGE_MODEL_CLASSES, meta_image_model
 
@@ -14,6 +21,7 @@ SUBFOLDERS = ("unet", "decoder", "transformer")  # where pipelines keep the netw
 WEIGHTS_STEM = "diffusion_pytorch_model"
 TEMPORAL_FILE = "temporal.safetensors"
 BUNDLED_PREFIX = "bundled:"
+SAFETENSORS_SUFFIXES = (".safetensors", ".sft")  # the second is how FLUX.1 was first published
 
 # diffusers renames these of checkpoints from before its Attention class, when it loads them.
 _OLD_ATTENTION_NAMES = (
@@ -26,17 +34,25 @@ _OLD_ATTENTION_NAMES = (
 
 @dataclass(frozen=True)
 class Source:
-    """An image model in a diffusers folder."""
+    """An image model in a diffusers folder, or in a single file."""
 
-    root: Path  # what the user named: a pipeline's folder or the model's own
-    folder: Path  # where config.json and the weights are; `root` itself, or a subfolder of it
+    root: Path  # what the user named: a pipeline's folder, the model's own, or a file
+    folder: Path  # where config.json and the weights are: `root` itself, or a subfolder of it; the file if it is one
     config: dict[str, Any]
     image_model_class: type[Any]
+    single_file: SingleFile | None = None
+    variant: str | None = None  # the one asked for: "fp16" of `diffusion_pytorch_model.fp16.safetensors`
+    allow_pickle: bool = False
 
     @property
     def temporal_file(self) -> Path:
-        """Where the temporal weights are, if the model is inflated."""
+        """Where the temporal weights are, if the model is inflated; a single file has none."""
         return self.folder / TEMPORAL_FILE
+
+    @property
+    def config_name(self) -> str:
+        """What to call the config in a sentence."""
+        return str(self.folder / "config.json") if self.single_file is None else self.single_file.config_name
 
     def meta_model(self) -> Any:
         """The image model without weights."""
@@ -45,21 +61,41 @@ class Source:
         except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{self.folder / 'config.json'} does not describe a model that diffusers can build: {reason}"
+                f"{self.config_name} does not describe a model that diffusers can build: {reason}"
             ) from error
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The safetensors files that hold one image model, with their headers read."""
+    """The files that hold one image model, with the headers of those in safetensors."""
 
     variant: str | None  # "fp16" of `diffusion_pytorch_model.fp16.safetensors`
-    headers: tuple[Header, ...]
+    paths: tuple[Path, ...]
+    headers: tuple[Header, ...]  # empty for pickles
+    # By diffusers' names, on the meta device; for pickles and single files, whose headers do not say.
+    renamed: dict[str, Tensor] | None = None
 
     @property
     def num_bytes(self) -> int:
-        """Size of all files."""
-        return sum(header.path.stat().st_size for header in self.headers)
+        """Size of all files; of a single file, the image model's part of it."""
+        if self.renamed is not None:
+            return sum(tensor.numel() * tensor.element_size() for tensor in self.renamed.values())
+        return sum(path.stat().st_size for path in self.paths)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by names."""
+        if self.renamed is not None:
+            return {name: tuple(tensor.shape) for name, tensor in self.renamed.items()}
+        return {name: tensor.shape for header in self.headers for name, tensor in header.tensors.items()}
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Dtypes as safetensors calls them."""
+        if self.renamed is not None:
+            names = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+            return tuple(sorted({names.get(tensor.dtype, str(tensor.dtype)) for tensor in self.renamed.values()}))
+        return tuple(sorted({tensor.dtype for header in self.headers for tensor in header.tensors.values()}))
 
 
 def resolve_path(folder_or_name: str | Path) -> Path:
@@ -76,27 +112,86 @@ def resolve_path(folder_or_name: str | Path) -> Path:
     return families / wanted
 
 
-def find_source(folder_or_name: str | Path) -> Source:
-    """The image model in a model's folder or in a pipeline's.
+def find_source(
+    folder_or_name: str | Path,
+    config: str | Path | None = None,
+    variant: str | None = None,
+    allow_pickle: bool = False,
+) -> Source:
+    """The image model in a model's folder, a pipeline's, or a single file.
+
+    Args:
+        folder_or_name: a diffusers folder, a file in a layout that `single_file` knows, `bundled:NAME`, or, if nothing
+            of that name is here, a repository on the model hub, `org/name` or `org/name@revision`.
+        config: for a single file: a config.json, or a folder with one, instead of the config it is recognised to have.
+        variant: for a folder: which of its weights, such as "fp16"; the plain ones by default.
+        allow_pickle: read weights from a pickle too where there are no others; tensors only, nothing is run.
 
     Raises:
-        InputError: no such folder, a file instead of a folder, or no model in it that can be inflated.
+        InputError: no such folder, file or repository, or no model in it that can be inflated.
     """
     root = resolve_path(folder_or_name)
+    if not root.exists() and is_hub_name(str(folder_or_name)):
+        root = download(str(folder_or_name), variant)
     if root.is_file():
-        refuse_pickle(root)
-        raise InputError(f"{root} is a file; name the diffusers folder that has config.json and the weights in it")
+        return _find_in_file(root, config, variant, allow_pickle)
     if not root.is_dir():
         raise InputError(f"no such folder: {root}")
+    if config is not None:
+        raise InputError(f"--config (config=) goes with a single file, and {root} is a folder, which has its own")
+    found = _config_file(root)
+    if found is None:
+        raise InputError(
+            f"{root} is not a diffusers model: "
+            f"it has neither config.json nor one of {', '.join(SUBFOLDERS)} with a config.json in it"
+        )
+    values, image_model_class = read_config(found)
+    return Source(root, found.parent, values, image_model_class, None, variant, allow_pickle)
+
+
+def _config_file(root: Path) -> Path | None:
+    """The config.json of the image model in a model's folder or a pipeline's."""
     if (root / "config.json").is_file() and not (root / "model_index.json").is_file():
-        return _read_model_folder(root, root)
-    for subfolder in SUBFOLDERS:
-        if (root / subfolder / "config.json").is_file():
-            return _read_model_folder(root, root / subfolder)
-    raise InputError(
-        f"{root} is not a diffusers model: "
-        f"it has neither config.json nor one of {', '.join(SUBFOLDERS)} with a config.json in it"
-    )
+        return root / "config.json"
+    files = (root / subfolder / "config.json" for subfolder in SUBFOLDERS)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _find_in_file(path: Path, config: str | Path | None, variant: str | None, allow_pickle: bool) -> Source:
+    if config is None and path.name.startswith(WEIGHTS_STEM) and (path.parent / "config.json").is_file():
+        raise InputError(f"{path} is a file of a diffusers model; name its folder, {path.parent}")
+    if variant is not None:
+        raise InputError(f"--variant (variant=) chooses among the files of a folder, and {path} is a file")
+    if path.suffix.lower() not in SAFETENSORS_SUFFIXES and not is_pickle(path):
+        raise InputError(
+            f"{path} is a file of a kind that inflate does not read; name a diffusers folder or safetensors"
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in _meta_tensors(path, allow_pickle).items()}
+    if config is None:
+        single_file, values = recognise(path, shapes)
+        image_model_class = IMAGE_MODEL_CLASSES[values["_class_name"]]
+    else:
+        given = Path(config).expanduser()
+        config_file = _config_file(given) if given.is_dir() else given
+        if config_file is None:
+            raise InputError(f"--config is {given}, which has no config.json of an image model")
+        values, image_model_class = read_config(config_file)
+        single_file = recognise_layout(path, shapes, config_file, values["_class_name"])
+    return Source(path, path, values, image_model_class, single_file, None, allow_pickle)
+
+
+def _meta_tensors(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
+    """What is in a file, on the meta device."""
+    if is_pickle(path):
+        if not allow_pickle:
+            refuse_pickle(path)
+        return {name: tensor.to("meta") for name, tensor in read_pickle(path).items()}
+    tensors = {}
+    for name, stored in read_header(path).tensors.items():
+        if stored.dtype not in TORCH_DTYPES:
+            raise InputError(f"{path} is in a dtype that inflate does not read: {name!r} is {stored.dtype}")
+        tensors[name] = torch.empty(stored.shape, dtype=TORCH_DTYPES[stored.dtype], device="meta")
+    return tensors
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], type[Any]]:
@@ -117,51 +212,132 @@ def read_config(path: Path) -> tuple[dict[str, Any], type[Any]]:
     return config, IMAGE_MODEL_CLASSES[class_name]
 
 
-def _read_model_folder(root: Path, folder: Path) -> Source:
-    config, image_model_class = read_config(folder / "config.json")
-    return Source(root, folder, config, image_model_class)
-
-
 def find_weights(source: Source) -> Weights:
-    """The weight files of `source`: the plain ones, else those of the only variant there is.
+    """The weight files of `source`: those of the variant asked for, else the plain ones, else of the only variant.
 
     Raises:
-        InputError: only pickles, no weights, several variants, or a missing, truncated or unreadable file.
+        InputError: only pickles and those not allowed, no weights, several variants and none chosen, no such variant,
+            or a missing, truncated or unreadable file.
     """
-    pattern = re.compile(rf"^{WEIGHTS_STEM}(?:\.(?P<a>[\w]+?))?(?:-\d+-of-\d+)?(?:\.(?P<b>[\w]+))?\.safetensors$")
-    by_variant: dict[str | None, list[Path]] = {}
-    for path in sorted(source.folder.iterdir()):
-        match = pattern.match(path.name)
-        if match:
-            by_variant.setdefault(match["a"] or match["b"], []).append(path)
+    if source.single_file is not None:
+        renamed = source.single_file.to_diffusers(_meta_tensors(source.root, source.allow_pickle), source.config)
+        headers = () if is_pickle(source.root) else (read_header(source.root),)
+        return Weights(None, (source.root,), headers, renamed)
+    by_variant = files_by_variant(source.folder, "safetensors") or files_by_variant(source.folder, "bin")
     if not by_variant:
-        pickles = sorted(path for path in source.folder.iterdir() if path.suffix.lower() in PICKLE_SUFFIXES)
-        if pickles:
+        pickles = sorted(path for path in source.folder.iterdir() if is_pickle(path))
+        if pickles and not source.allow_pickle:
             refuse_pickle(pickles[0])
         raise InputError(f"{source.folder} has no weights: {WEIGHTS_STEM}.safetensors is missing")
+    variant = _chosen(source, by_variant)
+    paths, index = _complete(source.folder, variant, by_variant[variant])
+    if not is_pickle(paths[0]):
+        headers = tuple(read_header(path) for path in paths)
+        if index is not None:
+            _check_index(*index, headers)
+        return Weights(variant, paths, headers)
+    renamed = {}
+    for path in paths:
+        renamed |= _meta_tensors(path, source.allow_pickle)
+    return Weights(variant, paths, (), renamed)
+
+
+def files_by_variant(folder: Path, suffix: str) -> dict[str | None, list[Path]]:
+    """The weight files of a model's folder by variant, None being the plain ones; shards in order."""
+    # diffusers has written the variant of shards before their number and after it
+    pattern = re.compile(rf"^{WEIGHTS_STEM}(?:\.(?P<a>\w+?))?(?:-\d+-of-\d+)?(?:\.(?P<b>\w+))?\.{suffix}$")
+    found: dict[str | None, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = pattern.match(path.name)
+        if match:
+            found.setdefault(match["a"] or match["b"], []).append(path)
+    return found
+
+
+def _chosen(source: Source, by_variant: dict[str | None, list[Path]]) -> str | None:
+    """The variant to read."""
+    named = sorted(name for name in by_variant if name is not None)
+    if source.variant is not None:
+        if source.variant not in by_variant:
+            there = ", ".join(named) or "none"
+            raise InputError(
+                f"{source.folder} has no weights of variant {source.variant!r}{nearest(source.variant, named)}; "
+                f"the variants there: {there}"
+            )
+        return source.variant
     if None in by_variant:
-        variant = None
-    elif len(by_variant) == 1:
-        variant = next(iter(by_variant))
-    else:
+        return None
+    if len(named) > 1:
         raise InputError(
-            f"{source.folder} has weights in several variants ({', '.join(map(str, by_variant))}) and none without; "
-            "remove all but one"
+            f"{source.folder} has weights in several variants ({', '.join(named)}) and none without; "
+            "choose one with --variant (variant=)"
         )
-    paths = _complete(source.folder, by_variant[variant])
-    return Weights(variant, tuple(read_header(path) for path in paths))
+    return named[0]
 
 
-def _complete(folder: Path, paths: list[Path]) -> list[Path]:
-    """`paths`, one whole file or all the shards; `InputError` naming a shard that is missing."""
-    whole = [path for path in paths if not re.search(r"-\d+-of-\d+", path.name)]
-    if whole:
-        return whole[:1]
-    for number in range(1, int(re.search(r"-\d+-of-(\d+)", paths[0].name)[1]) + 1):  # type: ignore[index]  # all are shards
-        name = re.sub(r"-(\d+)-of-", lambda match, n=number: f"-{n:0{len(match[1])}d}-of-", paths[0].name)
+def _complete(
+    folder: Path, variant: str | None, found: list[Path]
+) -> tuple[tuple[Path, ...], tuple[Path, dict[str, str]] | None]:
+    """The files to read, one whole file or all the shards, and the index of shards with what it says.
+
+    Where there are both, shards with an index come first, as for diffusers: what is checked is what it loads.
+
+    Raises:
+        InputError: naming a shard, or their index, that is missing or broken.
+    """
+    suffix = found[0].suffix.removeprefix(".")
+    indices = [folder / name for name in index_names(variant, suffix)]
+    index = next((path for path in indices if path.is_file()), None)
+    shards = [path for path in found if re.search(r"-\d+-of-\d+", path.name)]
+    if index is None and len(shards) < len(found):
+        return (next(path for path in found if path not in shards),), None
+    weight_map = {} if index is None else _read_index(index)
+    names = sorted(set(weight_map.values())) or _numbered(shards[0].name)
+    for name in names:
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing: {len(paths)} of the model's files are there; copy it again")
-    return paths
+            raise InputError(f"{folder / name} is missing: {len(shards)} of the model's files are there; copy it again")
+    if index is None:
+        raise InputError(f"{indices[0]} is missing: it says which weight is in which file; copy it again")
+    return tuple(folder / name for name in names), (index, weight_map)
+
+
+def _numbered(shard: str) -> list[str]:
+    """The names of all shards, told from that of one."""
+    total = re.search(r"-\d+-of-(\d+)", shard)
+    assert total is not None
+    return [
+        re.sub(r"-(\d+)-of-", lambda match, n=number: f"-{n:0{len(match[1])}d}-of-", shard)
+        for number in range(1, int(total[1]) + 1)
+    ]
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Which file each weight is in."""
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if weight_map and all(Path(file).name == file for file in weight_map.values()):
+            return weight_map
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise InputError(f"{path} does not say which weight is in which file: it is damaged; copy it again")
+
+
+def _check_index(index: Path, weight_map: dict[str, str], headers: tuple[Header, ...]) -> None:
+    """Raise `InputError` unless the index names every weight where it is: diffusers makes up those it does not."""
+    held = {name: header.path.name for header in headers for name in header.tensors}
+    for name in sorted(held.keys() | weight_map.keys()):
+        if held.get(name) != weight_map.get(name):
+            raise InputError(
+                f"{index} and the files beside it disagree: {name!r} is in {held.get(name, 'none of them')}, "
+                f"and by the index in {weight_map.get(name, 'none')}; copy the folder again"
+            )
+
+
+def index_names(variant: str | None, suffix: str) -> tuple[str, ...]:
+    """The names that the index of shards may have."""
+    if variant is None:
+        return (f"{WEIGHTS_STEM}.{suffix}.index.json",)
+    return (f"{WEIGHTS_STEM}.{suffix}.index.{variant}.json", f"{WEIGHTS_STEM}.{variant}.{suffix}.index.json")
 
 
 def check_weights(source: Source, weights: Weights, image_model: Any) -> None:
@@ -171,11 +347,9 @@ def check_weights(source: Source, weights: Weights, image_model: Any) -> None:
         InputError: naming the first weight that is missing, unknown or of another shape.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in image_model.state_dict().items()}
-    found: dict[str, tuple[int, ...]] = {}
-    for header in weights.headers:
-        for name, tensor in header.tensors.items():
-            found[name if name in expected else _new_attention_name(name)] = tensor.shape
-    where = f"the weights in {source.folder} do not fit its config.json"
+    found = {current_name(name, expected): shape for name, shape in weights.shapes.items()}
+    fits = "its config.json" if source.single_file is None else source.config_name
+    where = f"the weights in {source.folder} do not fit {fits}"
     for name, shape in expected.items():
         if name not in found:
             raise InputError(f"{where}: {name!r} is missing")
@@ -186,7 +360,9 @@ def check_weights(source: Source, weights: Weights, image_model: Any) -> None:
             raise InputError(f"{where}: {name!r} is unknown{nearest(name, list(expected))}")
 
 
-def _new_attention_name(name: str) -> str:
-    for pattern, replacement in _OLD_ATTENTION_NAMES:
-        name = pattern.sub(replacement, name)
+def current_name(name: str, expected: Container[str]) -> str:
+    """`name`, or what diffusers calls it now if it is none of the names `expected`."""
+    if name not in expected:
+        for pattern, replacement in _OLD_ATTENTION_NAMES:
+            name = pattern.sub(replacement, name)
     return name

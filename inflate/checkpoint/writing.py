@@ -1,11 +1,16 @@
 """Folders that appear whole or not at all."""
 
 import errno
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from inflate.errors import InputError
 
@@ -81,6 +86,14 @@ def copy_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(source, "rb") as reader, open(target, "wb") as writer:
         shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def write_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write an image model as diffusers does: its config.json, and its weights in one file; `folder` is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -9,11 +9,27 @@ import typer
 if TYPE_CHECKING:
     from inflate.inflater import InflatedModel, Report, Scheme
 
-Source = Annotated[str, typer.Argument(help="A diffusers folder: a whole pipeline's, or one UNet's.", metavar="SRC")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A diffusers folder (a pipeline's or a model's), a .safetensors file, or org/name on a model hub.",
+        metavar="SRC",
+    ),
+]
 Destination = Annotated[Path, typer.Argument(help="The folder to make.", metavar="DST")]
-SchemeName = Annotated[str, typer.Option("--scheme", help="make-a-video, vdm or imagen-video-sr.")]
+SchemeName = Annotated[str, typer.Option("--scheme", help="Which temporal layers; 'inflate schemes' lists them.")]
 Frames = Annotated[int, typer.Option("--frames", help="Frames of a clip in training.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace DST if it is a model's folder.")]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", help="For a single file: a config.json, or a folder with it, of its image model."),
+]
+Variant = Annotated[
+    str | None, typer.Option("--variant", help="Which of a folder's weights, such as fp16. Default: the plain ones.")
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read .ckpt, .bin and .pt too: tensors only, nothing in them is run.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
@@ -35,36 +51,56 @@ def convert(
         bool, typer.Option("--temporal-only", help="Write only temporal.safetensors, to use with the model in SRC.")
     ] = False,
     force: Force = False,
+    config: Config = None,
+    variant: Variant = None,
+    allow_pickle: AllowPickle = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn an image model into a video model that gives, until it is trained, the same pictures bit for bit."""
     from inflate.checkpoint import convert as run
 
-    done = run(source, destination, scheme, frames, temporal_only, force)
+    done = run(source, destination, scheme, frames, temporal_only, force, config, variant, allow_pickle)
     if json:
         print(done.to_json())
     elif not quiet:
         _print_report(done.report)
-        print(f"wrote {done.destination} ({done.num_files_copied} files copied as they were, 1 temporal file)")
+        rewritten = "image weights rewritten as safetensors, " if done.rewritten else ""
+        print(
+            f"wrote {done.destination} ({done.num_files_copied} files copied as they were, {rewritten}1 temporal file)"
+        )
 
 
 def inspect(
     model: Annotated[
-        str, typer.Argument(help="A diffusers folder, inflated or not, or bundled:NAME.", metavar="MODEL")
+        str,
+        typer.Argument(
+            help="A folder of diffusers, a single file, org/name on the hub, bundled:NAME, or any weights (LoRA, …)",
+            metavar="MODEL",
+        ),
     ],
     scheme: Annotated[
         str, typer.Option("--scheme", help="For an image model: the scheme whose cost to show.")
     ] = "make-a-video",
     frames: Annotated[int, typer.Option("--frames", help="For an image model: frames of a clip.")] = 16,
     sites: Annotated[bool, typer.Option("--sites", help="List every place where a temporal layer goes.")] = False,
+    base: Annotated[
+        str | None, typer.Option("--base", help="For a motion module: an image model, and why it does not fit it.")
+    ] = None,
+    config: Config = None,
+    variant: Variant = None,
+    allow_pickle: AllowPickle = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Say what is in a model's folder, or what inflating it would add; reads no weights."""
     from inflate.checkpoint import inspect as run
+    from inflate.cli.formats import is_other_weights, print_file
 
-    found = run(model, scheme, frames)
+    if is_other_weights(model, allow_pickle):
+        print_file(model, base, allow_pickle, json, quiet)
+        return
+    found = run(model, scheme, frames, config, variant, allow_pickle)
     if json:
         print(found.to_json())
         return
@@ -82,7 +118,8 @@ def verify(
     model: Annotated[
         str,
         typer.Argument(
-            help="An inflated folder, an image model's folder, bundled:NAME, or a config.json (random weights).",
+            help="An inflated folder, an image model's folder or single file, bundled:NAME, or a config.json "
+            "(random weights).",
             metavar="MODEL",
         ),
     ],
@@ -99,6 +136,9 @@ def verify(
     seed: Annotated[int, typer.Option("--seed", help="Chooses the input, and the weights of a bare config.")] = 0,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, mps.")] = "cpu",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float16 or bfloat16.")] = "float32",
+    config: Config = None,
+    variant: Variant = None,
+    allow_pickle: AllowPickle = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -106,7 +146,8 @@ def verify(
     from inflate.inflater import verify as run
 
     _check_device(device)
-    video_model, was_trained = _open(model, scheme, fresh, frames or 16, seed, device, _dtype(dtype))
+    source = {"config": config, "variant": variant, "allow_pickle": allow_pickle}
+    video_model, was_trained = _open(model, scheme, fresh, frames or 16, seed, device, _dtype(dtype), source)
     outcome = run(video_model, frames, None if size is None else (size, size), seed)
     if json:
         print(outcome.to_json())
@@ -140,7 +181,14 @@ def deflate(
 
 
 def _open(
-    model: str, scheme: "str | Scheme", fresh: bool, frames: int, seed: int, device: str, dtype: Any
+    model: str,
+    scheme: "str | Scheme",
+    fresh: bool,
+    frames: int,
+    seed: int,
+    device: str,
+    dtype: Any,
+    source_options: dict[str, Any],
 ) -> "tuple[InflatedModel, bool]":
     """The model to verify, and whether its temporal layers come from a file."""
     import torch
@@ -157,9 +205,9 @@ def _open(
             if dtype != torch.float32:
                 torch.nn.Module.to(image_model, dtype=dtype)  # diffusers' own warns of a list that is empty here
             return inflate(image_model, scheme, frames), False
-    source = find_source(model)
+    source = find_source(model, **source_options)
     if source.temporal_file.is_file() and not fresh:
-        return load(model, device, dtype), True
+        return load(source, device, dtype), True
     return inflate(load_image_model(source, device, dtype), scheme, frames), False
 
 

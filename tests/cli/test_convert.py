@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from inflate.checkpoint import load, save
 from inflate.cli.app import main
+from inflate.inflater import SCHEMES
+from tests.checkpoint.original_layouts import ldm_unet
 from tests.inflater.tiny_models import build, perturb
 
 
@@ -53,6 +56,38 @@ def test_json_and_quiet(image_folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert [path.name for path in (tmp_path / "video").iterdir()] == ["temporal.safetensors"]
 
 
+def test_a_single_file(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, config = tmp_path / "model.safetensors", ("--config", image_folder)
+    save_file(ldm_unet(build("sd15").state_dict(), 1), file)
+    assert run("inspect", file, *config) == 0
+    assert f"{file}: UNet2DConditionModel, F32" in capsys.readouterr().out
+    assert run("verify", file, *config, "--frames", 2) == 0
+    assert "bit-for-bit equal on every frame" in capsys.readouterr().out
+    assert run("convert", file, tmp_path / "video", *config, "--frames", 4) == 0
+    assert "image weights rewritten as safetensors, 1 temporal file" in capsys.readouterr().out
+    assert run("verify", tmp_path / "video", "--quiet") == 0
+    assert run("convert", file, tmp_path / "again", "--quiet") == 2
+    assert "name a config.json that describes its image model with --config" in capsys.readouterr().err
+
+
+def test_a_pickle_and_a_variant_when_asked_for(image_folder: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": ldm_unet(build("sd15").state_dict(), 1)}, tmp_path / "model.ckpt")
+    config = ("--config", image_folder, "--quiet")
+    video = tmp_path / "video"
+    for command in (("inspect", tmp_path / "model.ckpt"), ("verify", tmp_path / "model.ckpt", "--frames", 2)):
+        assert run(*command, *config) == 2
+        assert run(*command, *config, "--allow-pickle") == 0
+    assert run("convert", tmp_path / "model.ckpt", video, *config) == 2 and not video.exists()
+    assert run("convert", tmp_path / "model.ckpt", video, *config, "--allow-pickle") == 0
+    assert run("verify", video, "--quiet") == 0
+    build("sd15", 1).save_pretrained(image_folder, variant="fp16")
+    assert run("inspect", image_folder, "--variant", "fp16", "--quiet") == 0
+    assert run("verify", image_folder, "--variant", "fp61", "--quiet") == 2
+    assert run("convert", image_folder, tmp_path / "fp16", "--variant", "fp16", "--quiet") == 0
+    assert {path.name for path in (tmp_path / "fp16").glob("diff*")} == {"diffusion_pytorch_model.fp16.safetensors"}
+    assert run("verify", tmp_path / "fp16", "--quiet") == 0
+
+
 def test_verify_is_honest_about_trained_layers(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,14 +126,13 @@ def test_verify_a_bare_config_with_random_weights(
         ),
         (
             "convert {tmp}/image {tmp}/video --scheme make-a-vidoe",
-            "error: unknown scheme 'make-a-vidoe' (did you mean 'make-a-video'?); "
-            "known: make-a-video, vdm, imagen-video-sr",
+            f"error: unknown scheme 'make-a-vidoe' (did you mean 'make-a-video'?); known: {', '.join(SCHEMES)}",
         ),
         ("convert {tmp}/image {tmp}/video --frames 0", "error: the number of frames must be at least 1, got 0"),
         (
             "convert {tmp}/model.ckpt {tmp}/video",
-            "error: {tmp}/model.ckpt is a pickle, which may run any code when opened, so inflate never opens one; "
-            "save the model as safetensors first (save_pretrained does so by default)",
+            "error: {tmp}/model.ckpt is a pickle, a kind of file that may run any code when opened; get the model as "
+            "safetensors, or allow reading tensors and nothing else from it with --allow-pickle (allow_pickle=True)",
         ),
         (
             "convert {tmp}/truncated {tmp}/video",
