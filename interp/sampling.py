@@ -9,14 +9,16 @@ from torch import Tensor
 
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
-from inflate.models.decoder import image_conditioning
+from inflate.models.decoder import guidance_inside, image_conditioning
 from inflate.stages import denoise, draw_noise
 from inflate.video import fold_frames, unfold_frames
 from interp.conditioning import check_interpolates, join_condition
-from interp.detail import decode_beside, encode_pictures, join_neighbours, neighbours_of
-from interp.frame_decoder import refine
+from interp.detail import decode_beside, encode_pictures
+from interp.frame_decoder import decode_trusted, refine_both_ways, trust_at
+from interp.neighbours import join_neighbours, neighbours_of, places
 from interp.windows import Window, plan_windows
 
+OnStep = Callable[[int, Tensor, Tensor], Tensor]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 _PREDICTIONS = ("v_prediction", "epsilon", "sample")
 
@@ -86,7 +88,8 @@ class _Sampler:
     def conditioning(self, stride: float) -> tuple[bool, dict[str, Any]]:
         """Whether to evaluate twice, and the network's arguments for frames ``stride`` apart."""
         embeds = self.image_embeds
-        guided = self.guidance_scale != 1 and bool(embeds.any())
+        inside = guidance_inside(self.model, self.guidance_scale)
+        guided = self.guidance_scale != 1 and bool(embeds.any()) and not inside
         if guided:
             embeds = torch.cat([torch.zeros_like(embeds), embeds])
         found: dict[str, Any] = {name: value.to(self.model.dtype) for name, value in image_conditioning(embeds).items()}
@@ -95,7 +98,7 @@ class _Sampler:
             # Rates beyond those of training are told as the nearest one: 8 frames a second times 5 is more than 30.
             rate = min(max(self.fps / max(stride, 1.0), fps_range[0]), fps_range[1])
             found["fps"] = torch.full((len(embeds),), rate, device=embeds.device)
-        return guided, found
+        return guided, found | inside
 
     def sample(self, window: Window, known: Tensor, noise: Tensor, on_step: Any) -> Tensor:
         """Latents (B, c, n, h, w) of a window's frames, from those that it is told and noise, both of that shape."""
@@ -116,6 +119,48 @@ class _Sampler:
         return denoise(self.scheduler, predict, noise, self.num_inference_steps, self.generator, on_step)
 
 
+@dataclass(frozen=True)
+class _Canvas:
+    """The videos of one call while their frames come to be, window by window."""
+
+    sampler: _Sampler
+    vae: Any | None
+    frame_decoder: Any | None
+    video: Tensor  # (B, 3, F, H, W) in [-1, 1], filled in place
+    latents: Tensor  # (B, c, F, h, w), filled in place
+    noise: Tensor  # of the latents' shape
+
+    def fill(self, window: Window, on_step: OnStep | None) -> None:
+        """Make a window's new frames."""
+        frames, new = list(window.frames), list(window.new)
+        trust = None if self.frame_decoder is None else _trust(window, self.sampler.fps).to(self.latents.device)
+        sampled = trust is None or bool(trust.any())
+        if sampled:
+            made = self.sampler.sample(window, self.latents[:, :, frames], self.noise[:, :, frames], on_step)
+            self.latents[:, :, new] = made[:, :, [frames.index(index) for index in new]]
+        pictures = self.decode(window, trust)
+        self.video[:, :, new] = pictures.to(self.video.device)
+        if not sampled:
+            # Later windows may be told these frames, and the caller hears of them as if they had been sampled.
+            self.latents[:, :, new] = unfold_frames(encode_pictures(self.vae, fold_frames(pictures)), len(new))
+            if on_step is not None:
+                last = self.sampler.num_inference_steps - 1
+                on_step(last, torch.zeros((), device=self.latents.device), self.latents[:, :, frames])
+
+    def decode(self, window: Window, trust: Tensor | None) -> Tensor:
+        """The new frames of a window, (B, 3, n, H, W) in [-1, 1]."""
+        new = list(window.new)
+        around = join_neighbours([neighbours_of(one.to(self.latents.device), _told(window), new) for one in self.video])
+        z = fold_frames(self.latents[:, :, new])
+        if self.frame_decoder is None or trust is None:
+            made, _ = decode_beside(self.vae, z, around)
+        else:
+            trusted = trust.repeat(len(self.video))
+            both = decode_trusted(self.vae, z, around, trusted)
+            made = refine_both_ways(self.frame_decoder, around, trusted, *both)
+        return unfold_frames(made.clamp(-1, 1), len(new))
+
+
 def interpolate_frames(
     model: Any,
     vae: Any | None,
@@ -128,8 +173,9 @@ def interpolate_frames(
     num_inference_steps: int,
     guidance_scale: float,
     generator: Generators = None,
-    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    on_step: OnStep | None = None,
     frame_decoder: Any | None = None,
+    draw: Callable[[Sequence[int]], Tensor] | None = None,
 ) -> Tensor:
     """Make the unknown frames of videos, between known ones, before or after them.
 
@@ -146,7 +192,9 @@ def interpolate_frames(
         generator: one, or one per video.
         on_step: called with (step, timestep, the window's latents); ``step`` rises from 0 to ``num_inference_steps`` -
             1 over all windows. What it returns replaces the latents.
-        frame_decoder: see ``interp.frame_decoder``; None leaves the residual decode as it is.
+        frame_decoder: see ``interp.frame_decoder``; None leaves the residual decode as it is. A window of which it
+            trusts no latents, all new frames being near known ones, is not sampled: ``on_step`` is called once.
+        draw: the first noise of a given shape; None draws it from ``generator``.
 
     Returns:
         (B, 3, F, H, W), float32; known frames as they were given, bit for bit.
@@ -165,29 +213,26 @@ def interpolate_frames(
         given = encode_pictures(vae, fold_frames(result[:, :, mask].to(model.device)))
         latents = given.new_zeros(len(known), given.shape[1], len(mask), *given.shape[-2:])
         latents[:, :, mask] = unfold_frames(given, int(mask.sum()))
-        noise = frame_noise(latents.shape, model.scheme.noise_share(fps), generator, latents.device)
+        share = model.scheme.noise_share(fps)
+        noise = draw(latents.shape) if draw else frame_noise(latents.shape, share, generator, latents.device)
+        canvas = _Canvas(sampler, vae, frame_decoder, result, latents, noise)
         for number, window in enumerate(windows):
-            frames, new = list(window.frames), list(window.new)
             scaled = None if on_step is None else _scaled(on_step, number, len(windows), num_inference_steps)
-            made = sampler.sample(window, latents[:, :, frames], noise[:, :, frames], scaled)
-            latents[:, :, new] = made[:, :, [frames.index(index) for index in new]]
-            result[:, :, new] = _decode(vae, frame_decoder, latents, result, window).to(result.device)
+            canvas.fill(window, scaled)
     return result
 
 
-def _decode(vae: Any | None, frame_decoder: Any | None, latents: Tensor, video: Tensor, window: Window) -> Tensor:
-    """The new frames of a window, (B, 3, n, H, W) in [-1, 1]."""
-    told = [index for index, is_known in zip(window.frames, window.known, strict=True) if is_known]
-    around = join_neighbours([neighbours_of(one.to(latents.device), told, window.new) for one in video])
-    made, plain = decode_beside(vae, fold_frames(latents[:, :, list(window.new)]), around)
-    if frame_decoder is not None:
-        made = refine(frame_decoder, made, plain, around)
-    return unfold_frames(made.clamp(-1, 1), len(window.new))
+def _trust(window: Window, fps: float) -> Tensor:
+    """How far to trust ↑F's latents of the new frames of a window, (n,)."""
+    found = places(_told(window), window.new)
+    return trust_at(torch.tensor([place.distance for place in found], dtype=torch.float32) / fps)
 
 
-def _scaled(
-    on_step: Callable[[int, Tensor, Tensor], Tensor], number: int, windows: int, steps: int
-) -> Callable[[int, Tensor, Tensor], Tensor]:
+def _told(window: Window) -> list[int]:
+    return [index for index, is_known in zip(window.frames, window.known, strict=True) if is_known]
+
+
+def _scaled(on_step: OnStep, number: int, windows: int, steps: int) -> OnStep:
     return lambda step, timestep, sample: on_step((number * steps + step) // windows, timestep, sample)
 
 

@@ -1,6 +1,7 @@
 """↑F as a stage of the chain: more frames than the decoder made, or the missing ones of a video that is half known."""
 
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +13,11 @@ from inflate.checkpoint.source import TEMPORAL_FILE
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.segments import embeds_at
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
 from interp.folder import IMAGE_FOLDER, fits_beside, is_partial, load_interpolation, save_beside
 from interp.sampling import interpolate_frames, spread_frames
+from interp.streaming import interpolate_chunks
 from interp.windows import Window, plan_windows
 
 _UNET = "interpolation_unet"
@@ -90,8 +93,13 @@ class InterpolationStage(ComponentStage):
         """Complete ``frames`` and raise ``fps``, video by video, so that memory does not grow with their number."""
         if state.frames is None:
             raise InputError("Frame interpolation needs frames: give a video, or a cascade with a decoder.")
-        passes = self._passes(state, state.frames.shape[2])
-        videos = [self._video(state, video, passes, settings, on_step) for video in range(len(state.seeds))]
+        if state.segments and state.known_frames is None:
+            # What is shown changes on the way, so each window is told its own.
+            chunks = (self.interpolate_chunks([one], state, settings, None, n) for n, one in enumerate(state.frames))
+            videos = [torch.cat(list(made), dim=1)[None] for made in chunks]
+        else:
+            passes = self._passes(state, state.frames.shape[2])
+            videos = [self._video(state, video, passes, settings, on_step) for video in range(len(state.seeds))]
         return replace(
             state,
             frames=torch.cat(videos),
@@ -99,6 +107,40 @@ class InterpolationStage(ComponentStage):
             known_frames=None,
             passed=(*state.passed, self.name),
         )
+
+    def interpolate_chunks(
+        self,
+        chunks: Iterable[Tensor],
+        state: ChainState,
+        settings: StageSettings,
+        on_frames: Callable[[int], None] | None = None,
+        video: int = 0,
+    ) -> Iterator[Tensor]:
+        """Multiply the frame rate of one of the state's videos, whose known frames come in chunks (3, n, H, W).
+
+        ``on_frames`` is called with k after each k finished frames. Yields chunks of all frames, in order; one window
+        of them is held at a time.
+        """
+
+        def embeds_of(seconds: float) -> Tensor | None:
+            return None if state.image_embeds is None else embeds_at(state, video, seconds)
+
+        for chunk in interpolate_chunks(
+            self.components[_UNET],
+            self.components.get("vae"),
+            self._scheduler(),
+            chunks,
+            state.frame_skip,
+            embeds_of,
+            state.fps,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=stage_generator(state.seeds[video], self.name),
+            frame_decoder=self.components.get("frame_decoder"),
+        ):
+            if on_frames is not None:
+                on_frames(chunk.shape[1])
+            yield chunk
 
     def _video(
         self, state: ChainState, video: int, passes: list[_Pass], settings: StageSettings, on_step: OnStep

@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import torch
 
+from inflate.diffusion.windows import check_window
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.stages import StageSettings, stage_generator
 from superres.stage import SuperResolutionConfig, SuperResolutionStage
-from superres.windows import check_window
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from inflate.diffusion.noise import mix_noise
+from inflate.diffusion.windows import count_windows
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, stage_generator
 from superres.conditioning import Layout, augment, enlarge, layout_of, level_of, predict
 from superres.tiling import blend_tiles, check_tile
-from superres.windows import count_windows, windowed
+from superres.windows import windowed
 
 _TEMPORAL_NAME = "temporal.safetensors"
 

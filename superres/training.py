@@ -18,16 +18,17 @@ from torch import Tensor
 
 from inflate.checkpoint import load, save
 from inflate.data import ClipSampler
+from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
 from inflate.models.decoder import decode_latents, encode_pixels
 from inflate.stages import StageSettings
 from inflate.train.export import save_half
+from inflate.train.noising import SCHEDULE, NoiseSchedule, sampler_of
 from inflate.train.pictures import PictureSampler, open_data, to_model_range, write_json
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, StepLoss
-from inflate.train.steps.decoder import SCHEDULE, NoiseSchedule
+from inflate.train.step import Batch, Problem, StepLoss
 from inflate.video import fold_frames, unfold_frames
 from superres.conditioning import SHRINKS, augment, enlarge, layout_of, predict, shrink
 from superres.spatial import SpatialConfig, SpatialStage
@@ -42,7 +43,8 @@ class SuperResolutionOptions:
 
     Pairs: ``scale`` and ``residual_std`` as in ``SuperResolutionConfig``; ``shrink``: how low resolution is made
     (``area`` as frame caches are made, or ``bicubic``); ``crop``: side in pixels of random cuts of the large picture, 0
-    for all of it; ``max_noise_level``: noise on the low-resolution picture goes from 0 to this share of all timesteps;
+    for all of it; ``max_noise_level``: noise on the low-resolution picture goes from 0 to this share of all timesteps,
+    for a share ``noisy_share`` of the pictures (or clips), the others having none;
     ``vae``: folder of an autoencoder that a share ``vae_share`` of the low-resolution pictures (or clips) passes
     through, with noise of deviation ``vae_noise`` on its latents.
 
@@ -60,6 +62,7 @@ class SuperResolutionOptions:
     crop: int = 0
     flip: bool = True
     max_noise_level: float = 0.0
+    noisy_share: float = 1.0
     vae: str = ""
     vae_share: float = 0.0
     vae_noise: float = 0.0
@@ -78,7 +81,7 @@ class SuperResolutionOptions:
         SpatialConfig(self.scale, self.residual_std)
         if self.shrink not in SHRINKS:
             raise InputError(f"options.shrink is {self.shrink!r}; use {' or '.join(map(repr, SHRINKS))}.")
-        for name in ("max_noise_level", "vae_share", "shared_noise"):
+        for name in ("max_noise_level", "noisy_share", "vae_share", "shared_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"options.{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         if self.vae_share and not self.vae:
@@ -143,6 +146,7 @@ class PairMaker:
         low = self.low(truth, self.options.vae_share)
         levels = len(alphas_cumprod) * self.options.max_noise_level
         level = (torch.rand(len(truth), device=truth.device) * levels).round().long()
+        level[torch.rand(len(truth), device=truth.device) >= self.options.noisy_share] = 0
         base = unfold_frames(enlarge(fold_frames(low), scale), frames)
         told = base
         if levels:
@@ -193,6 +197,20 @@ class _SuperResolutionStep(ABC):
         noisy, target, timestep = self.schedule.noised(clean, self.options.shared_noise)
         predicted = predict(self.trained, noisy, pair.told, timestep, pair.level, batch.get("fps"))
         return StepLoss(self.schedule.loss(predicted, target, timestep))
+
+    def problem(self, batch: Batch) -> Problem:
+        """The same batch for distillation."""
+        pair = self.pairs(batch["pixels"].to(self.device), batch["corners"], self.schedule.scheduler.alphas_cumprod)
+        std = self.options.residual_std
+        clean = (pair.truth - pair.base) / std if std else pair.truth
+        noise = torch.randn_like(clean)
+        if self.options.shared_noise:
+            noise = mix_noise(noise, torch.randn_like(clean[:, :, :1]), self.options.shared_noise)
+
+        def call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
+            return predict(network, noisy, pair.told, timestep, pair.level, conditions.get("fps"))
+
+        return Problem(clean, noise, call, {"fps": batch.get("fps")})
 
     def export_beside(self, folder: Path, config: Any) -> None:
         """``scheduler/``, and ``stage_config.json``: what the stage's configuration must say for this network."""
@@ -298,7 +316,7 @@ class VideoSuperResolutionStep(_SuperResolutionStep):
 
 
 def _solver() -> DPMSolverMultistepScheduler:
-    return DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing")
+    return sampler_of(SCHEDULE)
 
 
 def build_image(recipe: Recipe, device: torch.device) -> ImageSuperResolutionStep:

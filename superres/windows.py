@@ -5,37 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from inflate.errors import InputError
-
-
-def check_window(window: int, overlap: int) -> None:
-    """``InputError`` unless 0 <= overlap < window."""
-    if window < 1 or not 0 <= overlap < window:
-        raise InputError(f"window is {window} and overlap {overlap} frames; the overlap must be at least 0 and less.")
-
-
-def count_windows(num_frames: int, window: int, overlap: int) -> int:
-    """How many windows a video of ``num_frames`` takes."""
-    return 1 if num_frames <= window else 1 + -(-(num_frames - window) // (window - overlap))
-
-
-def frames_of(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Single frames (3, H, W) of chunks (3, n, H, W), each a copy, so that no chunk is kept alive by one of them.
-
-    Raises:
-        InputError: a chunk of another shape, or frames of several sizes.
-    """
-    size: tuple[int, ...] = ()
-    for chunk in chunks:
-        if chunk.ndim != 4 or chunk.shape[0] != 3 or 0 in chunk.shape:
-            raise InputError(f"A chunk of frames must be (3, frames, height, width), got {tuple(chunk.shape)}.")
-        size = size or tuple(chunk.shape[2:])
-        if tuple(chunk.shape[2:]) != size:
-            raise InputError(
-                f"All frames of a video must be of one size; got {size} and then {tuple(chunk.shape[2:])}."
-            )
-        for index in range(chunk.shape[1]):
-            yield chunk[:, index].clone()
+from inflate.diffusion.windows import frames_of
 
 
 def windowed(

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from inflate.errors import InputError
 from inflate.inflater import inflate
-from inflate.models.decoder import decode_latents, encode_pixels
-from interp.detail import Neighbours, decode_beside, neighbours_of, places
-from interp.frame_decoder import new_frame_decoder, patch_of, refine
+from interp.frame_decoder import new_frame_decoder
 from interp.sampling import frame_noise, interpolate_frames, spread_frames
 from tests.interp.networks import SCHEDULE, Oracle, numbered_video, seeded, solver, trained
 from tests.models.tiny_family import WIDTH, tiny_unet, tiny_vae
@@ -170,78 +168,36 @@ def test_steps_rise_over_all_windows_and_a_callback_may_change_the_sample() -> N
     assert not half[:, :, ~mask].any() and torch.equal(half[:, :, mask], truth[:, :, mask])
 
 
-# Detail from the neighbours.
+def test_near_known_frames_the_network_is_not_asked_and_far_from_them_it_is() -> None:
+    """With a frame decoder, latents of frames within 0.2 s of a known one are not trusted, so none are sampled."""
+    mask, truth = torch.arange(9) % 4 == 0, torch.rand(1, 3, 9, SIZE, SIZE, generator=seeded(3)) * 2 - 1
+    decoder = new_frame_decoder((8, 8), norm_num_groups=4)
+
+    def made(fps: float, seed: int) -> tuple[Tensor, list[tuple[int, float]]]:
+        told: list[tuple[int, float]] = []
+
+        def on_step(step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+            told.append((step, float(timestep)))
+            return sample
+
+        options: dict[str, Any] = {"fps": fps, "generator": seeded(seed), "on_step": on_step, "frame_decoder": decoder}
+        return run(trained(), hidden(truth, mask), mask, tiny_vae(), **options), told
+
+    (near, told), (near_again, _) = made(30.0, 1), made(30.0, 2)
+    assert torch.equal(near, near_again)
+    (far, told_far), (far_again, _) = made(2.0, 1), made(2.0, 2)
+    assert not torch.equal(far, far_again)
+    assert not any(timestep for _, timestep in told) and told[-1][0] == told_far[-1][0] == 2
+    assert len(told_far) == 3 * len(told), "a window that is not sampled is told of once, as done"
 
 
-@pytest.mark.reference
-@torch.no_grad()
-def test_where_nothing_moves_the_residual_decode_is_the_neighbour_itself() -> None:
-    vae, still = tiny_vae(), torch.rand(2, 3, SIZE, SIZE, generator=seeded(4)) * 2 - 1
-    around = Neighbours(still, still, torch.tensor([0.2, 0.6]), still, still)
-    made, plain = decode_beside(vae, encode_pixels(vae, still), around)
-    torch.testing.assert_close(made, still, atol=1e-5, rtol=0)
-    assert not torch.allclose(plain, still, atol=1e-2)
-
-
-@pytest.mark.reference
-@torch.no_grad()
-def test_the_residual_decode_is_blend_and_what_the_latents_say_beyond_it() -> None:
-    vae, video = tiny_vae(), torch.rand(3, 6, SIZE, SIZE, generator=seeded(4)) * 2 - 1
-    around = neighbours_of(video, [0, 5], [1, 3])
-    latents = torch.randn(2, 4, 4, 4, generator=seeded(5))
-    made, plain = decode_beside(vae, latents, around)
-    for row, time in enumerate((0.2, 0.6)):
-        blend = (1 - time) * around.from_previous[row] + time * around.from_following[row]
-        seen = decode_latents(vae, encode_pixels(vae, blend[None]))[0]
-        torch.testing.assert_close(made[row], blend + decode_latents(vae, latents)[row] - seen, atol=1e-5, rtol=0)
-    assert torch.equal(plain, decode_latents(vae, latents))
-
-
-def test_neighbours_are_moved_along_the_flow_between_them() -> None:
-    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    shades = [torch.tanh(((columns - 26 - 2 * frame) ** 2 + (rows - 32) ** 2).sqrt() - 10) for frame in range(6)]
-    video = torch.stack(shades)[None].expand(3, -1, -1, -1)
-    around = neighbours_of(video, [0, 4], [2, 5])
-    linear = torch.lerp(around.previous, around.following, around.time[:, None, None, None])
-    truth = video[:, 2]
-    assert (around.blend[0] - truth).abs().mean() < (linear[0] - truth).abs().mean() / 2
-    assert torch.equal(around.blend[1], video[:, 4]), "after the last known frame there is no flow"
-
-
-def test_neighbours_are_the_nearest_known_frames() -> None:
-    assert places([2, 6], [0, 3, 5, 9]) == [(2, 2, 0.0), (2, 6, 0.25), (2, 6, 0.75), (6, 6, 0.0)]
-
-
-@torch.no_grad()
-def test_a_new_frame_decoder_changes_nothing_and_a_trained_one_sees_every_plane() -> None:
-    network = new_frame_decoder((8, 8), norm_num_groups=4)
-    pictures = [torch.rand(2, 3, 8, 8, generator=seeded(seed)) for seed in range(6)]
-    around = Neighbours(pictures[2], pictures[3], torch.tensor([0.25, 0.5]), *pictures[4:])
-    assert torch.equal(refine(network, pictures[0], pictures[1], around), pictures[0])
-    last: Any = network.conv_out
-    last.weight.normal_(generator=seeded(9))
-    base = refine(network, pictures[0], pictures[1], around) - pictures[0]
-    assert base.abs().max() > 1e-3
-    for change in range(7):
-        changed = [picture + 0.5 * (index == change) * picture.square() for index, picture in enumerate(pictures)]
-        time = around.time + 0.3 * (change == 6)
-        told = Neighbours(changed[2], changed[3], time, *changed[4:])
-        made = refine(network, changed[0], changed[1], told) - changed[0]
-        assert not torch.allclose(made, base, atol=1e-5)
-
-
-def test_the_family_frame_decoder_is_small() -> None:
-    assert sum(parameter.numel() for parameter in new_frame_decoder().parameters()) <= 500_000
-
-
-def test_sizes_and_networks_that_do_not_fit_are_refused() -> None:
-    network = new_frame_decoder((8, 8), norm_num_groups=4)
-    picture = torch.zeros(1, 3, 6, 8)
-    with pytest.raises(InputError, match="multiples of 4 px; these are 6 x 8"):
-        refine(network, picture, picture, Neighbours(picture, picture, torch.zeros(1), picture, picture))
-    network.register_to_config(in_channels=12)
-    with pytest.raises(InputError, match="this one has 12 and 12"):
-        patch_of(network)
+def test_windows_go_on_from_frames_that_were_not_sampled() -> None:
+    mask = numbers(24, 0)
+    frame = torch.rand(1, 3, 1, SIZE, SIZE, generator=seeded(3)) * 2 - 1
+    decoder = new_frame_decoder((8, 8), norm_num_groups=4)
+    known = torch.cat([frame, torch.zeros(1, 3, 23, SIZE, SIZE)], dim=2)
+    made = run(trained(), known, mask, tiny_vae(), fps=200.0, frame_decoder=decoder)
+    torch.testing.assert_close(made, frame.expand_as(made), atol=1e-4, rtol=0)
 
 
 # Spreading, and what is refused.

@@ -83,7 +83,9 @@ def test_videos_do_not_depend_on_their_company_and_progress_never_falls() -> Non
         seen.append((video, step))
         return sample
 
+    # At one frame a second, so that new frames are sampled and not only made of their neighbours.
     state = state_of(frames, (7, 8), image_embeds=embeds, known_frames=mask, frame_skip=3)
+    state = replace(state, fps=1.0)
     both = stage(state, TWO, note).frames
     alone = stage(replace(state, seeds=(8,), frames=frames[1:], image_embeds=embeds[1:]), TWO, keep).frames
     assert both is not None and alone is not None and both.shape[2] == 10

@@ -1,4 +1,4 @@
-"""Both train steps on tiny networks and moving squares: loss, export, masks, and what is refused."""
+"""The train step of ↑F on tiny networks and moving squares: loss, export, masks, and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -15,21 +15,14 @@ from inflate.checkpoint import load
 from inflate.errors import InputError
 from inflate.train.loop import train
 from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions, load_recipe, parse_table
-from inflate.train.step import TRAIN_STEPS, TrainStep, build_step
+from inflate.train.step import TrainStep, build_step
 from interp.conditioning import EXTRA_KEYS
 from interp.folder import load_interpolation, save_partial
-from interp.frame_decoder import new_frame_decoder
-from interp.training import FrameDecoderOptions, InterpolationOptions
+from interp.training.interpolation import InterpolationOptions
 from tests.train.conftest import CLIP, SIZE, UNET, VAE, write_clip
 
-UP, MEND = "interpolation", "frame-decoder"
+UP = "interpolation"
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TRAIN_STEPS, UP, "interp.training:build_interpolation")
-    monkeypatch.setitem(TRAIN_STEPS, MEND, "interp.training:build_frame_decoder")
 
 
 @pytest.fixture(scope="module")
@@ -65,32 +58,20 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe(step: str, videos: Path, output: Path, options: dict[str, Any]) -> Recipe:
+def recipe(videos: Path, output: Path, options: dict[str, Any]) -> Recipe:
     settings = TrainOptions(
         steps=3, batch_size=2, learning_rate=3e-3, warmup_steps=1, ema_decay=0.5, checkpoint_every=3, sample_every=0
     )
-    return Recipe("t", step, About(*"abcde"), DataOptions(str(videos), SIZE, ("clip",)), settings, options, str(output))
+    return Recipe("t", UP, About(*"abcde"), DataOptions(str(videos), SIZE, ("clip",)), settings, options, str(output))
 
 
-def options_of(step: str, family: Path, **changes: Any) -> dict[str, Any]:
-    both = {"clip": str(family / "clip"), "vae": str(family / "vae")}
-    if step == UP:
-        own: dict[str, Any] = {"image_model": str(family / "unet"), "init": str(family / "video")}
-    else:
-        own = {"num_frames": 4, "frames_per_clip": 2, "model": {"block_out_channels": [8, 8], "norm_num_groups": 4}}
-    return both | own | changes
-
-
-def with_model(family: Path) -> dict[str, Any]:
-    return {
-        "latents": "model",
-        "interpolation": str(family / "interpolation_unet"),
-        "image_model": str(family / "unet"),
-    }
+def options_of(family: Path, **changes: Any) -> dict[str, Any]:
+    folders = {"clip": "clip", "vae": "vae", "image_model": "unet", "init": "video"}
+    return {option: str(family / folder) for option, folder in folders.items()} | changes
 
 
 def test_interpolation_runs_from_recipe_to_a_partial_export(videos: Path, family: Path, tmp_path: Path) -> None:
-    export = train(recipe(UP, videos, tmp_path / "run", options_of(UP, family)), device="cpu", quiet=True)
+    export = train(recipe(videos, tmp_path / "run", options_of(family)), device="cpu", quiet=True)
     folder = export / "interpolation_unet"
     assert {path.name for path in folder.iterdir()} == {"config.json", "temporal.safetensors"}
     made, before = load_file(folder / "temporal.safetensors"), load_file(family / "video/temporal.safetensors")
@@ -104,28 +85,16 @@ def test_interpolation_runs_from_recipe_to_a_partial_export(videos: Path, family
 
 
 def test_trained_image_weights_go_into_the_export(videos: Path, family: Path, tmp_path: Path) -> None:
-    options = options_of(UP, family, trainable="all")
-    export = train(recipe(UP, videos, tmp_path / "run", options), device="cpu", quiet=True)
+    options = options_of(family, trainable="all")
+    export = train(recipe(videos, tmp_path / "run", options), device="cpu", quiet=True)
     loaded = load(export / "interpolation_unet")
     before = load_file(family / "unet/diffusion_pytorch_model.safetensors")
     state = loaded.image_model.state_dict()
     assert any(not torch.equal(state[name], value.half().float()) for name, value in before.items())
 
 
-@pytest.mark.parametrize("latents", ["noisy", "model"])
-def test_the_frame_decoder_runs_from_recipe_to_export(latents: str, videos: Path, family: Path, tmp_path: Path) -> None:
-    changes = with_model(family) if latents == "model" else {}
-    task = recipe(MEND, videos, tmp_path / "run", options_of(MEND, family, **changes))
-    export = train(task, device="cpu", quiet=True)
-    made: Any = UNet2DModel.from_pretrained(export / "frame_decoder")
-    assert made.conv_out.weight.any()
-    sheet = np.asarray(Image.open(tmp_path / "run/sheets/final.png"))
-    assert sheet.shape[:2] == (4 * SIZE, 8 * SIZE) and sheet.std() > 0
-
-
-@pytest.mark.parametrize("step", [UP, MEND])
-def test_batches_are_functions_of_the_update_alone(step: str, videos: Path, family: Path, tmp_path: Path) -> None:
-    task = recipe(step, videos, tmp_path / "run", options_of(step, family))
+def test_batches_are_functions_of_the_update_alone(videos: Path, family: Path, tmp_path: Path) -> None:
+    task = recipe(videos, tmp_path / "run", options_of(family))
     first, second = (build_step(task, torch.device("cpu")) for _ in range(2))
     assert isinstance(first, TrainStep)
     first.draw(0, 0, 4)
@@ -137,7 +106,7 @@ def test_batches_are_functions_of_the_update_alone(step: str, videos: Path, fami
 
 
 def test_the_loss_is_that_of_unknown_frames_alone(videos: Path, family: Path, tmp_path: Path) -> None:
-    step: Any = build_step(recipe(UP, videos, tmp_path, options_of(UP, family)), torch.device("cpu"))
+    step: Any = build_step(recipe(videos, tmp_path, options_of(family)), torch.device("cpu"))
     batch = step.draw(0, 0, 2)
     wrong = batch["known"].float() * 100
 
@@ -159,15 +128,14 @@ def test_the_loss_is_that_of_unknown_frames_alone(videos: Path, family: Path, tm
     assert float(step(batch).total) == pytest.approx(1.0, abs=1e-2)
 
 
-@pytest.mark.parametrize("step", [UP, MEND])
-def test_overfitting_one_batch_lowers_the_loss(step: str, videos: Path, family: Path, tmp_path: Path) -> None:
-    task = recipe(step, videos, tmp_path, options_of(step, family, **({"trainable": "all"} if step == UP else {})))
+def test_overfitting_one_batch_lowers_the_loss(videos: Path, family: Path, tmp_path: Path) -> None:
+    task = recipe(videos, tmp_path, options_of(family, trainable="all"))
     built: Any = build_step(task, torch.device("cpu"))
     batch = built.draw(0, 0, 2)
     parameters = [value for value in built.trained.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     losses = []
-    for _ in range(25 if step == UP else 60):
+    for _ in range(25):
         torch.manual_seed(0)
         loss = built(batch)
         optimizer.zero_grad()
@@ -175,40 +143,11 @@ def test_overfitting_one_batch_lowers_the_loss(step: str, videos: Path, family: 
         optimizer.step()
         losses.append(float(loss.total.detach()))
     assert losses[-1] < 0.8 * losses[0]
-    if step == MEND:
-        assert loss.parts["psnr"] > loss.parts["psnr_before"]
 
 
-def test_the_frame_decoder_starts_as_the_residual_decode(videos: Path, family: Path, tmp_path: Path) -> None:
-    step: Any = build_step(recipe(MEND, videos, tmp_path, options_of(MEND, family)), torch.device("cpu"))
-    parts = step(step.draw(0, 0, 2)).parts
-    assert torch.equal(parts["psnr"], parts["psnr_before"])
-
-
-def test_latents_are_worse_the_noisier_and_some_are_the_blends(videos: Path, family: Path, tmp_path: Path) -> None:
-    def latents(**changes: Any) -> tuple[Any, Any]:
-        task = recipe(MEND, videos, tmp_path, options_of(MEND, family, frames_per_clip=1, **changes))
-        step: Any = build_step(task, torch.device("cpu"))
-        batch = step.draw(0, 0, 8)
-        around, _ = step._neighbours(batch, batch["pixels"])
-        torch.manual_seed(0)
-        true = torch.cat(
-            [clip[:, new].transpose(0, 1) for clip, new in zip(batch["latents"], batch["new"], strict=True)]
-        )
-        return step._latents(batch, around), true
-
-    exact, true = latents(latent_noise=0.0, blend_share=0.0)
-    assert torch.equal(exact, true)
-    little, much = (latents(latent_noise=noise, blend_share=0.0)[0] for noise in (0.1, 1.0))
-    assert 0 < float((little - true).std()) < 0.2 * float((much - true).std())
-    blended, _ = latents(latent_noise=0.0, blend_share=1.0)
-    assert not torch.allclose(blended, true, atol=1e-3)
-
-
-@pytest.mark.parametrize("step", [UP, MEND])
-def test_the_curriculum_stops_where_it_is_told(step: str, videos: Path, family: Path, tmp_path: Path) -> None:
+def test_the_curriculum_stops_where_it_is_told(videos: Path, family: Path, tmp_path: Path) -> None:
     def rates(end: float) -> torch.Tensor:
-        task = recipe(step, videos, tmp_path, options_of(step, family, curriculum_end=end))
+        task = recipe(videos, tmp_path, options_of(family, curriculum_end=end))
         return build_step(task, torch.device("cpu")).draw(3, 0, 60)["fps"]
 
     assert rates(1.0).mean() < rates(0.5).mean() < rates(0.1).mean()
@@ -216,51 +155,41 @@ def test_the_curriculum_stops_where_it_is_told(step: str, videos: Path, family: 
 
 def test_only_temporal_weights_train_unless_all_do(videos: Path, family: Path, tmp_path: Path) -> None:
     for trainable, expected in (("temporal", False), ("all", True)):
-        task = recipe(UP, videos, tmp_path, options_of(UP, family, trainable=trainable))
+        task = recipe(videos, tmp_path, options_of(family, trainable=trainable))
         model: Any = build_step(task, torch.device("cpu")).trained
         assert all(parameter.requires_grad is expected for parameter in model.image_model.parameters())
         assert all(parameter.requires_grad for parameter in model.temporal_parameters())
 
 
 def test_training_goes_on_from_an_interpolation_model(videos: Path, family: Path, tmp_path: Path) -> None:
-    task = recipe(UP, videos, tmp_path, options_of(UP, family, init=str(family / "interpolation_unet")))
+    task = recipe(videos, tmp_path, options_of(family, init=str(family / "interpolation_unet")))
     model: Any = build_step(task, torch.device("cpu")).trained
     before = load_file(family / "interpolation_unet/temporal.safetensors")
     assert all(torch.equal(model.temporal_state_dict()[name], value) for name, value in before.items())
 
 
 @pytest.mark.parametrize(
-    ("step", "changes", "sentence"),
+    ("changes", "sentence"),
     [
-        (UP, {"trainable": "spatial"}, "use 'temporal' or 'all'"),
-        (UP, {"masks": {"skips": 1}}, "did you mean 'skip'"),
-        (UP, {"curriculum_end": 0}, "above 0 and at most 1"),
-        (UP, {"weigthing": "v"}, "did you mean 'weighting'"),
-        (MEND, {"latents": "noise"}, "use 'model' or 'noisy'"),
-        (MEND, {"latents": "model"}, "go together"),
-        (MEND, {"loss": "l3"}, "use 'l1' or 'l2'"),
-        (MEND, {"frames_per_clip": 0}, "must be at least 1"),
-        (MEND, {"blend_share": 2.0}, "must lie between 0 and 1"),
-        (MEND, {"model": {"width": 3}}, "does not fit new_frame_decoder"),
+        ({"trainable": "spatial"}, "use 'temporal' or 'all'"),
+        ({"masks": {"skips": 1}}, "did you mean 'skip'"),
+        ({"curriculum_end": 0}, "above 0 and at most 1"),
+        ({"weigthing": "v"}, "did you mean 'weighting'"),
     ],
 )
 def test_bad_options_are_one_sentence(
-    step: str, changes: dict[str, Any], sentence: str, videos: Path, family: Path, tmp_path: Path
+    changes: dict[str, Any], sentence: str, videos: Path, family: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=sentence):
-        build_step(recipe(step, videos, tmp_path, options_of(step, family, **changes)), torch.device("cpu"))
+        build_step(recipe(videos, tmp_path, options_of(family, **changes)), torch.device("cpu"))
 
 
 def test_a_folder_that_is_no_decoder_is_refused(videos: Path, family: Path, tmp_path: Path) -> None:
-    new_frame_decoder((8, 8), norm_num_groups=4).save_pretrained(tmp_path / "other")
-    for init, sentence in ((tmp_path / "other", "no such file"), (tmp_path / "none", "no such folder")):
+    for init, sentence in ((family / "unet", "no such file"), (tmp_path / "none", "no such folder")):
         with pytest.raises(InputError, match=sentence):
-            build_step(recipe(UP, videos, tmp_path, options_of(UP, family, init=str(init))), torch.device("cpu"))
+            build_step(recipe(videos, tmp_path, options_of(family, init=str(init))), torch.device("cpu"))
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("interpolation", InterpolationOptions), ("frame-decoder", FrameDecoderOptions)]
-)
-def test_the_familys_recipes_parse(name: str, options: type[Any]) -> None:
-    found = load_recipe(ROOT / f"recipes/emoji/{name}.toml")
-    assert found.step == name and parse_table(options, found.options, "options")
+def test_the_familys_recipe_parses() -> None:
+    found = load_recipe(ROOT / "recipes/emoji/interpolation.toml")
+    assert found.step == UP and parse_table(InterpolationOptions, found.options, "options")

@@ -1,0 +1,1 @@
+"""Training the networks of this package, as steps of `inflate train`."""
