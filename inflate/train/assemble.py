@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from inflate.errors import InputError, nearest
+from inflate.schedulers import SCHEDULERS
 from inflate.stages import STAGES, StageSettings, stage_class, stages_of
 from inflate.train.recipe import parse_table
 
@@ -66,12 +67,7 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
             raise InputError(f"The role {role!r} names {folder}, which is no folder; train it first.")
     components = {role: _library_and_class(role, Path(folder)) for role, folder in family.roles.items()}
     stages = stages_of(components, "the family file")
-    defaults = {
-        name: vars(
-            parse_table(StageSettings, family.stage_defaults.get(name) or vars(stage_class(name).defaults), name)
-        )
-        for name in stages
-    }
+    defaults = {name: vars(_stage_defaults(name, family)) for name in stages}
     configs = {name: config for name in stages if (config := _stage_config(name, family))}
     index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family.name}
     index |= {role: list(entry) for role, entry in components.items()} | {"stage_defaults": defaults}
@@ -92,6 +88,17 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return sizes
+
+
+def _stage_defaults(stage: str, family: Family) -> StageSettings:
+    """What the family file says; steps that it leaves out are those that the scheduler's config has."""
+    values: dict[str, Any] = dict(family.stage_defaults.get(stage) or vars(stage_class(stage).defaults))
+    if "num_inference_steps" not in family.stage_defaults.get(stage, {}):
+        for role in STAGES[stage].needs:
+            path = Path(family.roles[role]) / "scheduler_config.json"
+            config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            values |= {"num_inference_steps": config["num_inference_steps"]} if "num_inference_steps" in config else {}
+    return parse_table(StageSettings, values, stage)
 
 
 def _stage_config(stage: str, family: Family) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _library_and_class(role: str, folder: Path) -> tuple[str, str]:
         return "open_clip", "CLIP"
     if "_class_name" not in config:
         raise InputError(f"{folder / names[0]} does not name its class (_class_name); it is no diffusers folder.")
-    return "diffusers", config["_class_name"]
+    return "inflate" if config["_class_name"] in SCHEDULERS else "diffusers", config["_class_name"]
 
 
 def _copy_part(source: Path, target: Path, half: bool) -> int:

@@ -1,5 +1,6 @@
 """What a stage brings to the loop: its inputs, its loss, its sheet and its export; never a loop of its own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,18 @@ class StepLoss:
 
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of a denoising step as distillation sees it: the same clean samples and conditions for any network."""
+
+    clean: Tensor  # (B, ...)
+    noise: Tensor  # as clean, correlated between frames as the step's own
+    call: Callable[..., Tensor]  # (network, noisy, timestep (B,), conditions, more arguments) -> prediction
+    conditions: dict[str, Any]
+    unconditional: dict[str, Any] | None = None  # conditions of guidance's other branch, where there is one
+    counts: Tensor | None = None  # broadcasts to clean: 1 where the loss looks, 0 elsewhere
 
 
 @runtime_checkable
@@ -56,10 +69,11 @@ TRAIN_STEPS: dict[str, str] = {
     "prior": "inflate.train.steps.prior:build",
     "decoder": "inflate.train.steps.decoder:build",
     "video-decoder": "inflate.train.steps.video_decoder:build",
-    "interpolation": "interp.training:build_interpolation",
-    "frame-decoder": "interp.training:build_frame_decoder",
+    "interpolation": "interp.training.interpolation:build_interpolation",
+    "frame-decoder": "interp.training.frame_decoder:build_frame_decoder",
     "image-super-resolution": "superres.training:build_image",
     "video-super-resolution": "superres.training:build_video",
+    "distillation": "inflate.train.steps.distillation:build",
 }
 
 
@@ -69,6 +83,8 @@ def build_step(recipe: Recipe, device: torch.device) -> TrainStep:
     Raises:
         InputError: no such step (nearest name offered), or bad options.
     """
+    if recipe.step == "distill":
+        raise InputError(f"The recipe {recipe.name!r} distils in several phases; run it with `inflate distill`.")
     if recipe.step not in TRAIN_STEPS:
         names = list(TRAIN_STEPS)
         raise InputError(f"The step {recipe.step!r} is unknown{nearest(recipe.step, names)}; use {', '.join(names)}.")

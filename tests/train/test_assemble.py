@@ -113,3 +113,18 @@ def test_what_training_wrote_beside_a_network_reaches_its_stage(tmp_path, tiny_f
     path.write_text(path.read_text().replace("window = 4", "windw = 4"))
     assert main(["assemble", str(path), str(tmp_path / "other")]) == 2
     assert "did you mean 'window'" in capsys.readouterr().err
+
+
+def test_a_students_scheduler_says_how_many_steps(family_file, tmp_path):
+    """The number is in the scheduler's config, where assembling and a stage without other defaults find it."""
+    config = tmp_path / "scheduler/scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_inference_steps": 3}))
+    family_file.write_text(family_file.read_text().replace("num_inference_steps = 2\n", ""))
+    text = family_file.read_text()
+    family_file.write_text(text[: text.index("[stage_defaults")])
+    assert main(["assemble", str(family_file), str(tmp_path / "family"), "--quiet"]) == 0
+    index = json.loads((tmp_path / "family/model_index.json").read_text())
+    assert index.pop("stage_defaults")["decoder"]["num_inference_steps"] == 3
+    (tmp_path / "family/model_index.json").write_text(json.dumps(index))
+    cascade = inflate.Cascade.from_pretrained(tmp_path / "family", device="cpu")
+    assert cascade.settings()["decoder"].num_inference_steps == 3

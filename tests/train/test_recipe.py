@@ -1,3 +1,4 @@
+import importlib
 import itertools
 import json
 import re
@@ -7,8 +8,10 @@ import pytest
 
 from inflate.cli.app import main
 from inflate.errors import InputError
-from inflate.train.recipe import TrainOptions, load_recipe
+from inflate.train.distill import phases_of
+from inflate.train.recipe import TrainOptions, load_recipe, parse_table
 from inflate.train.step import TRAIN_STEPS
+from inflate.train.steps.distillation import DistillationOptions
 
 RECIPES = sorted(Path(__file__).parents[2].glob("recipes/emoji/*.toml"))
 MINIMAL = """
@@ -43,8 +46,9 @@ def test_there_are_recipes():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_parses_and_says_what_it_is(path):
     recipe = load_recipe(path)
-    assert recipe.step in TRAIN_STEPS
-    assert recipe.about.command == f"inflate finetune {path.relative_to(path.parents[2]).as_posix()}"
+    assert recipe.step in [*TRAIN_STEPS, "distill"]
+    command = "distill" if recipe.step == "distill" else "finetune"
+    assert recipe.about.command == f"inflate {command} {path.relative_to(path.parents[2]).as_posix()}"
     assert recipe.data.split == "train"
     for text in (recipe.about.purpose, recipe.about.hardware, recipe.about.time, recipe.about.figure):
         assert len(text) > 3
@@ -52,18 +56,19 @@ def test_every_recipe_parses_and_says_what_it_is(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_options_of_every_recipe_fit_their_step(path):
-    import importlib
-
-    from inflate.train.recipe import parse_table
-
     recipe = load_recipe(path)
-    name, builder = TRAIN_STEPS[recipe.step].split(":")
+    step, options = recipe.step, recipe.options
+    if step == "distill":
+        for phase in phases_of(recipe):
+            assert parse_table(DistillationOptions, phase.options, "options")
+        step, options = options["of"], options["step"]
+    name, builder = TRAIN_STEPS[step].split(":")
     module = importlib.import_module(name)
     found = [v for k, v in vars(module).items() if k.endswith("Options") and v.__module__ == name]
     # A module with several steps names a step's options after its builder: build_frame_decoder, FrameDecoderOptions.
     own = builder.removeprefix("build").replace("_", "") + "options"
-    [options] = found if len(found) == 1 else [v for v in found if v.__name__.lower() == own]
-    assert parse_table(options, recipe.options, "options")
+    [fitting] = found if len(found) == 1 else [v for v in found if v.__name__.lower() == own]
+    assert parse_table(fitting, options, "options")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,12 @@ def test_missing_recipe_and_unknown_step(tmp_path, capsys):
     path = _write(tmp_path, MINIMAL.replace("autoencoder", "autoencodr"))
     assert main(["finetune", str(path), "--quiet", "-o", str(tmp_path / "run")]) == 2
     assert "(did you mean 'autoencoder'?)" in capsys.readouterr().err
+
+
+def test_a_recipe_for_distill_says_so(tmp_path, capsys):
+    path = _write(tmp_path, MINIMAL.replace("autoencoder", "distill"))
+    assert main(["finetune", str(path), "--quiet", "-o", str(tmp_path / "run")]) == 2
+    assert "run it with `inflate distill`" in capsys.readouterr().err
 
 
 def test_overrides_and_dry_run(tmp_path, capsys):

@@ -38,7 +38,15 @@ def _recipe(step: str, videos: Path, output: Path, options: dict, **changes) -> 
 
 def _options(step: str, family: Path) -> dict:
     clip, vae = str(family / "clip"), str(family / "vae")
+    video = {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "num_frames": 4}
     return {
+        "distillation": {
+            "of": "video-decoder",
+            "method": "progressive",
+            "num_inference_steps": 2,
+            "guidance_range": [1.0, 4.0],
+            "step": video,
+        },
         "autoencoder": {"model": VAE},
         "clip": {"model": CLIP},
         "prior": {
@@ -53,10 +61,9 @@ def _options(step: str, family: Path) -> dict:
             },
         },
         "decoder": {"clip": clip, "vae": vae, "model": UNET},
-        "video-decoder": {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "num_frames": 4},
+        "video-decoder": video,
         "interpolation": {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "init": str(family / "video")},
         "frame-decoder": {
-            "clip": clip,
             "vae": vae,
             "num_frames": 4,
             "frames_per_clip": 2,

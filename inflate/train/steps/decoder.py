@@ -6,29 +6,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, UNet2DConditionModel
 from torch import Tensor
 
 from inflate.data import FrameCache
-from inflate.diffusion.noise import mix_noise
-from inflate.diffusion.weights import signal_to_noise, v_weight
 from inflate.errors import InputError
 from inflate.inflater import Scheme
 from inflate.models.clip import TextImageEncoder
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
 from inflate.train.export import save_half
+from inflate.train.noising import NoiseSchedule, sampler_of, schedule_of
 from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, StepLoss
-
-SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+from inflate.train.step import Batch, Problem, StepLoss
 
 
 @dataclass(frozen=True)
 class DecoderOptions:
     """``clip`` and ``vae``: folders; ``model``: UNet2DConditionModel's arguments, or ``init``: a folder to start from;
-    ``weighting`` as in ``v_weight``; ``timestep_power`` as in ``NoiseSchedule``."""
+    ``weighting`` as in ``loss_weight``; ``timestep_power`` as in ``NoiseSchedule``; ``scheduler``, ``predict`` and
+    ``zero_terminal_snr`` as in ``schedule_of``: they turn a model that predicts eps into one that predicts v."""
 
     clip: str
     vae: str
@@ -38,6 +36,9 @@ class DecoderOptions:
     weighting: str = "v"
     gamma: float = 5.0
     timestep_power: float = 1.0
+    scheduler: str = ""
+    predict: str = ""
+    zero_terminal_snr: bool = False
 
 
 class Encodings:
@@ -69,41 +70,6 @@ def drop_conditions(embeds: Tensor, share: float) -> Tensor:
     return embeds * kept
 
 
-class NoiseSchedule:
-    """Forward process and v-loss on diffusers' schedule, for latents whose first dimension is the batch.
-
-    Timesteps are ``T (1 - u^power)`` for uniform ``u``: 1 draws them evenly, more than 1 favours high noise, where the
-    shape of a thing is decided.
-    """
-
-    def __init__(self, weighting: str, gamma: float, device: torch.device, power: float = 1.0) -> None:
-        if power <= 0:
-            raise InputError(f"options.timestep_power is {power}; it must be above 0.")
-        self.power = power
-        self.scheduler: Any = DDPMScheduler(**SCHEDULE)
-        self.weighting, self.gamma = weighting, gamma
-        self.snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float().to(device)
-        self.steps = int(self.scheduler.config["num_train_timesteps"])
-
-    def noised(self, clean: Tensor, shared_noise: float | Tensor = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy latents, the v target, and the timesteps (B,), one per batch element.
-
-        ``shared_noise`` is the correlation of the frames' noise, for videos (B, c, F, h, w), or one for each (B,).
-        """
-        share = 1 - torch.rand(len(clean), device=clean.device) ** self.power
-        timestep = (share * self.steps).long().clamp(0, self.steps - 1)
-        noise = torch.randn_like(clean)
-        if isinstance(shared_noise, Tensor) or shared_noise:
-            noise = mix_noise(noise, torch.randn_like(clean[:, :, :1]), shared_noise)
-        noisy = self.scheduler.add_noise(clean, noise, timestep)
-        return noisy, self.scheduler.get_velocity(clean, noise, timestep), timestep
-
-    def loss(self, predicted: Tensor, target: Tensor, timestep: Tensor) -> Tensor:
-        """Weighted mean-squared error of v, a scalar."""
-        error = (predicted.float() - target).square().flatten(1).mean(1)
-        return (error * v_weight(self.snr[timestep], self.weighting, self.gamma)).mean()
-
-
 def noise_shares(scheme: Scheme, fps: Tensor) -> Tensor:
     """The correlation of each clip's noise (B,) at its frame rate (B,)."""
     return torch.tensor([scheme.noise_share(rate) for rate in fps.tolist()])
@@ -120,7 +86,11 @@ class DecoderStep:
         self.cache = open_data(recipe.data)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
-        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device, self.options.timestep_power)
+        config = schedule_of(
+            self.options.scheduler, self.options.predict, self.options.zero_terminal_snr, self.options.init
+        )
+        options = self.options
+        self.schedule = NoiseSchedule(options.weighting, options.gamma, device, options.timestep_power, config)
         torch.manual_seed(recipe.train.seed)
         if self.options.init:
             self.trained = UNet2DConditionModel.from_pretrained(
@@ -145,13 +115,19 @@ class DecoderStep:
         predicted = self.trained(noisy, timestep, **image_conditioning(embeds)).sample
         return StepLoss(self.schedule.loss(predicted, target, timestep))
 
+    def problem(self, batch: Batch) -> Problem:
+        """The same batch for distillation."""
+        clean, embeds = batch["latents"].to(self.device), batch["embeds"].to(self.device)
+        given, zero = image_conditioning(embeds), image_conditioning(torch.zeros_like(embeds))
+        return Problem(clean, torch.randn_like(clean), _call, given, zero)
+
     def sheet(self, path: Path) -> None:
         """True pictures above what D makes of their embeddings."""
         _, rows = self.sampler.draw(0, 1_000_003, 16)
         _, embeds = self.encodings.of_rows(rows)
         latents = sample_latents(
             self.trained,
-            DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing"),
+            sampler_of(self.schedule.config),
             embeds.to(self.device),
             num_inference_steps=15,
             guidance_scale=2.0,
@@ -162,7 +138,11 @@ class DecoderStep:
     def export(self, folder: Path) -> None:
         """``unet/`` and ``scheduler/`` as diffusers writes them, float16."""
         save_half(self.trained, folder / "unet")
-        DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing").save_pretrained(folder / "scheduler")
+        sampler_of(self.schedule.config).save_pretrained(folder / "scheduler")
+
+
+def _call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
+    return network(noisy, timestep, **conditions, **more).sample
 
 
 def build(recipe: Recipe, device: torch.device) -> DecoderStep:

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import PriorTransformer
 from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
+from torch import Tensor
 
 from inflate.errors import InputError
-from inflate.models.clip import TextImageEncoder
+from inflate.models.clip import EncodedText, TextImageEncoder
 from inflate.train.export import save_half
 from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key, write_json
 from inflate.train.recipe import Recipe, parse_table
-from inflate.train.step import Batch, StepLoss
+from inflate.train.step import Batch, Problem, StepLoss
 from inflate.train.steps.clip import caption_variant
 
 SCHEDULER = {
@@ -31,9 +32,11 @@ SCHEDULER = {
 
 @dataclass(frozen=True)
 class PriorOptions:
-    """``clip``: folder of the encoder; ``model``: PriorTransformer's arguments; share of captions dropped."""
+    """``clip``: folder of the encoder; ``model``: PriorTransformer's arguments, or ``init``: a folder to start from;
+    ``text_dropout``: share of captions dropped."""
 
     clip: str
+    init: str = ""
     model: dict[str, Any] = field(default_factory=dict)
     text_dropout: float = 0.1
 
@@ -56,11 +59,17 @@ class PriorStep:
             lambda pixels: self.clip.encode_image(pixels.to(device)),
         )
         torch.manual_seed(recipe.train.seed)
+        self.scheduler: Any = UnCLIPScheduler(**SCHEDULER)
+        if self.options.init:
+            self.trained: Any = PriorTransformer.from_pretrained(
+                self.options.init, local_files_only=True, torch_dtype=torch.float32
+            )
+            self._fix_statistics()
+            return
         try:
             self.trained = PriorTransformer(**self.options.model)
         except TypeError as error:
             raise InputError(f"options.model does not fit PriorTransformer: {error}.") from error
-        self.scheduler: Any = UnCLIPScheduler(**SCHEDULER)
         self._set_statistics(recipe)
 
     def _set_statistics(self, recipe: Recipe) -> None:
@@ -71,6 +80,9 @@ class PriorStep:
         with torch.no_grad():
             self.trained.clip_mean.copy_(embeds.mean(0, keepdim=True))
             self.trained.clip_std.copy_(embeds.std(0, keepdim=True).clamp_min(1e-4))
+        self._fix_statistics()
+
+    def _fix_statistics(self) -> None:
         self.trained.clip_mean.requires_grad_(False)
         self.trained.clip_std.requires_grad_(False)
 
@@ -103,6 +115,14 @@ class PriorStep:
         restored = self.trained.post_process_latents(made.float())
         return StepLoss(total, {"cosine": F.cosine_similarity(restored, embeds).mean()})
 
+    def problem(self, batch: Batch) -> Problem:
+        """The same batch for distillation."""
+        with torch.no_grad():
+            text = self.clip.encode_tokens(batch["tokens"].to(self.device))
+            null = self.clip.encode_text([""])
+        clean = (batch["embeds"].to(self.device) - self.trained.clip_mean) / self.trained.clip_std
+        return Problem(clean, torch.randn_like(clean), _call, _conditions(text), _conditions(null, len(clean)))
+
     def sheet(self, path: Path) -> None:
         """Cosine between made and true embeddings, from pure noise, for captions of both splits, as JSON."""
         from inflate.models.prior import prior_sample
@@ -132,6 +152,18 @@ class PriorStep:
         """``prior/`` and ``prior_scheduler/`` as diffusers writes them, float16."""
         save_half(self.trained, folder / "prior")
         self.scheduler.save_pretrained(folder / "prior_scheduler")
+
+
+def _conditions(text: EncodedText, repeated: int = 1) -> dict[str, Any]:
+    return {
+        "proj_embedding": text.text_embeds.repeat(repeated, 1),
+        "encoder_hidden_states": text.text_hidden_states.repeat(repeated, 1, 1),
+        "attention_mask": text.mask.repeat(repeated, 1),
+    }
+
+
+def _call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
+    return network(noisy, timestep, **conditions, **more).predicted_image_embedding
 
 
 def build(recipe: Recipe, device: torch.device) -> PriorStep:

@@ -7,23 +7,26 @@ from the curriculum, high rates first. By default only the temporal layers and t
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor
 
 from inflate.checkpoint import load, save
 from inflate.data import ClipSampler
+from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
+from inflate.train.noising import NoiseSchedule, sampler_of, schedule_of
 from inflate.train.pictures import open_data, to_model_range
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, StepLoss
-from inflate.train.steps.decoder import SCHEDULE, Encodings, NoiseSchedule, drop_conditions, noise_shares
+from inflate.train.step import Batch, Problem, StepLoss
+from inflate.train.steps.decoder import Encodings, drop_conditions, noise_shares
 from inflate.video import unfold_frames
 
 
@@ -33,7 +36,8 @@ class VideoDecoderOptions:
 
     ``init``: an inflated folder whose temporal weights to start from; ``shared_noise``: correlation of frames' noise;
     ``noise_time``: seconds over which it falls by e, in place of one correlation for all frame rates;
-    ``timestep_power`` as in ``NoiseSchedule``.
+    ``timestep_power`` as in ``NoiseSchedule``; ``scheduler``, ``predict`` and ``zero_terminal_snr`` as in
+    ``schedule_of``, with ``trainable = "all"`` where they change what the network predicts.
     """
 
     clip: str
@@ -49,6 +53,9 @@ class VideoDecoderOptions:
     weighting: str = "v"
     gamma: float = 5.0
     timestep_power: float = 1.0
+    scheduler: str = ""
+    predict: str = ""
+    zero_terminal_snr: bool = False
 
 
 class VideoDecoderStep:
@@ -65,16 +72,21 @@ class VideoDecoderStep:
         frames, steps = self.options.num_frames, recipe.train.steps
         self.sampler = ClipSampler(self.cache, frames, steps, recipe.train.seed, split=recipe.data.split)
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
-        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device, self.options.timestep_power)
+        options = self.options
+        config = schedule_of(options.scheduler, options.predict, options.zero_terminal_snr, options.image_model)
+        self.schedule = NoiseSchedule(options.weighting, options.gamma, device, options.timestep_power, config)
         torch.manual_seed(recipe.train.seed)
         image_model = UNet2DConditionModel.from_pretrained(
             self.options.image_model, local_files_only=True, torch_dtype=torch.float32
         )
         noise = {"shared_noise": self.options.shared_noise, "noise_time": self.options.noise_time}
         scheme = replace(resolve_scheme(self.options.scheme), **noise)
-        self.trained = inflate(image_model, scheme=scheme, num_frames=frames)
+        before = None
         if self.options.init:
             before = load(self.options.init, device=torch.device("cpu"), dtype=torch.float32)
+            scheme = replace(scheme, guidance_range=before.scheme.guidance_range)
+        self.trained = inflate(image_model, scheme=scheme, num_frames=frames)
+        if before is not None:
             self.trained.load_temporal_state_dict(before.temporal_state_dict())
         if self.options.trainable == "temporal":
             self.trained.freeze_image_model()
@@ -98,6 +110,19 @@ class VideoDecoderStep:
         predicted = self.trained(noisy, timestep, fps=fps, **image_conditioning(embeds)).sample
         return StepLoss(self.schedule.loss(predicted, target, timestep))
 
+    def problem(self, batch: Batch) -> Problem:
+        """The same batch for distillation."""
+        clean, embeds = batch["latents"].to(self.device), batch["embeds"].to(self.device)
+        shared = torch.randn_like(clean[:, :, :1])
+        fps = {"fps": batch["fps"].to(self.device)}
+        return Problem(
+            clean,
+            mix_noise(torch.randn_like(clean), shared, noise_shares(self.trained.scheme, batch["fps"])),
+            _call,
+            image_conditioning(embeds) | fps,
+            image_conditioning(torch.zeros_like(embeds)) | fps,
+        )
+
     def sheet(self, path: Path) -> None:
         """For two clips: eight of the true frames above eight of what D^t makes of the middle frame's embedding."""
         rows: list[Tensor] = []
@@ -108,7 +133,7 @@ class VideoDecoderStep:
             _, embeds = self.encodings.of_rows(draw.frame_indices)
             latents = sample_latents(
                 self.trained,
-                DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing"),
+                sampler_of(self.schedule.config),
                 embeds[frames // 2 : frames // 2 + 1].to(self.device),
                 num_frames=frames,
                 fps=draw.fps,
@@ -121,8 +146,14 @@ class VideoDecoderStep:
         write_rows(path, rows, scale=2)
 
     def export(self, folder: Path) -> None:
-        """``unet/``: the image model as it was (or as trained) with ``temporal.safetensors`` beside it, float16."""
+        """``unet/``: the image model as it was (or as trained) with ``temporal.safetensors`` beside it, float16;
+        ``scheduler/``."""
         save(copy.deepcopy(self.trained).half(), folder / "unet", force=True)
+        sampler_of(self.schedule.config).save_pretrained(folder / "scheduler")
+
+
+def _call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
+    return network(noisy, timestep, **conditions, **more).sample
 
 
 def build(recipe: Recipe, device: torch.device) -> VideoDecoderStep:
