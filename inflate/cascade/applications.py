@@ -65,6 +65,11 @@ class Applications:
         decoder: Any = self.stage("decoder")
         return None if decoder is None else decoder.frame_size()
 
+    def window_size(self) -> int | None:
+        """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""
+        decoder: Any = self.stage("decoder")
+        return None if decoder is None else decoder.window_size()
+
     def animate(
         self,
         image: Picture,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from inflate.cascade.applications import Applications
 from inflate.cascade.folder import family_folder, read_index, read_stages, write_folder
-from inflate.cascade.inputs import Generators, Timing, first_state
+from inflate.cascade.inputs import Generators, Segments, Timing, first_state
+from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream, stream_video
 from inflate.cascade.output import (
     CascadeOutput,
     OutputType,
@@ -26,7 +27,8 @@ from inflate.cascade.output import (
     as_output,
     check_output_type,
 )
-from inflate.cascade.roles import is_role_file, read_roles
+from inflate.cascade.pipelines import PIPELINES
+from inflate.cascade.roles import is_role_file, read_pipeline, read_roles
 from inflate.errors import InputError, nearest
 from inflate.stages import CancelledError, ChainState, Stage, StageSettings
 
@@ -73,8 +75,9 @@ class Cascade(Applications):
     ) -> "Cascade":
         """The cascade in a pipeline folder, one that ships inside the package (``bundled:emoji``), or a role file's.
 
-        A role file (``.toml``) says whose pipeline plays each stage; see :mod:`inflate.cascade.roles`. Only
-        ``model_index.json`` and configs are read here; weights are read when their stage runs.
+        The folder may also be somebody's pipeline (Stable Diffusion, Karlo, …), inflated or not: then it plays what
+        stages it can. A role file (``.toml``) says whose pipeline plays each stage; see :mod:`inflate.cascade.roles`.
+        Only ``model_index.json`` and configs are read here; weights are read when their stage runs.
 
         Raises:
             InputError: no such folder or name, or its index is damaged or names what no stage knows.
@@ -84,6 +87,8 @@ class Cascade(Applications):
             return cls(stages, device, dtype, keep_loaded, family)
         folder = family_folder(folder_or_name)
         index = read_index(folder)
+        if index.get("_class_name") in PIPELINES:
+            return cls(read_pipeline(folder, index), device, dtype, keep_loaded, folder.name)
         cascade = cls(read_stages(folder, index), device, dtype, keep_loaded, index.get("family"))
         cascade.folder = folder
         return cascade
@@ -102,8 +107,9 @@ class Cascade(Applications):
         image_embeds: Tensor | None = None,
         frame_skip: int = 5,
         callback_on_stage_end: StageCallback | None = None,
+        segments: Segments = (),
     ) -> CascadeOutput:
-        """Make one video per prompt.
+        """Make one video per prompt; for one that does not fit into memory see :meth:`stream`.
 
         Args:
             prompt: one, or several.
@@ -120,17 +126,45 @@ class Cascade(Applications):
             frame_skip: where there is frame interpolation, it makes ``(num_frames - 1) * frame_skip + 1`` frames at
                 ``fps * frame_skip``; 1 leaves it out.
             callback_on_stage_end: called after each stage with what there is so far; see ``StageCallback``.
+            segments: what every video shows later on, (seconds, prompt) each; only for more frames than the decoder
+                sees at once.
 
         Raises:
             InputError: bad arguments.
             CancelledError: a callback returned False.
         """
         check_output_type(output_type)
-        state = first_state(prompt, image_embeds, Timing(num_frames, fps, frame_skip), generator)
+        state = first_state(prompt, image_embeds, Timing(num_frames, fps, frame_skip), generator, segments)
         settings = self.settings(num_inference_steps, guidance_scale)
         state = self.run(state, settings, callback_on_step_end, until, callback_on_stage_end)
         frames = None if state.frames is None else as_output(state.frames, output_type)
         return CascadeOutput(frames, state.fps, state.image_embeds)
+
+    def stream(
+        self,
+        prompt: str,
+        num_frames: int = 16,
+        fps: float = 8,
+        generator: torch.Generator | None = None,
+        num_inference_steps: int | Mapping[str, int] | None = None,
+        guidance_scale: float | Mapping[str, float] | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        until: str | None = None,
+        frame_skip: int = 5,
+        segments: Segments = (),
+    ) -> FrameStream:
+        """Make one video of any length, in memory that does not grow with it; arguments as in a call.
+
+        Between two stages frames lie in a temporary file, as 8-bit pixels. Nothing runs before the first chunk is asked
+        for.
+
+        Raises:
+            InputError: bad arguments, or ``until`` names a stage before the decoder.
+        """
+        timing = Timing(num_frames, fps, frame_skip, MAX_STREAMED_FRAMES)
+        state = first_state(prompt, None, timing, generator, segments)
+        settings = self.settings(num_inference_steps, guidance_scale)
+        return stream_video(self, state, settings, callback_on_step_end, until)
 
     def run(
         self,
@@ -146,7 +180,7 @@ class Cascade(Applications):
         works = [stage.work(state, settings[stage.name]) for stage in todo]
         for number, stage in enumerate(todo):
             with self._lock, self.loaded(stage):
-                on_step = self._on_step(todo, works, number, state, settings, callback_on_step_end)
+                on_step = self.step_callback(todo, works, number, state, settings, callback_on_step_end)
                 state = stage(state, settings[stage.name], on_step)
             if callback_on_stage_end is not None and callback_on_stage_end(self, stage.name, state) is False:
                 raise CancelledError(f"cancelled after {stage.name}")
@@ -207,7 +241,7 @@ class Cascade(Applications):
                 raise InputError(f"{what} names {name!r}{nearest(name, names)}; the stages are {', '.join(names)}.")
         return dict(value)
 
-    def _on_step(
+    def step_callback(
         self,
         todo: Sequence[Stage],
         works: Sequence[float],
@@ -216,6 +250,7 @@ class Cascade(Applications):
         settings: Mapping[str, StageSettings],
         callback: StepCallback | None,
     ) -> Callable[[int, int, Tensor, Tensor], Tensor]:
+        """The ``OnStep`` of the stage ``number`` of ``todo``, whose sizes are ``works``: it tells the callback."""
         stage, videos = todo[number], len(state.seeds)
         steps = settings[stage.name].num_inference_steps
 

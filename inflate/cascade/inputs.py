@@ -11,12 +11,14 @@ from torch import Tensor
 
 from inflate.data.decode import fit_square, on_white
 from inflate.errors import InputError
-from inflate.stages import ChainState
+from inflate.stages import ChainState, Segment
 from inflate.video import Video, from_uint8
 
 Picture = Image.Image | np.ndarray | Tensor
 """A PIL picture, uint8 (H, W, 3), or float (3, H, W) in [0, 1]."""
 Generators = torch.Generator | Sequence[torch.Generator] | None
+Segments = Sequence[Segment | tuple[float, str]]
+"""What a video shows later on: (seconds, prompt), or with a transition of another length, a ``Segment``."""
 
 _MAX_FRAMES = 1024
 _MAX_SIDE = 8192
@@ -29,12 +31,13 @@ class Timing:
     num_frames: int
     fps: float
     frame_skip: int
+    max_frames: int = _MAX_FRAMES
 
     def __post_init__(self) -> None:
         if isinstance(self.num_frames, bool) or not isinstance(self.num_frames, int):
-            raise InputError(f"num_frames must be a whole number from 1 to {_MAX_FRAMES}, got {self.num_frames!r}.")
-        if not 1 <= self.num_frames <= _MAX_FRAMES:
-            raise InputError(f"num_frames must be a whole number from 1 to {_MAX_FRAMES}, got {self.num_frames}.")
+            raise InputError(f"num_frames must be a whole number from 1 to {self.max_frames}, got {self.num_frames!r}.")
+        if not 1 <= self.num_frames <= self.max_frames:
+            raise InputError(f"num_frames must be a whole number from 1 to {self.max_frames}, got {self.num_frames}.")
         if not (math.isfinite(self.fps) and 0 < self.fps <= 1000):
             raise InputError(f"fps must be above 0 and at most 1000, got {self.fps}.")
         if isinstance(self.frame_skip, bool) or not isinstance(self.frame_skip, int) or not 1 <= self.frame_skip <= 64:
@@ -42,7 +45,11 @@ class Timing:
 
 
 def first_state(
-    prompt: str | Sequence[str] | None, image_embeds: Tensor | None, timing: Timing, generator: Generators
+    prompt: str | Sequence[str] | None,
+    image_embeds: Tensor | None,
+    timing: Timing,
+    generator: Generators,
+    segments: Segments = (),
 ) -> ChainState:
     """The state of a chain that starts from prompts or from image embeddings (B, D)."""
     prompts = () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt)
@@ -50,10 +57,18 @@ def first_state(
         raise InputError("Give a prompt or image_embeds, and not both.")
     if any(not isinstance(text, str) or not text.strip() for text in prompts):
         raise InputError("A prompt is empty; say in a few words what the video should show.")
+    if segments and image_embeds is not None:
+        raise InputError("Segments follow a prompt; give a prompt instead of image_embeds.")
     count = len(prompts) if image_embeds is None else len(image_embeds)
     seeds = draw_seeds(generator, count)
     return ChainState(
-        prompts, seeds, timing.num_frames, float(timing.fps), image_embeds=image_embeds, frame_skip=timing.frame_skip
+        prompts,
+        seeds,
+        timing.num_frames,
+        float(timing.fps),
+        image_embeds=image_embeds,
+        frame_skip=timing.frame_skip,
+        segments=tuple(one if isinstance(one, Segment) else Segment(*one) for one in segments),
     )
 
 

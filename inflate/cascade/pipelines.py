@@ -51,6 +51,14 @@ _KANDINSKY_PRIOR = Part(
 )
 _KANDINSKY_DECODER = {"unet": "unet", "scheduler": "scheduler", "vae": "movq"}
 
+_STABLE_DIFFUSION = {
+    "unet": "unet",
+    "scheduler": "scheduler",
+    "vae": "vae",
+    "decoder_text_encoder": "text_encoder",
+    "decoder_tokenizer": "tokenizer",
+}
+
 # Class of the pipeline -> stage -> the part.
 PIPELINES: dict[str, dict[str, Part]] = {
     "UnCLIPPipeline": {
@@ -76,6 +84,13 @@ PIPELINES: dict[str, dict[str, Part]] = {
         )
     },
     "KandinskyV22Pipeline": {"decoder": Part("kandinsky", _KANDINSKY_DECODER)},
+    "StableDiffusionPipeline": {"decoder": Part("stable-diffusion", _STABLE_DIFFUSION)},
+    "StableDiffusionXLPipeline": {
+        "decoder": Part(
+            "stable-diffusion-xl",
+            _STABLE_DIFFUSION | {"decoder_text_encoder_2": "text_encoder_2", "decoder_tokenizer_2": "tokenizer_2"},
+        )
+    },
     "StableDiffusionUpscalePipeline": {
         "upscaler": Part(
             "stable-diffusion-x4",

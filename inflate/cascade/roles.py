@@ -63,6 +63,14 @@ def read_roles(path: Path) -> tuple[list[Stage], str | None]:
     return stages, family  # pyright: ignore[reportReturnType]
 
 
+def read_pipeline(folder: Path, index: dict[str, Any]) -> list[Stage]:
+    """The stages that one pipeline's folder can play, in the order of the chain; no weights are read."""
+    parts = PIPELINES[str(index["_class_name"])]
+    stages = [_stage(Role(stage, str(folder), folder, {}, {})) for stage in STAGES if stage in parts]
+    check_fit(stages, str(folder))
+    return stages  # pyright: ignore[reportReturnType]
+
+
 def _parse(path: Path) -> tuple[list[Role], str | None]:
     if not path.is_file():
         raise InputError(f"There is no role file {path}.")

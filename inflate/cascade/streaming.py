@@ -71,9 +71,10 @@ def upscale_chunks(
     Yields:
         Chunks of the last stage's frames.
     """
+    works = [settings[stage.name].num_inference_steps * settings[stage.name].cost for stage in stages]
     with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
         for number, stage in enumerate(stages):
-            on_frames = _FrameCounter(cascade, stages, number, settings, num_frames, callback)
+            on_frames = FrameCounter(cascade, stages, number, works, num_frames, callback)
             made = _stream(cascade, stage, chunks, seed, settings[stage.name], on_frames)
             if number + 1 == len(stages):
                 yield from made
@@ -90,21 +91,20 @@ def _stream(
         yield from stage.stream(chunks, seed, settings, on_frames)
 
 
-class _FrameCounter:
-    """Turns "k more frames are done" into a cascade's callback."""
+class FrameCounter:
+    """Turns "k more frames are done" into a cascade's callback; ``works`` are the stages' sizes, in any unit."""
 
     def __init__(
         self,
         cascade: "Cascade",
         stages: Sequence[Any],
         number: int,
-        settings: Mapping[str, StageSettings],
+        works: Sequence[float],
         num_frames: int | None,
         callback: StepCallback | None,
     ) -> None:
         self.cascade, self.callback, self.num_frames = cascade, callback, num_frames
         self.name, self.number, self.num_stages, self.done = stages[number].name, number, len(stages), 0
-        works = [settings[stage.name].num_inference_steps * settings[stage.name].cost for stage in stages]
         self.before, self.own, self.total = sum(works[:number]), works[number], sum(works)
 
     def __call__(self, frames: int) -> None:

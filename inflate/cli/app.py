@@ -13,7 +13,18 @@ import typer
 from inflate.errors import InputError
 
 # Each module has register(app); none may import torch, diffusers or Gradio at import time.
-COMMAND_MODULES = ("convert", "prepare", "finetune", "evaluate", "generate", "demo", "applications", "page")
+COMMAND_MODULES = (
+    "convert",
+    "formats",
+    "schemes",
+    "prepare",
+    "finetune",
+    "evaluate",
+    "generate",
+    "demo",
+    "applications",
+    "page",
+)
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 

@@ -1,4 +1,4 @@
-"""``inflate animate | interpolate | extend | vary | upscale``: pictures and videos in, a video out."""
+"""``inflate animate | interpolate | extend | infill | vary | upscale``: pictures and videos in, a video out."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -36,16 +36,18 @@ if TYPE_CHECKING:
     from inflate.video import Video
 
 _MAX_SECONDS_IN_MEMORY = 60
+DEFAULT_WEIGHT = 5.0
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif.")]
 Frames = Annotated[int, typer.Option(help="Frames to make.", min=1)]
 Fps = Annotated[float, typer.Option(help="Frames per second.")]
+Weight = Annotated[float, typer.Option(help="Weight of reconstruction guidance; 0 replaces known frames alone.", min=0)]
 VideoFile = Annotated[Path, typer.Argument(help="A video: mp4, mov, webm, mkv, gif, webp, …")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the applications."""
-    for command in (animate, interpolate, extend, vary, upscale):
+    for command in (animate, interpolate, extend, infill, vary, upscale):
         app.command()(command)
 
 
@@ -106,6 +108,14 @@ def extend(
     output: Output,
     model: Model = "bundled:emoji",
     frames: Frames = 8,
+    seconds: Annotated[
+        float | None, typer.Option(help="How long the result lasts; with --method reconstruction, instead of --frames.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="interpolation or reconstruction (D^t alone); default: the first the model can, in order."),
+    ] = None,
+    weight: Weight = DEFAULT_WEIGHT,
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -116,10 +126,65 @@ def extend(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on where a video ends, by --frames frames."""
+    """Go on where a video ends, by --frames frames or until it lasts --seconds."""
+    if method not in (None, "interpolation", "reconstruction"):
+        raise InputError(f"--method is {method!r}; use interpolation or reconstruction.")
     job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
-    job.run(lambda cascade, options: cascade.extend(known, frames, **options))
+    if method is None:
+        method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
+    if method == "interpolation":
+        count = frames if seconds is None else max(1, round(seconds * known.fps) - known.num_frames)
+        job.run(lambda cascade, options: cascade.extend(known, count, **options))
+        return
+    from inflate.cascade.reconstruction import extend_video
+
+    lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
+    job.run(lambda cascade, options: extend_video(cascade, known, lasting, weight, **options))
+
+
+def infill(
+    video: VideoFile,
+    output: Output,
+    missing: Annotated[str, typer.Option(help="Numbers of the frames to make, from 0: 4-11 or 1,3,5.")],
+    model: Model = "bundled:emoji",
+    weight: Weight = DEFAULT_WEIGHT,
+    seed: Seed = 0,
+    steps: Steps = "",
+    guidance_scale: GuidanceScale = "",
+    force: Force = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make frames of a video anew from those around them, with D^t alone."""
+    import torch
+
+    from inflate.cascade.reconstruction import infill_video
+
+    job = _Job(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
+    source = read_video(video)
+    known = torch.ones(source.num_frames, dtype=torch.bool)
+    known[frame_numbers(missing, source.num_frames)] = False
+    job.run(lambda cascade, options: infill_video(cascade, source, known, weight, **options))
+
+
+def frame_numbers(text: str, count: int) -> list[int]:
+    """Frame numbers from 0, single ones and ranges with commas between.
+
+    Raises:
+        InputError: something else, or a number that none of the ``count`` frames has.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise InputError(f"--missing is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
+        numbers += range(int(first), min(int(last or first), count) + 1)
+    if max(numbers) >= count:
+        raise InputError(f"--missing is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
+    return numbers
 
 
 def vary(

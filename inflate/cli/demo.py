@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from inflate.stages import ChainState
 
 DEMO_FOLDER = Path("out/demo")
-DEMO_PROMPTS = ("party popper", "rocket", "beating heart")
+DEMO_PROMPTS = ("rocket", "party popper", "beating heart")
 _FRAME_SKIP = 5
 _SHOWN = 256  # pixels: how large a frame is shown; smaller ones are enlarged
 _COLUMNS = 6
 _TITLES = {
     "decoder": "D^t: {frames} frames that belong together, {size} px",
-    "interpolation": "↑F: {frames} frames",
+    # The sheet's font has no arrow.
+    "interpolation": "F: {frames} frames; here two neighbours of the row above and the new ones between them",
     "super_resolution": "SR_l^t: {frames} frames of {size} px",
     "upscaler": "SR_h: {frames} frames of {size} px",
 }
@@ -159,8 +160,16 @@ def _rest_of_chain(
         if not stage.done(state):
             with say(f"{stage.name}, for “{state.prompts[0]}”"):
                 state = _run(cascade, state, quiet, until=stage.name)
-            rows.append((_title(stage.name, state), _picture(state)))
+            shown = _one_step_of(state) if stage.name == "interpolation" else _picture(state)
+            rows.append((_title(stage.name, state), shown))
     return state
+
+
+def _one_step_of(state: "ChainState") -> "np.ndarray":
+    """A key frame from the middle, the new ones after it and the next key frame: frames far apart are all key ones."""
+    frames = _picture(state)
+    start = (len(frames) // 2) // _FRAME_SKIP * _FRAME_SKIP
+    return frames[start : start + _FRAME_SKIP + 1]
 
 
 def _picture(state: "ChainState", video: int = 0) -> "np.ndarray":

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from inflate.cascade import Cascade
+    from inflate.stages import Segment
 
 DTYPES = ("float32", "float16", "bfloat16")
 RESAMPLES = ("nearest", "lanczos")
@@ -34,6 +35,22 @@ FrameSkip = Annotated[
 ]
 Until = Annotated[str | None, typer.Option(help="Last stage to run, such as decoder.")]
 Model = Annotated[str, typer.Option(help="A cascade's folder, or a family that ships with inflate.")]
+LongFrames = Annotated[
+    int,
+    typer.Option(
+        help="Frames that the decoder makes per video. More than it was trained for (16 in bundled:emoji) are made "
+        "in overlapping windows, and the chain works by chunks, in memory that does not grow with length (mp4; gif "
+        "and webp hold all frames).",
+        min=1,
+    ),
+]
+PromptAt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt-at", help='SECONDS=TEXT: what a long video shows from then on, such as --prompt-at 8="a moon".'
+    ),
+]
+Transition = Annotated[float, typer.Option(help="Seconds in which one prompt turns into the next.", min=0)]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +62,9 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(help='What to show: one or several, such as "party popper".')],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif; several prompts: out-1.mp4 …")],
     model: Model = "bundled:emoji",
-    frames: Annotated[int, typer.Option(help="Frames per video.", min=1)] = 16,
+    frames: LongFrames = 16,
+    prompt_at: PromptAt = None,
+    transition: Transition = 1.0,
     fps: Annotated[float, typer.Option(help="Frames per second: told to the model, and how fast the file plays.")] = 8,
     seed: Seed = 0,
     steps: Steps = "",
@@ -62,13 +81,13 @@ def generate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a short video from each prompt, and a contact sheet with a row per prompt."""
+    """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
     if resample not in RESAMPLES:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
     step_numbers = parse_by_stage("--steps", steps, int)
     scales = parse_by_stage("--guidance-scale", guidance_scale, float)
     from inflate.cascade import Cascade
-    from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text, write_video
+    from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text
 
     videos = [output] if len(prompts) == 1 else [numbered(output, number + 1) for number in range(len(prompts))]
     sheet_path, settings_path = output.with_suffix(".sheet.png"), output.with_suffix(".json")
@@ -83,15 +102,15 @@ def generate(
     cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
     used = {name: asdict(values) for name, values in cascade.settings(step_numbers, scales).items()}
     options = {"num_inference_steps": step_numbers, "guidance_scale": scales, "frame_skip": frame_skip, "until": until}
-    made, shown_fps = _sample(cascade, prompts, frames, fps, seed, quiet, **options)
-    made = [enlarge(video, scale, resample) for video in made]  # pyright: ignore[reportArgumentType]
-    for path, video in zip(videos, made, strict=True):
-        write_video(path, video, shown_fps, overwrite=force)
+    options["segments"] = parse_segments(prompt_at or [], transition)
+    job = _Job(cascade, prompts, frames, fps, seed, quiet, options)
+    shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:
-        write_contact_sheet(sheet_path, made, prompts, overwrite=force)
+        write_contact_sheet(sheet_path, shown, prompts, overwrite=force)
     settings = {"model": model, "prompts": prompts, "seed": seed, "fps": fps, "frames": frames, "stages": used}
     settings |= {"frame_skip": frame_skip, "until": until, "shown_fps": shown_fps, "scale": scale, "resample": resample}
     settings |= {"dtype": dtype, "device": str(cascade.device)}
+    settings |= {"prompt_at": prompt_at, "transition": transition} if prompt_at else {}
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
     seconds = round(time.monotonic() - start, 2)
@@ -110,6 +129,22 @@ def parse_by_stage(option: str, text: str, kind: type) -> Any:
     except ValueError:
         example = "15 or prior=10,decoder=15" if kind is int else "2.5 or prior=1,decoder=2.5"
         raise InputError(f"{option} is {text!r}; give a number or one per stage, such as {example}.") from None
+
+
+def parse_segments(texts: list[str], transition: float) -> "list[Segment]":
+    """``["8=a moon"]`` -> what to show from second 8 on."""
+    from inflate.stages import Segment
+
+    segments = []
+    for text in texts:
+        seconds, _, prompt = text.partition("=")
+        try:
+            segments.append(Segment(float(seconds), prompt.strip(), transition))
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f'--prompt-at is {text!r}; give SECONDS=TEXT, such as 8="a moon".') from None
+    return sorted(segments, key=lambda one: one.seconds)
 
 
 def numbered(path: Path, number: int) -> Path:
@@ -138,22 +173,91 @@ def check_device(name: str | None) -> str | None:
     return name
 
 
-def _sample(
-    cascade: "Cascade", prompts: list[str], frames: int, fps: float, seed: int, quiet: bool, **settings: Any
-) -> "tuple[list[np.ndarray], float]":
-    """Videos as uint8 (F, H, W, 3), and at how many frames per second to show them.
+@dataclass(frozen=True)
+class _Job:
+    """Videos to make; each prompt has the whole seed to itself, so that it comes out the same alone."""
 
-    Each prompt has the whole seed to itself, so that it comes out the same alone.
-    """
-    import numpy as np
-    import torch
+    cascade: "Cascade"
+    prompts: list[str]
+    frames: int
+    fps: float
+    seed: int
+    quiet: bool
+    options: dict[str, Any]
 
-    generators = [torch.Generator().manual_seed(seed) for _ in prompts]
-    with progress_bar(quiet) as on_step:
-        out = cascade(prompts, frames, fps, generators, callback_on_step_end=on_step, **settings)
-    if out.frames is None:
-        raise InputError("This model stops before it makes frames; it needs a decoder.")
-    return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames], out.fps
+    def write(
+        self, paths: list[Path], view: "Callable[[np.ndarray], np.ndarray]", force: bool
+    ) -> "tuple[list[np.ndarray], float]":
+        """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
+        window = self.cascade.window_size()
+        if window is not None and self.frames > window and self._makes_frames():
+            return self._stream(paths, view, force)
+        from inflate.data.writing import write_video
+
+        made, fps = self._sample()
+        made = [view(video) for video in made]
+        for path, video in zip(paths, made, strict=True):
+            write_video(path, video, fps, overwrite=force)
+        return made, fps
+
+    def _makes_frames(self) -> bool:
+        return any(stage.name == "decoder" for stage in self.cascade.up_to(self.options["until"]))
+
+    def _sample(self) -> "tuple[list[np.ndarray], float]":
+        import numpy as np
+
+        generators = [self._generator() for _ in self.prompts]
+        with progress_bar(self.quiet) as on_step:
+            out = self.cascade(
+                self.prompts, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
+            )
+        if out.frames is None:
+            raise InputError("This model stops before it makes frames; it needs a decoder.")
+        return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames], out.fps
+
+    def _stream(
+        self, paths: list[Path], view: "Callable[[np.ndarray], np.ndarray]", force: bool
+    ) -> "tuple[list[np.ndarray], float]":
+        """A chunk at a time; of a long video only what the sheet shows stays in memory."""
+        from inflate.data.writing import SHEET_COLUMNS, spread, write_video
+        from inflate.video import to_uint8
+
+        rows, fps = [], self.fps
+        for prompt, path in zip(self.prompts, paths, strict=True):
+            with progress_bar(self.quiet) as on_step:
+                made = self.cascade.stream(
+                    prompt, self.frames, self.fps, self._generator(), callback_on_step_end=on_step, **self.options
+                )
+                fps = made.fps
+                kept = _Kept(set(spread(made.num_frames, SHEET_COLUMNS).tolist()))
+                chunks = (view(to_uint8(chunk[None])[0]) for chunk in made.chunks)
+                write_video(path, (kept(chunk) for chunk in chunks), fps, overwrite=force)
+            rows.append(kept.frames())
+        return rows, fps
+
+    def _generator(self) -> "torch.Generator":
+        import torch
+
+        return torch.Generator().manual_seed(self.seed)
+
+
+class _Kept:
+    """Keeps those frames of a video whose numbers are wanted, while its chunks go by."""
+
+    def __init__(self, wanted: set[int]) -> None:
+        self.wanted, self.seen = wanted, 0
+        self.kept: list[np.ndarray] = []
+
+    def __call__(self, chunk: "np.ndarray") -> "np.ndarray":
+        self.kept += [frame.copy() for number, frame in enumerate(chunk, self.seen) if number in self.wanted]
+        self.seen += len(chunk)
+        return chunk
+
+    def frames(self) -> "np.ndarray":
+        """Those kept, (F, H, W, 3)."""
+        import numpy as np
+
+        return np.stack(self.kept)
 
 
 @contextmanager

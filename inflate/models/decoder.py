@@ -1,7 +1,7 @@
 """The decoder: CLIP image embedding -> picture (D) or video (D^t of Make-A-Video, arXiv:2209.14792, section 3.2)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inflate.checkpoint.temporal import read_temporal_info
+from inflate.diffusion.long_noise import reschedule_noise
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.segments import check_segments, embeds_at
+from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
 from inflate.video import fold_frames, unfold_frames
 
 _TEMPORAL_NAME = "temporal.safetensors"
+_FRAMES_AT_ONCE = 16
 
 
 def image_conditioning(image_embeds: Tensor) -> dict[str, Tensor]:
@@ -70,20 +75,24 @@ def sample_latents(
     guidance_scale: float,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    windows: WindowConfig | None = None,
+    embeds_of: Callable[[float], Tensor] | None = None,
 ) -> Tensor:
     """Draw latents (or pixels, for a pixel-space model) for image embeddings.
+
+    More frames than D^t's own go through it in overlapping windows, one at a time; see :mod:`inflate.models.windows`.
 
     Args:
         model: D, a ``UNet2DConditionModel``, or D^t, an ``InflatedModel`` of one.
         scheduler: any diffusers scheduler of the model's prediction type.
         image_embeds: (B, D).
-        num_frames: frames per video; None is a single picture for D, and D^t's own number for D^t. With D every frame
-            is drawn on its own.
-        fps: frames per second, which D^t is told; D has no use for it.
-        num_inference_steps: steps of the scheduler.
-        guidance_scale: 1 evaluates the embedding alone; else uncond + g * (cond - uncond), uncond being zeros.
-        generator: one, or one per embedding. Noise is independent from frame to frame.
+        num_frames: frames per video; None is D^t's own number, and a single picture for D.
+        fps: frames per second, which D^t is told.
+        num_inference_steps, guidance_scale: as in ``StageSettings``; unconditional is an embedding of zeros.
+        generator: one, or one per embedding. Frames share as much noise as the scheme says.
         on_step: called with (step, timestep, latents); what it returns replaces the latents.
+        windows: how a video is cut that is longer than the model's own.
+        embeds_of: by the place of a window's middle, in frames, its embeddings (B, D) if not ``image_embeds``.
 
     Returns:
         (B, c, F, h, w), or (B, c, h, w) for D without ``num_frames``; float32.
@@ -93,30 +102,74 @@ def sample_latents(
     """
     inflated = isinstance(model, InflatedModel)
     frames = model.num_frames if inflated and num_frames is None else num_frames
+    predict = decoder_predictor(model, image_embeds, frames, fps, guidance_scale, embeds_of)
+    cut = windows_of(model, windows)
+    repeat = cut if windows is not None and windows.repeat_noise else None
+    with torch.no_grad():
+        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat)
+        call = predict if frames is None else WindowedPrediction(predict, cut)
+        return denoise(scheduler, call, noise, num_inference_steps, generator, on_step)
+
+
+def decoder_predictor(
+    model: Any,
+    image_embeds: Tensor,
+    frames: int | None,
+    fps: float | None,
+    guidance_scale: float,
+    embeds_of: Callable[[float], Tensor] | None = None,
+) -> Callable[..., Tensor]:
+    """(sample, timestep, middle = 0) -> what the network predicts, guided; arguments as for :func:`sample_latents`.
+
+    ``middle`` is the frame in the middle of the sample, for ``embeds_of``.
+    """
+    inflated = isinstance(model, InflatedModel)
     if frames is not None and frames < 1:
         raise InputError(f"num_frames must be at least 1, got {frames}.")
     _check_embeds(model, image_embeds)
-    guided = guidance_scale != 1
-    embeds = torch.cat([torch.zeros_like(image_embeds), image_embeds]) if guided else image_embeds
-    if not inflated and frames is not None:
-        embeds = embeds.repeat_interleave(frames, dim=0)
-    conditioning = {name: value.to(model.dtype) for name, value in image_conditioning(embeds).items()}
-    if inflated and fps is not None and model.scheme.fps_range is not None:
-        conditioning["fps"] = torch.full((len(embeds),), float(fps), device=embeds.device)
+    inside = guidance_inside(model, guidance_scale)
+    guided = guidance_scale != 1 and not inside
 
-    def predict(sample: Tensor, timestep: Tensor) -> Tensor:
+    def predict(sample: Tensor, timestep: Tensor, middle: float = 0.0) -> Tensor:
+        embeds = image_embeds if embeds_of is None else embeds_of(middle).to(image_embeds)
+        folds = sample.shape[2] if not inflated and sample.ndim == 5 else None
         inputs = torch.cat([sample, sample]) if guided else sample
-        folded = fold_frames(inputs) if not inflated and frames is not None else inputs
-        made = model(folded.to(model.dtype), timestep, **conditioning).sample.float()
-        made = unfold_frames(made, frames) if not inflated and frames is not None else made
-        if not guided:
-            return made
-        unconditional, conditional = made.chunk(2)
-        return unconditional + guidance_scale * (conditional - unconditional)
+        inputs = (inputs if folds is None else fold_frames(inputs)).to(model.dtype)
+        told = _told(model, embeds, guided, folds, fps) | inside
+        made = model(inputs, timestep, **told).sample.float()
+        made = made if folds is None else unfold_frames(made, folds)
+        unconditional, conditional = made.chunk(2) if guided else (made, made)
+        return unconditional + guidance_scale * (conditional - unconditional) if guided else made
 
-    with torch.no_grad():
-        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps)
-        return denoise(scheduler, predict, noise, num_inference_steps, generator, on_step)
+    return predict
+
+
+def _told(model: Any, embeds: Tensor, guided: bool, frames: int | None, fps: float | None) -> dict[str, Any]:
+    """The network's arguments for embeddings (B, D), once for each of ``frames`` where they are in the batch."""
+    embeds = torch.cat([torch.zeros_like(embeds), embeds]) if guided else embeds
+    if frames is not None:
+        embeds = embeds.repeat_interleave(frames, dim=0)
+    told = {name: value.to(model.dtype) for name, value in image_conditioning(embeds).items()}
+    if isinstance(model, InflatedModel) and fps is not None and model.scheme.fps_range is not None:
+        told["fps"] = torch.full((len(embeds),), float(fps), device=embeds.device)
+    return told
+
+
+def guidance_inside(model: Any, guidance_scale: float) -> dict[str, float]:
+    """The argument that gives a model with guidance distilled into its weights its scale; empty for others.
+
+    Raises:
+        InputError: the weights know other scales.
+    """
+    known = model.scheme.guidance_range if isinstance(model, InflatedModel) else None
+    if known is None:
+        return {}
+    if not known[0] <= guidance_scale <= known[1]:
+        raise InputError(
+            f"guidance_scale is {guidance_scale:g}; this distilled model knows scales from {known[0]:g} to "
+            f"{known[1]:g}."
+        )
+    return {"guidance_scale": float(guidance_scale)}
 
 
 def frame_noise(
@@ -126,10 +179,12 @@ def frame_noise(
     generator: torch.Generator | Sequence[torch.Generator] | None,
     device: torch.device,
     fps: float | None = None,
+    repeat: Windows | None = None,
 ) -> Tensor:
     """Noise of videos (B, c, F, h, w), or of pictures (B, c, h, w) for ``frames`` None, at the model's own size.
 
-    Frames share as much of it as the model's scheme says for ``fps``.
+    Frames share as much of it as the model's scheme says for ``fps``; with ``repeat``, what is a frame's own beyond the
+    first window is that of an earlier frame (see ``reschedule_noise``).
     """
     size = model.config.sample_size
     if size is None:
@@ -146,7 +201,11 @@ def frame_noise(
     shared = (
         torch.stack([draw_noise((1, *picture), one, device).transpose(0, 1) for one in one_each]) if share else None
     )
-    own = torch.stack([draw_noise((frames, *picture), one, device).transpose(0, 1) for one in one_each])
+    fresh = frames if repeat is None else min(frames, repeat.size)
+    own = torch.stack([draw_noise((fresh, *picture), one, device).transpose(0, 1) for one in one_each])
+    if repeat is not None and frames > fresh:
+        videos = zip(own.split(1), one_each, strict=True)
+        own = torch.cat([reschedule_noise(video, frames, repeat.stride, one) for video, one in videos])
     return own if shared is None else mix_noise(own, shared, share)
 
 
@@ -168,6 +227,8 @@ class DecoderStage(ComponentStage):
 
     name: ClassVar[str] = "decoder"
     defaults = StageSettings(num_inference_steps=15, guidance_scale=2.0)
+    config_class = WindowConfig
+    config: WindowConfig
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network comes with its temporal layers where the folder has them."""
@@ -191,8 +252,17 @@ class DecoderStage(ComponentStage):
         return state.frames is not None
 
     def work(self, state: ChainState, settings: StageSettings) -> float:
-        """One evaluation per step and frame."""
-        return len(state.seeds) * settings.num_inference_steps * state.num_frames * settings.cost
+        """One evaluation per step and frame, frames of two windows counting twice."""
+        size = self.window_size()
+        frames = Windows(size, min(int(size * self.config.overlap), size - 1)).frames_seen(state.num_frames)
+        return len(state.seeds) * settings.num_inference_steps * frames * settings.cost
+
+    def window_size(self) -> int:
+        """Frames that go through the network at once, known without reading its weights; more are cut into windows."""
+        if "unet" in self.components:
+            return windows_of(self.components["unet"]).size
+        path = self.path_of("unet") / _TEMPORAL_NAME
+        return read_temporal_info(path)[0].num_frames if path.is_file() else _FRAMES_AT_ONCE
 
     def embed_size(self) -> int | None:
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
@@ -207,25 +277,48 @@ class DecoderStage(ComponentStage):
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``frames``, video by video, so that memory does not grow with their number."""
+        latents = (self.draw(state, video, settings, on_step) for video in range(len(state.seeds)))
+        return replace(state, frames=torch.cat([self.to_pixels(video).cpu() for video in latents]))
+
+    def draw_chunks(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> Iterator[Tensor]:
+        """The frames of a state's one video in chunks (3, n, H, W) in [-1, 1], on the CPU; latents alone lie whole."""
+        for part in self.draw(state, 0, settings, on_step).split(_FRAMES_AT_ONCE, dim=2):
+            yield self.to_pixels(part)[0].cpu()
+
+    def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
+        """Latents (1, c, F, h, w) of one of the state's videos."""
+        model = self.components["unet"]
+        embeds = self.check(state)
+        return sample_latents(
+            model,
+            self.components["scheduler"],
+            embeds[video : video + 1].to(model.device),
+            state.num_frames,
+            state.fps,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=stage_generator(state.seeds[video], self.name),
+            on_step=lambda step, timestep, sample: on_step(video, step, timestep, sample),
+            windows=self.config,
+            embeds_of=(lambda middle: embeds_at(state, video, middle / state.fps)) if state.segments else None,
+        )
+
+    def check(self, state: ChainState) -> Tensor:
+        """The state's image embeddings (B, D).
+
+        Raises:
+            InputError: there are none, or frame rate or segments do not fit the network.
+        """
         if state.image_embeds is None:
             raise InputError("The decoder needs image embeddings: give image_embeds, or a cascade with a prior.")
         model = self.components["unet"]
         check_fps(model, state.fps)
-        videos = []
-        for video, seed in enumerate(state.seeds):
-            latents = sample_latents(
-                model,
-                self.components["scheduler"],
-                state.image_embeds[video : video + 1].to(model.device),
-                state.num_frames,
-                state.fps,
-                num_inference_steps=settings.num_inference_steps,
-                guidance_scale=settings.guidance_scale,
-                generator=stage_generator(seed, self.name),
-                on_step=lambda step, timestep, sample, video=video: on_step(video, step, timestep, sample),
-            )
-            videos.append(decode_latents(self.components.get("vae"), latents).cpu())
-        return replace(state, frames=torch.cat(videos))
+        check_segments(state, windows_of(model).size)
+        return state.image_embeds
+
+    def to_pixels(self, latents: Tensor) -> Tensor:
+        """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""
+        return decode_latents(self.components.get("vae"), latents)
 
 
 def check_fps(model: Any, fps: float) -> None:

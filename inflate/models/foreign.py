@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from torch import Tensor
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.clip import EncodedText
-from inflate.models.decoder import DecoderStage, check_fps, decode_latents, frame_noise
+from inflate.models.decoder import DecoderStage, decode_latents, frame_noise
 from inflate.models.prior import warn_if_cut
+from inflate.models.segments import embeds_at, on_show, prompt_at
+from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
 from inflate.stages import ChainState, OnStep, StageSettings, denoise, read_diffusers_component, stage_generator
 
 # "Fast" tokenizers and feature extractors are what transformers once called what it now calls by the second name.
@@ -36,6 +38,9 @@ _BESIDE_PIPELINES = {
     "UnCLIPTextProjModel": ("unclip", ("pipelines.deprecated.unclip.text_proj", "pipelines.unclip.text_proj")),
     "MultilingualCLIP": ("kandinsky", ("pipelines.kandinsky.text_encoder",)),
 }
+
+Told = Mapping[str, Any] | Callable[[float], Mapping[str, Any]]
+"""A network's own arguments, or what gives them by the place of a window's middle in the video, in frames."""
 
 
 def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
@@ -131,12 +136,13 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 def sample_frames(
     model: Any,
     scheduler: Any,
-    told: Mapping[str, Any],
+    told: Told,
     noise: Tensor,
     settings: StageSettings,
     fps: float | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    windows: Windows | None = None,
 ) -> Tensor:
     """Draw one video (1, c, F, h, w) from ``noise`` of that shape, float32.
 
@@ -146,18 +152,21 @@ def sample_frames(
     Args:
         model: a ``UNet2DConditionModel``, or an inflated one.
         scheduler: any diffusers scheduler of the model's prediction type.
-        told: the network's own arguments, first sizes 2 (unconditional, conditional) with guidance and 1 without.
+        told: the network's own arguments, first sizes 2 (unconditional, conditional) with guidance and 1 without; or
+            what gives them for a window, by the place of its middle in the video, in frames.
         noise: standard normal.
         settings: steps and guidance.
         fps: frames per second, which an inflated model is told.
         generator: for schedulers that draw noise at each step.
         on_step: called with (step, timestep, sample); what it returns replaces the sample.
+        windows: how a longer video than the model's own is cut; None as by default.
     """
     channels, guided = noise.shape[1], settings.guidance_scale != 1
     learned = str(getattr(scheduler.config, "variance_type", "")).startswith("learned")
 
-    def predict(sample: Tensor, timestep: Tensor) -> Tensor:
-        made = predict_frames(model, torch.cat([sample, sample]) if guided else sample, timestep, told, fps)
+    def predict(sample: Tensor, timestep: Tensor, middle: float) -> Tensor:
+        now = told(middle) if callable(told) else told
+        made = predict_frames(model, torch.cat([sample, sample]) if guided else sample, timestep, now, fps)
         if guided:
             unconditional, conditional = made.chunk(2)
             start = unconditional[:, :channels]
@@ -166,12 +175,13 @@ def sample_frames(
         return made if learned else made[:, :channels]
 
     with torch.no_grad():
-        return denoise(scheduler, predict, noise, settings.num_inference_steps, generator, on_step)
+        by_windows = WindowedPrediction(predict, windows or windows_of(model))
+        return denoise(scheduler, by_windows, noise, settings.num_inference_steps, generator, on_step)
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """Of a decoder that reads a text beside the image embedding.
+class TextConfig(WindowConfig):
+    """Of a decoder that reads a text beside the image embedding; as :class:`WindowConfig`.
 
     ``read_prompt``: whether that is the prompt, as in the image pipeline. False gives it the empty text, for
     Make-A-Video learns from videos without any.
@@ -203,37 +213,56 @@ class ForeignDecoderStage(DecoderStage, ABC):
             return super().write(component, folder)
         return write_part(component, folder)
 
-    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        """Fill in ``frames``, video by video; without temporal layers each frame is drawn on its own."""
-        if state.image_embeds is None:
-            raise InputError("The decoder needs image embeddings: give image_embeds, or a cascade with a prior.")
-        model, wanted = self.components["unet"], self.embed_size()
-        if state.image_embeds.ndim != 2 or (wanted is not None and state.image_embeds.shape[1] != wanted):
+    def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
+        """Latents (1, c, F, h, w) of one video; without temporal layers each frame is drawn on its own."""
+        self.check(state)
+        model = self.components["unet"]
+        generator = stage_generator(state.seeds[video], self.name)
+        noise = self.first_noise(state, generator)
+        with torch.no_grad():
+            told = self.told_by_time(state, video, settings.guidance_scale != 1)
+        return sample_frames(
+            model,
+            self.components["scheduler"],
+            told,
+            noise,
+            settings,
+            state.fps,
+            generator,
+            lambda step, timestep, sample: on_step(video, step, timestep, sample),
+            windows_of(model, self.config),
+        )
+
+    def check(self, state: ChainState) -> Tensor:
+        """As :meth:`DecoderStage.check`, and the embeddings' size."""
+        embeds, wanted = super().check(state), self.embed_size()
+        if embeds.ndim != 2 or (wanted is not None and embeds.shape[1] != wanted):
             raise InputError(
-                f"The decoder takes image embeddings (batch, {wanted}), got {tuple(state.image_embeds.shape)}; "
+                f"The decoder takes image embeddings (batch, {wanted}), got {tuple(embeds.shape)}; "
                 "prior and decoder must belong to the same family."
             )
-        check_fps(model, state.fps)
-        prompts = state.prompts or ("",) * len(state.seeds)
-        videos = []
-        for video, (seed, prompt) in enumerate(zip(state.seeds, prompts, strict=True)):
-            generator = stage_generator(seed, self.name)
-            noise = frame_noise(model, 1, state.num_frames, generator, model.device, state.fps)
-            with torch.no_grad():
-                embeds = state.image_embeds[video : video + 1].to(model.device)
-                told = self.told(embeds, prompt, settings.guidance_scale != 1)
-            latents = sample_frames(
-                model,
-                self.components["scheduler"],
-                told,
-                noise,
-                settings,
-                state.fps,
-                generator,
-                lambda step, timestep, sample, video=video: on_step(video, step, timestep, sample),
-            )
-            videos.append(self.to_pixels(latents).cpu())
-        return replace(state, frames=torch.cat(videos))
+        return embeds
+
+    def first_noise(self, state: ChainState, generator: torch.Generator) -> Tensor:
+        """Noise (1, c, F, h, w) that a video starts from."""
+        model = self.components["unet"]
+        repeat = windows_of(model, self.config) if self.config.repeat_noise else None
+        return frame_noise(model, 1, state.num_frames, generator, model.device, state.fps, repeat)
+
+    def told_by_time(self, state: ChainState, video: int, guided: bool) -> Told:
+        """:meth:`told` for one of the state's videos; for one of segments by the frame in a window's middle."""
+        device, kept = self.components["unet"].device, {}
+
+        def at(frame: float) -> Mapping[str, Any]:
+            seconds = frame / state.fps
+            key = on_show(state, seconds)
+            if key not in kept:
+                kept.clear()  # windows come in the order of time
+                embeds = embeds_at(state, video, seconds).to(device)
+                kept[key] = self.told(embeds, prompt_at(state, video, seconds), guided)
+            return kept[key]
+
+        return at if state.segments else at(0)
 
 
 def optional_config(config: Mapping[str, Any], name: str) -> int | None:

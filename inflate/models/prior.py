@@ -109,31 +109,40 @@ class PriorStage(ComponentStage):
 
     def work(self, state: ChainState, settings: StageSettings) -> float:
         """One evaluation per step and prompt."""
-        return len(state.prompts) * settings.num_inference_steps * settings.cost
+        return len(state.prompts) * (1 + len(state.segments)) * settings.num_inference_steps * settings.cost
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``image_embeds``; prompts one by one, so that none depends on its company even in the last bit."""
         prior, scheduler = self.components["prior"], self.components["prior_scheduler"]
-        embeds = []
+        rounds = 1 + len(state.segments)
+
+        def embed(prompt: str, video: int, number: int) -> Tensor:
+            text = self.encode_text(prompt)
+            return prior_sample(
+                prior,
+                scheduler,
+                text.text_embeds,
+                text.text_hidden_states,
+                text.mask,
+                guidance_scale=settings.guidance_scale,
+                num_inference_steps=settings.num_inference_steps,
+                # A video's segments start from one noise, so that they differ by what their prompts say.
+                generator=stage_generator(state.seeds[video], self.name),
+                null_text=null_text,
+                on_step=lambda step, timestep, sample: on_step(
+                    video, (number * settings.num_inference_steps + step) // rounds, timestep, sample
+                ),
+                unit_norm=self.unit_norm,
+            )
+
         with torch.no_grad():
             null_text = self.encode_text("")
-            for video, (prompt, seed) in enumerate(zip(state.prompts, state.seeds, strict=True)):
-                text = self.encode_text(prompt)
-                made = prior_sample(
-                    prior,
-                    scheduler,
-                    text.text_embeds,
-                    text.text_hidden_states,
-                    text.mask,
-                    guidance_scale=settings.guidance_scale,
-                    num_inference_steps=settings.num_inference_steps,
-                    generator=stage_generator(seed, self.name),
-                    null_text=null_text,
-                    on_step=lambda step, timestep, sample, video=video: on_step(video, step, timestep, sample),
-                    unit_norm=self.unit_norm,
-                )
-                embeds.append(made)
-        return replace(state, image_embeds=torch.cat(embeds))
+            embeds = [embed(prompt, video, 0) for video, prompt in enumerate(state.prompts)]
+            segments = tuple(
+                replace(one, image_embeds=torch.cat([embed(one.prompt, video, number) for video in range(len(embeds))]))
+                for number, one in enumerate(state.segments, 1)
+            )
+        return replace(state, image_embeds=torch.cat(embeds), segments=segments)
 
     def embed_size(self) -> int | None:
         """Numbers in an image embedding, known without reading weights; None where no config says it."""

@@ -233,3 +233,52 @@ def assert_same(made: Any, wanted: Any, tolerance: float = 2e-5) -> None:
     within = wanted[(wanted > 0.01) & (wanted < 0.99)]
     assert within.size > 0.25 * wanted.size and within.std() > 0.05
     np.testing.assert_allclose(made, wanted, atol=tolerance)
+
+
+def stable_diffusion(folder: Path) -> Any:
+    """Stable Diffusion 1.5 with DDIM, saved in ``folder``."""
+    vocabulary = tokenizer(folder.with_name(folder.name + "-vocabulary"))
+    unet = config("sd15_unet", **CHANNELS, cross_attention_dim=WIDTH, attention_head_dim=2, sample_size=8)
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=small_vae("sd_vae", 12),
+        text_encoder=text_encoder(vocabulary, 13, CLIPTextModel),
+        tokenizer=vocabulary,
+        unet=randomized(diffusers.UNet2DConditionModel(**unet), 14),
+        scheduler=ddim(),
+        safety_checker=None,  # pyright: ignore[reportArgumentType]  # as its documentation says
+        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        requires_safety_checker=False,
+    )
+    return saved(pipeline, folder)
+
+
+def stable_diffusion_xl(folder: Path) -> Any:
+    """Stable Diffusion XL with DDIM, saved in ``folder``."""
+    vocabulary = tokenizer(folder.with_name(folder.name + "-vocabulary"))
+    channels = {"block_out_channels": [16, 16, 16], "norm_num_groups": 8, "layers_per_block": 1}
+    small = {"transformer_layers_per_block": [1, 1, 2], "attention_head_dim": [2, 2, 2], "addition_time_embed_dim": 4}
+    sizes = {"cross_attention_dim": 2 * WIDTH, "projection_class_embeddings_input_dim": WIDTH + 24, "sample_size": 8}
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae=small_vae("sdxl_vae", 15),
+        text_encoder=text_encoder(vocabulary, 16, CLIPTextModel),
+        text_encoder_2=text_encoder(vocabulary, 17),
+        tokenizer=vocabulary,
+        tokenizer_2=vocabulary,
+        unet=randomized(diffusers.UNet2DConditionModel(**config("sdxl_unet", **channels, **small, **sizes)), 18),
+        scheduler=ddim(),
+        add_watermarker=False,
+    )
+    return saved(pipeline, folder)
+
+
+def small_vae(name: str, seed: int) -> Any:
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    small = {"block_out_channels": [8, 8], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 16}
+    return randomized(diffusers.AutoencoderKL(**config(name, **blocks, **small)), seed)
+
+
+def ddim() -> Any:
+    """With Stable Diffusion's noise levels."""
+    noise_levels = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "steps_offset")
+    known = {key: value for key, value in config("sd15_scheduler").items() if key in noise_levels}
+    return diffusers.DDIMScheduler(**known, clip_sample=False, set_alpha_to_one=False)

@@ -169,3 +169,33 @@ def test_the_demo_shows_before_and_after(
     assert main(arguments) == 2
     assert "exists" in capsys.readouterr().err
     assert main([*arguments, "--force", "--quiet"]) == 0
+
+
+def long(family: Path, *arguments: Any) -> int:
+    steps = ("--steps", "prior=2,decoder=1", "--frame-skip", 1, "--quiet")
+    return main(["generate", *map(str, arguments), *map(str, steps), "--model", str(family), "--device", "cpu"])
+
+
+def test_a_long_video_is_streamed_and_shows_one_thing_after_another(video_family: Path, tmp_path: Path) -> None:
+    assert long(video_family, "sun", "-o", tmp_path / "plain.mp4", "--frames", 40, "--scale", 2) == 0
+    frames, fps = read(tmp_path / "plain.mp4")
+    assert frames.shape == (40, 32, 32, 3) and fps == 8
+    with Image.open(tmp_path / "plain.sheet.png") as sheet:
+        assert sheet.width == 16 * 36 + 4
+    changed = ("--prompt-at", "3=red heart", "--transition", 0, "--save-settings")
+    assert long(video_family, "sun", "-o", tmp_path / "two.mp4", "--frames", 40, "--scale", 2, *changed) == 0
+    both, _ = read(tmp_path / "two.mp4")
+    assert (both[:15] != frames[:15]).mean() < (both[-5:] != frames[-5:]).mean()
+    assert json.loads((tmp_path / "two.json").read_text())["prompt_at"] == ["3=red heart"]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [("moon", "give SECONDS=TEXT"), ("3=", "segment at 3 s is empty"), ("9=moon", "within the video's 1 s")],
+)
+def test_a_bad_prompt_at_is_told(
+    video_family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, sentence: str
+) -> None:
+    out = tmp_path / "out.mp4"
+    assert long(video_family, "sun", "-o", out, "--frames", 8, "--prompt-at", option) == 2
+    assert sentence in capsys.readouterr().err and not out.exists()

@@ -149,3 +149,44 @@ def motion(
         f"real motion {'does' if report.real_falls_with_fps else 'does not'}"
     )
     write_json(json_file, {"measure": "motion", "model": model, "split": split, **report.as_dict()})
+
+
+def colour(
+    model: Model,
+    data: Data,
+    split: Split = "train",
+    prompts: Annotated[int, typer.Option(help="How many animated things to prompt.", min=1)] = 8,
+    fps: Annotated[float, typer.Option(help="Frame rate of the clips.")] = 8.0,
+    seed: Seed = 0,
+    frames: Frames = 16,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    json_file: Json = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    quiet: Quiet = False,
+) -> None:
+    """Does the mean colour of generated clips stay as steady as that of real ones?"""
+    from inflate.evaluate.colour import measure_colour
+    from inflate.evaluate.family import prompt_seed
+    from inflate.evaluate.retrieval import choose_names
+
+    family = Family(model, device, dtype, steps, guidance_scale)
+    things = read_things(data, family.picture_size(), split, quiet)
+    generate = family.generator(things)
+    names = choose_names(things.names(split, with_clip=True), prompts, seed)
+    with progress_bar("clips", prompts, quiet) as advance:
+        report = measure_colour(
+            names,
+            lambda name: generate(name, frames, fps, prompt_seed(seed, name)).float().cpu(),
+            lambda name: things.clip_of(name, fps, frames),
+            advance,
+        )
+    offset = ", ".join(f"{value:+.4f}" for value in report.offset)
+    typer.echo(
+        f"{split} split, {report.clips} clips of {frames} frames: from the first to the last frame the mean colour "
+        f"goes by {report.generated.trend:.4f} (at most {report.worst.trend:.4f}; real {report.real.trend:.4f}), and "
+        f"no frame is further from its clip's than {report.worst.spread:.4f} ({report.generated.spread:.4f} on "
+        f"average; real {report.real.spread:.4f}); generated clips are brighter by {offset}"
+    )
+    write_json(json_file, {"measure": "colour", "model": model, "split": split, "fps": fps, **report.as_dict()})

@@ -1,0 +1,108 @@
+"""The whole chain for videos of any length in constant memory: stage after stage, with a file of frames between."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from inflate.cascade.output import StepCallback
+from inflate.cascade.streaming import FrameCounter, FrameFile
+from inflate.errors import InputError
+from inflate.stages import ChainState, Stage, StageSettings
+
+if TYPE_CHECKING:
+    from inflate.cascade.chain import Cascade
+
+MAX_STREAMED_FRAMES = 100_000  # of the decoder, whose latents lie in memory
+
+
+@dataclass(frozen=True)
+class FrameStream:
+    """A video that is made while it is read.
+
+    ``chunks``: (3, n, H, W) float32 in [-1, 1], in order, once. ``num_frames``: how many there will be in all. ``fps``:
+    at which they are to be shown.
+    """
+
+    chunks: Iterator[Tensor]
+    num_frames: int
+    fps: float
+
+
+def stream_video(
+    cascade: "Cascade",
+    state: ChainState,
+    settings: Mapping[str, StageSettings],
+    callback: StepCallback | None,
+    until: str | None,
+) -> FrameStream:
+    """Run the chain for a state's one video, a chunk of frames at a time.
+
+    Raises:
+        InputError: several videos, or stages that make no frames or cannot work by chunks.
+    """
+    if len(state.seeds) != 1:
+        raise InputError(f"One video is streamed at a time, not {len(state.seeds)}; give one prompt.")
+    todo = [stage for stage in cascade.up_to(until) if not stage.done(state)]
+    names = [stage.name for stage in todo]
+    if "decoder" not in names:
+        raise InputError(f"A stream needs the decoder, which makes frames; these stages are to run: {names}.")
+    raised = state.frame_skip if "interpolation" in names else 1
+    count = (state.num_frames - 1) * raised + 1
+    return FrameStream(_chunks(cascade, state, todo, settings, callback), count, state.fps * raised)
+
+
+def _chunks(
+    cascade: "Cascade",
+    state: ChainState,
+    todo: Sequence[Stage],
+    settings: Mapping[str, StageSettings],
+    callback: StepCallback | None,
+) -> Iterator[Tensor]:
+    works = [stage.work(state, settings[stage.name]) for stage in todo]
+    chunks: Iterator[Tensor] | None = None
+    count = state.num_frames
+    with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
+        for number, stage in enumerate(todo):
+            on_step = cascade.step_callback(todo, works, number, state, settings, callback)
+            if chunks is None and stage.name != "decoder":
+                with cascade.loaded(stage):
+                    state = stage(state, settings[stage.name], on_step)
+                continue
+            if stage.name == "interpolation":
+                count = (count - 1) * state.frame_skip + 1
+            on_frames = FrameCounter(cascade, todo, number, works, count, callback)
+            made = _made(cascade, stage, state, chunks, settings[stage.name], on_step, on_frames)
+            if number + 1 == len(todo):
+                yield from made
+                return
+            file = FrameFile(Path(folder) / f"{number}.rgb")
+            file.write(made)
+            chunks = file.read()
+            fps = state.fps * (state.frame_skip if stage.name == "interpolation" else 1)
+            state = replace(state, fps=fps)
+
+
+def _made(
+    cascade: "Cascade",
+    stage: Any,
+    state: ChainState,
+    chunks: Iterator[Tensor] | None,
+    settings: StageSettings,
+    on_step: Any,
+    on_frames: FrameCounter,
+) -> Iterator[Tensor]:
+    """What one stage makes, its weights being there meanwhile."""
+    with cascade.loaded(stage), torch.no_grad():
+        if chunks is None:
+            yield from stage.draw_chunks(state, settings, on_step)
+        elif hasattr(stage, "interpolate_chunks"):
+            yield from stage.interpolate_chunks(chunks, state, settings, on_frames)
+        elif hasattr(stage, "stream"):
+            yield from stage.stream(chunks, state.seeds[0], settings, on_frames, state.fps)
+        else:
+            raise InputError(f"The stage {stage.name!r} works on whole videos only; stop before it (until).")

@@ -1,0 +1,159 @@
+"""Extending a video and filling in its missing frames with the decoder alone, no frame interpolation needed.
+
+The unchanged D^t draws the unknown frames of a window while the known ones are replaced at each step, with
+reconstruction guidance (VDM, arXiv:2204.03458, section 3.1). Known frames come back bit for bit.
+"""
+
+import math
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from inflate.cascade.applications import SamplingOptions
+from inflate.cascade.inputs import draw_seeds, video_frames
+from inflate.cascade.output import CascadeOutput, as_output, check_output_type
+from inflate.diffusion.reconstruction import frames_constraint
+from inflate.errors import InputError
+from inflate.inflater import InflatedModel
+from inflate.models.decoder import (
+    DecoderStage,
+    check_fps,
+    decode_latents,
+    decoder_predictor,
+    encode_pixels,
+    frame_noise,
+)
+from inflate.models.foreign import ForeignDecoderStage
+from inflate.models.known_frames import Known, sample_known, saving_memory
+from inflate.stages import StageSettings, stage_generator
+from inflate.video import Video, fold_frames, unfold_frames
+
+_MAX_SECONDS = 600
+
+
+def extend_video(
+    cascade: Any,
+    video: Video,
+    seconds: float,
+    weight: float,
+    save_memory: bool = False,
+    **options: Unpack[SamplingOptions],
+) -> CascadeOutput:
+    """Go on where a video ends until it lasts ``seconds``: the last frames of what there is, then a window's new ones.
+
+    Args:
+        cascade: one with a prior and a decoder that is inflated.
+        video: what comes first.
+        seconds: of the whole result.
+        weight: ``w_r``; 0 is replacement alone.
+        save_memory: gradient checkpointing of the decoder's network.
+        options: as for the other applications; the callbacks and ``until`` are not used.
+
+    Raises:
+        InputError: the video lasts that long already, or there is no such decoder.
+    """
+    check_output_type(options.get("output_type", "pil"))
+    if not (math.isfinite(seconds) and 0 < seconds <= _MAX_SECONDS):
+        raise InputError(f"The video is to last {seconds} s; give more than 0 and at most {_MAX_SECONDS}.")
+    total = round(seconds * video.fps)
+    if total <= video.num_frames:
+        raise InputError(
+            f"The video lasts {video.duration_seconds:.2f} s already; ask for more than that, not {seconds:g} s."
+        )
+    frames = video_frames(video, cascade.frame_size())
+    with _Completing(cascade, video.fps, weight, save_memory, options) as work:
+        while frames.shape[2] < total:
+            old = min(frames.shape[2], max(1, work.window // 2))
+            new = min(work.window - old, total - frames.shape[2])
+            # A whole window is drawn even where fewer frames are wanted: that is what the network was trained on.
+            blank = torch.zeros(1, 3, work.window - old, *frames.shape[-2:])
+            made = work.complete(torch.cat([frames[:, :, -old:], blank], 2), torch.arange(work.window) < old)
+            frames = torch.cat([frames, made[:, :, old : old + new]], dim=2)
+    return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
+
+
+def infill_video(
+    cascade: Any,
+    video: Video,
+    known: Tensor,
+    weight: float,
+    save_memory: bool = False,
+    **options: Unpack[SamplingOptions],
+) -> CascadeOutput:
+    """Make the frames of ``video`` where ``known`` (F,) bool is False; a window at most; arguments as above.
+
+    Raises:
+        InputError: nothing is known or nothing is missing, or more frames than a window has.
+    """
+    check_output_type(options.get("output_type", "pil"))
+    if tuple(known.shape) != (video.num_frames,) or known.dtype != torch.bool:
+        raise InputError(f"known must be bool, one for each of the {video.num_frames} frames.")
+    if not bool(known.any()) or bool(known.all()):
+        raise InputError("Some frames must be known and some missing; there is nothing to fill in.")
+    with _Completing(cascade, video.fps, weight, save_memory, options) as work:
+        if video.num_frames > work.window:
+            raise InputError(
+                f"The video has {video.num_frames} frames and the model draws {work.window} at once; cut it first."
+            )
+        frames = work.complete(video_frames(video, cascade.frame_size()), known)
+    return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
+
+
+class _Completing:
+    """A loaded decoder that completes windows, one after the other, each with noise of its own."""
+
+    def __init__(self, cascade: Any, fps: float, weight: float, save_memory: bool, options: SamplingOptions) -> None:
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
+        stage = cascade.stage("decoder")
+        if not isinstance(stage, DecoderStage) or isinstance(stage, ForeignDecoderStage):
+            raise InputError("Completing a video needs a decoder of one of our own families, told by image embeddings.")
+        self.cascade, self.stage, self.fps, self.weight = cascade, stage, float(fps), weight
+        self.save_memory = save_memory
+        self.settings: StageSettings = cascade.settings(
+            options.get("num_inference_steps"), options.get("guidance_scale")
+        )["decoder"]
+        [seed] = draw_seeds(options.get("generator"), 1)
+        self.generator = stage_generator(seed, "reconstruction")
+        self.loaded = cascade.loaded(stage)
+
+    def __enter__(self) -> "_Completing":
+        self.loaded.__enter__()
+        try:
+            model = self.stage.components["unet"]
+            if not isinstance(model, InflatedModel):
+                raise InputError("The decoder has no temporal layers, so its frames know nothing of each other.")
+            check_fps(model, self.fps)
+        except BaseException:
+            self.loaded.__exit__(None, None, None)
+            raise
+        self.model, self.window = model, model.num_frames
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.loaded.__exit__(*error)
+
+    def complete(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Frames (1, 3, F, S, S) in [-1, 1] with those made where ``mask`` is False; the others are as they were."""
+        device, vae, count = self.model.device, self.stage.components.get("vae"), frames.shape[2]
+        embeds = self.cascade.embed_images(frames[:, :, mask]).to(device)
+        shown = frames[:, :, mask].to(device)
+        with torch.no_grad():
+            known = shown if vae is None else unfold_frames(encode_pixels(vae, fold_frames(shown)), shown.shape[2])
+        latents = torch.zeros(*known.shape[:2], count, *known.shape[3:], device=device)
+        latents[:, :, mask] = known.float()
+        noise = frame_noise(self.model, 1, count, self.generator, device, self.fps)
+        predict = decoder_predictor(self.model, embeds, count, self.fps, self.settings.guidance_scale)
+        constraints = [frames_constraint(latents, mask, self.weight)] if self.weight else []
+        with saving_memory(self.model, self.save_memory):
+            made = sample_known(
+                predict,
+                self.stage.components["scheduler"],
+                noise,
+                Known(latents, mask, constraints),
+                num_inference_steps=self.settings.num_inference_steps,
+                generator=self.generator,
+            )
+        pixels = decode_latents(vae, made).cpu()
+        return torch.where(mask[None, None, :, None, None], frames, pixels)

@@ -1,0 +1,62 @@
+"""Completing a video with the decoder of the tiny family: known frames stay, and what is wrong is told."""
+
+import numpy as np
+import pytest
+import torch
+
+from inflate.cascade.reconstruction import extend_video, infill_video
+from inflate.cli.applications import frame_numbers
+from inflate.errors import InputError
+from inflate.video import Video
+from tests.models.tiny_family import tiny_cascade, tiny_unet
+
+SIZE = 16
+VIDEO = Video(np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8), 8.0)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def pixels(frames: torch.Tensor) -> np.ndarray:
+    """(1, F, 3, H, W) in [0, 1] to uint8 (F, H, W, 3)."""
+    return (frames[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_a_video_is_extended_window_by_window_and_its_own_frames_stay(weight: float) -> None:
+    made = extend_video(tiny_cascade(), VIDEO, 1.0, weight, generator=seeded(), output_type="pt")
+    assert isinstance(made.frames, torch.Tensor) and made.frames.shape == (1, 8, 3, SIZE, SIZE) and made.fps == 8
+    assert np.array_equal(pixels(made.frames)[:4], VIDEO.frames)
+    again = extend_video(tiny_cascade(), VIDEO, 0.75, weight, True, generator=seeded(), output_type="pt")
+    assert isinstance(again.frames, torch.Tensor)
+    torch.testing.assert_close(again.frames, made.frames[:, :6])
+
+
+def test_missing_frames_are_made_and_the_others_stay() -> None:
+    known = torch.tensor([True, False, False, True])
+    made, other = (
+        infill_video(tiny_cascade(), VIDEO, known, weight, generator=seeded(), output_type="pt").frames
+        for weight in (0.0, 2.0)
+    )
+    assert isinstance(made, torch.Tensor) and isinstance(other, torch.Tensor)
+    for frames in (made, other):
+        assert np.array_equal(pixels(frames)[[0, 3]], VIDEO.frames[[0, 3]])
+        assert not np.array_equal(pixels(frames)[1], VIDEO.frames[1])
+    assert not torch.equal(made, other)
+
+
+def test_what_is_wrong_is_told() -> None:
+    cascade = tiny_cascade()
+    with pytest.raises(InputError, match=r"lasts 0\.50 s already"):
+        extend_video(cascade, VIDEO, 0.5, 1.0)
+    with pytest.raises(InputError, match="it must be 0 or more"):
+        extend_video(cascade, VIDEO, 1.0, -1.0)
+    with pytest.raises(InputError, match="nothing to fill in"):
+        infill_video(cascade, VIDEO, torch.ones(4, dtype=torch.bool), 1.0)
+    with pytest.raises(InputError, match="no temporal layers"):
+        extend_video(tiny_cascade(tiny_unet()), VIDEO, 1.0, 1.0)
+    assert frame_numbers("1-2, 5", 6) == [1, 2, 5]
+    for text, message in (("x", "with commas between"), ("3-1", "with commas between"), ("2-9", "from 0 to 5")):
+        with pytest.raises(InputError, match=message):
+            frame_numbers(text, 6)
