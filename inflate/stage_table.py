@@ -43,6 +43,17 @@ PLAYERS: dict[str, dict[str, StageEntry]] = {
             "inflate.models.karlo:KarloDecoderStage",
             ("unet", "scheduler", "text_proj", "decoder_text_encoder", "decoder_tokenizer"),
         ),
+        "stable-diffusion": StageEntry(
+            "inflate.models.stable_diffusion:StableDiffusionDecoderStage",
+            ("unet", "scheduler", "vae", "decoder_text_encoder", "decoder_tokenizer"),
+        ),
+        "stable-diffusion-xl": StageEntry(
+            "inflate.models.stable_diffusion:StableDiffusionXLDecoderStage",
+            (
+                *("unet", "scheduler", "vae", "decoder_text_encoder", "decoder_tokenizer"),
+                *("decoder_text_encoder_2", "decoder_tokenizer_2"),
+            ),
+        ),
         "kandinsky": StageEntry(
             "inflate.models.kandinsky:KandinskyDecoderStage",
             ("unet", "scheduler", "vae"),

@@ -7,8 +7,9 @@ when asked, so that any stage can be replaced, or added by a package beside this
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -52,6 +53,27 @@ class StageSettings:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """From ``seconds`` on a video shows ``prompt``, into which what it showed before turns in ``transition`` seconds.
+
+    ``image_embeds`` (B, D), one for each video, is what the prior makes of the prompt; None where there is no prior.
+    """
+
+    seconds: float
+    prompt: str
+    transition: float = 1.0
+    image_embeds: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise InputError(f"A segment must begin some seconds after the video does, got {self.seconds}.")
+        if not isinstance(self.prompt, str) or not self.prompt.strip():
+            raise InputError(f"The prompt of the segment at {self.seconds:g} s is empty; say what it should show.")
+        if not (math.isfinite(self.transition) and self.transition >= 0):
+            raise InputError(f"A transition must take some seconds, or 0, got {self.transition}.")
+
+
+@dataclass(frozen=True)
 class ChainState:
     """What travels down the chain, B videos at a time; each stage returns a copy with its own part filled in."""
 
@@ -64,6 +86,7 @@ class ChainState:
     frame_skip: int = 5  # ↑F puts frame_skip - 1 new frames between two; 1 adds none
     known_frames: Tensor | None = None  # (F,) bool: those of `frames` that are given and stay; ↑F makes the others
     passed: tuple[str, ...] = ()  # stages that have changed `frames` since the decoder made them, by name
+    segments: tuple[Segment, ...] = ()  # what all videos show later on, rising in time; the prompt is until then
 
 
 # (video, step, timestep, sample) -> the sample to go on with.
@@ -169,9 +192,8 @@ class ComponentStage:
         self.paths = dict(paths or {})
         self.index = dict(index or {})
         self.components: dict[str, Any] = dict(components or {})
-        if defaults is not None:
-            self.defaults = defaults
         self.config = self.config_class() if config is None else config
+        self.defaults = self._own_defaults() if defaults is None else defaults
 
     @classmethod
     def from_folder(
@@ -185,6 +207,14 @@ class ComponentStage:
         entry = stage_entry(cls.name, cls.player)
         own = {role: index[role] for role in (*entry.needs, *entry.takes) if role in index}
         return cls(folder=folder, index=own, defaults=defaults, config=config)  # pyright: ignore[reportReturnType]
+
+    def _own_defaults(self) -> StageSettings:
+        """The class's, in as many steps as the scheduler's config says that the network was distilled for."""
+        for role in (*self.index, *self.components):
+            steps = self.component_config(role).get("num_inference_steps") if "scheduler" in role else None
+            if isinstance(steps, int):
+                return replace(self.defaults, num_inference_steps=steps)
+        return self.defaults
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """Read one component; a stage with components of its own kind overrides this."""
@@ -234,8 +264,10 @@ class ComponentStage:
         """The configuration of a component, read from its folder where it is not loaded; empty if there is none."""
         if role in self.components:
             return dict(getattr(self.components[role], "config", {}))
-        path = self.path_of(role) / "config.json" if role in self.index else None
-        if path is None or not path.is_file():
+        if role not in self.index:
+            return {}
+        path = self.path_of(role) / ("scheduler_config.json" if "scheduler" in role else "config.json")
+        if not path.is_file():
             return {}
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -245,7 +277,7 @@ class ComponentStage:
     def write(self, component: Any, folder: Path) -> list[str]:
         """Save one component into ``folder``; returns [library, class]. Overridden beside :meth:`read`."""
         component.save_pretrained(folder)
-        return ["diffusers", type(component).__name__]
+        return [type(component).__module__.split(".")[0], type(component).__name__]
 
     def path_of(self, role: str) -> Path:
         """The folder of one component."""
@@ -258,6 +290,8 @@ class ComponentStage:
 def read_diffusers_component(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
     """A diffusers model or scheduler from its folder, from safetensors only and without any download.
 
+    The ``library`` of our own schedulers is ``inflate``, or ``inflate.schedulers`` as diffusers' pipelines write it.
+
     Raises:
         InputError: not a diffusers class, or the folder is missing or damaged.
     """
@@ -266,6 +300,10 @@ def read_diffusers_component(folder: Path, library: str, class_name: str, dtype:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
     found = getattr(diffusers, class_name, None) if library == "diffusers" else None
+    if library in ("inflate", "inflate.schedulers"):
+        from inflate.schedulers import SCHEDULERS
+
+        found = SCHEDULERS.get(class_name)
     if not (inspect.isclass(found) and issubclass(found, (ModelMixin, SchedulerMixin))):
         raise InputError(f"{folder.name} in {folder.parent} is a {library}.{class_name}; only diffusers' own will do.")
     if not folder.is_dir():
@@ -339,9 +377,11 @@ def denoise(
     options: dict[str, Any] = {}
     if "generator" in parameters:
         options["generator"] = list(generator) if isinstance(generator, Sequence) else generator
-    sample = noise * scheduler.init_noise_sigma
+    # Flow-matching schedulers have neither: their samples start as the noise and go into the network as they are.
+    sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    scale = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
     for step, timestep in enumerate(timesteps):
-        prediction = predict(scheduler.scale_model_input(sample, timestep), timestep)
+        prediction = predict(scale(sample, timestep), timestep)
         if "prev_timestep" in parameters:
             # UnCLIPScheduler takes t - 1 unless told otherwise (Karlo skips timesteps).
             options["prev_timestep"] = timesteps[step + 1] if step + 1 < len(timesteps) else None

@@ -20,6 +20,7 @@ LADDER = (
     {"inflate.errors"},
     {"inflate.video", "inflate.stage_table"},
     {"inflate.layers", "inflate.diffusion"},
+    {"inflate.schedulers"},
     {"inflate.inflater"},
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
     {"inflate.models", "inflate.evaluate"},
@@ -37,7 +38,9 @@ MAX_FUNCTION_LINES = 60
 _STAGES = {"inflate.stages", "interp", "superres", "interp.training", "superres.training"}
 KEEPERS = {
     "diffusers": {"inflate.inflater", "inflate.checkpoint", "inflate.models", "inflate.cascade", "inflate.train"}
+    | {"inflate.schedulers"}
     | _STAGES,
+    "huggingface_hub": {"inflate.checkpoint"},
     "av": {"inflate.data"},
     "accelerate": {"inflate.train"},
     "typer": {"inflate.cli"},

@@ -63,3 +63,9 @@ def test_every_file_in_the_readme_exists() -> None:
     named += re.findall(r"\]\(([^)#:]+)\)", README)
     assert len(named) > 5
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_table_of_image_models_is_what_the_benchmark_prints() -> None:
+    command = [sys.executable, "benchmarks/image_models.py", "--table", "benchmarks/image_models.json"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    assert printed.count("\n") > 10 and printed in README

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from inflate.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
+SHEET_COLUMNS = 16
 _GAP = 4  # pixels between the pictures of a contact sheet
 _LABEL_SIZE = 14  # pixels
 
@@ -101,7 +102,7 @@ def enlarge(frames: np.ndarray, scale: int, resample: Resample = "nearest") -> n
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames])
 
 
-def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], columns: int = 16) -> Image.Image:
+def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], columns: int = SHEET_COLUMNS) -> Image.Image:
     """One picture with a labelled row of frames per video.
 
     Args:
@@ -111,7 +112,7 @@ def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], columns: in
     """
     if not rows or len(rows) != len(labels):
         raise InputError(f"A contact sheet needs rows and a label for each, got {len(rows)} and {len(labels)}.")
-    shown = [row[_spread(len(row), columns)] for row in rows]
+    shown = [row[spread(len(row), columns)] for row in rows]
     width = max(len(row) * (row.shape[2] + _GAP) for row in shown) + _GAP
     height = sum(row.shape[1] + _LABEL_SIZE + 3 * _GAP for row in shown) + _GAP
     sheet = Image.new("RGB", (width, height), "white")
@@ -127,7 +128,11 @@ def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], columns: in
 
 
 def write_contact_sheet(
-    path: str | Path, rows: Sequence[np.ndarray], labels: Sequence[str], columns: int = 16, overwrite: bool = False
+    path: str | Path,
+    rows: Sequence[np.ndarray],
+    labels: Sequence[str],
+    columns: int = SHEET_COLUMNS,
+    overwrite: bool = False,
 ) -> Path:
     """Write :func:`contact_sheet` as a PNG.
 
@@ -153,7 +158,8 @@ def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
     return path
 
 
-def _spread(count: int, columns: int) -> np.ndarray:
+def spread(count: int, columns: int) -> np.ndarray:
+    """Numbers of at most ``columns`` of ``count`` frames, evenly spread, the first and the last among them."""
     return np.linspace(0, count - 1, min(count, columns)).round().astype(int)
 
 
@@ -177,7 +183,8 @@ def _write_mp4(path: Path, chunks: Iterator[np.ndarray], fps: float) -> None:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "12", "preset": "medium"}
+        # With macroblock trees (x264 165 on x86) the same frames now and then give other bytes in small pictures.
+        stream.options = {"crf": "12", "preset": "medium", "x264-params": "no-mbtree=1"}
         for frame in chain(first, chain.from_iterable(chunks)):
             even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
@@ -198,5 +205,5 @@ def _write_animation(path: Path, frames: np.ndarray, fps: float) -> None:
 
 def _shared_palette(frames: np.ndarray) -> Image.Image:
     # One palette for all frames, or still parts of the picture would flicker.
-    strip = frames[_spread(len(frames), 16)].reshape(-1, frames.shape[2], 3)
+    strip = frames[spread(len(frames), 16)].reshape(-1, frames.shape[2], 3)
     return Image.fromarray(strip).quantize(256, method=Image.Quantize.MEDIANCUT)

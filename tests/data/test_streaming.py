@@ -36,10 +36,7 @@ def test_facts_and_chunks_agree_with_decoding_whole(tmp_path: Path, frames: np.n
 def test_chunks_are_written_as_the_whole_is(tmp_path: Path, frames: np.ndarray, suffix: str) -> None:
     whole = write_video(tmp_path / f"whole{suffix}", frames, 12)
     parts = write_video(tmp_path / f"parts{suffix}", iter(np.split(frames, [4, 5, 17])), 12)
-    made, wanted = decode_video(parts).frames, decode_video(whole).frames
-    assert made.shape == wanted.shape
-    # H.264 of a side that is no multiple of 16 may differ by a level where the encoder pads.
-    assert np.abs(made.astype(int) - wanted).max() <= (2 if suffix == ".mp4" else 0)
+    assert parts.read_bytes() == whole.read_bytes()
 
 
 def test_an_mp4_holds_one_chunk_at_a_time(tmp_path: Path, frames: np.ndarray) -> None:
