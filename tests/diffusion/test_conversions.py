@@ -17,8 +17,8 @@ KINDS = ("sample", "epsilon", "v_prediction")
 values = st.floats(-10, 10)
 
 
-def numbers(*given: float) -> list[Tensor]:
-    return [torch.tensor(value, dtype=torch.float64) for value in given]
+def numbers(x: float, eps: float) -> tuple[Tensor, Tensor]:
+    return torch.tensor(x, dtype=torch.float64), torch.tensor(eps, dtype=torch.float64)
 
 
 def seen(x: Tensor, eps: Tensor, level: Level) -> tuple[Tensor, dict[str, Tensor]]:
@@ -32,7 +32,8 @@ def seen(x: Tensor, eps: Tensor, level: Level) -> tuple[Tensor, dict[str, Tensor
 
 
 def test_the_numbers_of_e4() -> None:
-    x, eps, angle = numbers(2, -1, math.pi / 3)
+    x, eps = numbers(2, -1)
+    angle = torch.tensor(math.pi / 3, dtype=torch.float64)
     level = from_angle(angle)
     z, made = seen(x, eps, level)
     assert float(z) == pytest.approx(0.1339745962, abs=1e-10)

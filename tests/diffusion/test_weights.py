@@ -75,7 +75,7 @@ def test_weights_are_finite_at_both_ends(weighting, kind):
     made = loss_weight(snr, weighting, kind)
     assert torch.isfinite(made).all() and (made >= 0).all() and made[2] > 0
     if kind == "v_prediction":
-        torch.testing.assert_close(made[[0, -1]], made[[1, 3]]), "the limits are reached"
+        torch.testing.assert_close(made[[0, -1]], made[[1, 3]])  # The limits are reached.
 
 
 def test_ends_of_known_weights():

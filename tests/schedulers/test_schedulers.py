@@ -100,7 +100,8 @@ def test_angular_ddim_is_ddim_as_shipped(prediction: str) -> None:
 @pytest.mark.parametrize("largest", [1.0, 1.2])
 def test_a_clipped_x_carries_v_with_it(clip: dict[str, Any], largest: float) -> None:
     config: dict[str, Any] = {"prediction_type": "v_prediction", "clip_sample": False, "sample_max_value": largest}
-    theirs = in_float64(diffusers.DDIMScheduler(**(config | {"dynamic_thresholding_ratio": 0.9} | clip)))
+    config |= {"dynamic_thresholding_ratio": 0.9} | clip
+    theirs = in_float64(diffusers.DDIMScheduler(**config))
     ours = AngularDDIMScheduler.from_config(theirs.config)
     start = 2 * noise(2, 3, 4, 5)
     expected = run(theirs, start, use_clipped_model_output=True)[-1]
