@@ -176,13 +176,19 @@ def test_only_the_running_stage_is_in_memory(folder: Path) -> None:
     assert keeper.stages[1].components["unet"] is unet  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def assert_same_frames(made: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal but for the last bits: weights that lie in a file start at another place of memory, and on some processors
+    (AMD EPYC) that changes the order in which a matrix product sums."""
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+
+
 def test_saved_and_loaded_again_it_makes_the_same_frames(folder: Path, tmp_path: Path) -> None:
     first = frames(tiny_cascade(tiny_unet()))
     loaded = Cascade.from_pretrained(folder, device="cpu")
     torch.manual_seed(1234)
-    assert torch.equal(frames(loaded), first)
+    assert_same_frames(frames(loaded), first)
     loaded.save_pretrained(tmp_path / "again")
-    assert torch.equal(frames(Cascade.from_pretrained(tmp_path / "again", device="cpu")), first)
+    assert_same_frames(frames(Cascade.from_pretrained(tmp_path / "again", device="cpu")), first)
     index = json.loads((tmp_path / "again" / "model_index.json").read_text())
     assert index["_class_name"] == "Cascade" and index["family"] == "tiny"
     assert index["text_encoder"] == ["open_clip", "CLIP"] and index["unet"] == ["diffusers", "UNet2DConditionModel"]
@@ -195,7 +201,7 @@ def test_an_inflated_decoder_survives_the_folder(tmp_path: Path) -> None:
     save_tiny_family(tmp_path / "family")
     assert (tmp_path / "family" / "unet" / "temporal.safetensors").is_file()
     made = frames(Cascade.from_pretrained(tmp_path / "family", device="cpu"))
-    assert torch.equal(made, frames(cascade))
+    assert_same_frames(made, frames(cascade))
     assert not torch.allclose(made, frames(tiny_cascade(tiny_unet())), atol=1e-3)
 
 
