@@ -45,6 +45,7 @@ class InterpolationOptions:
     ``curriculum_end``: how far the frame-rate curriculum goes; at 1 it ends with low rates, at 1/2 with all alike,
     while new frames between those of D^t mostly come at high ones. ``weighting``, ``gamma`` and ``timestep_power`` as
     in ``NoiseSchedule``. Number of frames, scheme and the noise that frames share are those of ``init``.
+    ``with_image_weights``: export these too, for a family whose ``unet`` has others.
     """
 
     clip: str
@@ -58,6 +59,7 @@ class InterpolationOptions:
     weighting: str = "v"
     gamma: float = 5.0
     timestep_power: float = 1.0
+    with_image_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.trainable not in ("temporal", "all"):
@@ -203,9 +205,9 @@ class InterpolationStep:
         write_rows(path, self.clips.sheet_rows(self.trained, self.device))
 
     def export(self, folder: Path) -> None:
-        """``interpolation_unet/``, float16: the temporal weights, and the image weights only if they were trained."""
+        """``interpolation_unet/``, float16: the temporal weights, and the image weights if trained or asked for."""
         half, target = copy.deepcopy(self.trained).half(), folder / "interpolation_unet"
-        if self.options.trainable == "all":
+        if self.options.trainable == "all" or self.options.with_image_weights:
             save(half, target, force=True)
         else:
             save_partial(half, target, Path(self.options.image_model))

@@ -93,6 +93,14 @@ def test_trained_image_weights_go_into_the_export(videos: Path, family: Path, tm
     assert any(not torch.equal(state[name], value.half().float()) for name, value in before.items())
 
 
+def test_untrained_image_weights_go_into_the_export_on_request(videos: Path, family: Path, tmp_path: Path) -> None:
+    options = options_of(family, with_image_weights=True)
+    export = train(recipe(videos, tmp_path / "run", options), device="cpu", quiet=True)
+    state = load_interpolation(export / "interpolation_unet").image_model.state_dict()
+    before = load_file(family / "unet/diffusion_pytorch_model.safetensors")
+    assert before and all(torch.equal(state[name], value.half().float()) for name, value in before.items())
+
+
 def test_batches_are_functions_of_the_update_alone(videos: Path, family: Path, tmp_path: Path) -> None:
     task = recipe(videos, tmp_path / "run", options_of(family))
     first, second = (build_step(task, torch.device("cpu")) for _ in range(2))
