@@ -111,9 +111,7 @@ class _Completing:
             raise InputError("Completing a video needs a decoder of one of our own families, told by image embeddings.")
         self.cascade, self.stage, self.fps, self.weight = cascade, stage, float(fps), weight
         self.save_memory = save_memory
-        self.settings: StageSettings = cascade.settings(
-            options.get("num_inference_steps"), options.get("guidance_scale")
-        )["decoder"]
+        self.settings: StageSettings = cascade.chosen_settings(options)["decoder"]
         [seed] = draw_seeds(options.get("generator"), 1)
         self.generator = stage_generator(seed, "reconstruction")
         self.loaded = cascade.loaded(stage)

@@ -291,7 +291,7 @@ class _Job:
         from inflate.data.writing import write_video
 
         write_video(self.output, frames, fps, overwrite=self.force)
-        used = self.cascade.settings(self.chosen["num_inference_steps"], self.chosen["guidance_scale"])
+        used = self.cascade.settings(**self.chosen)
         settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
         seconds = round(time.monotonic() - self.start, 2)
         report_files([self.output], None, settings, seconds, self.quiet, self.as_json)

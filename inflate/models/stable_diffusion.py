@@ -12,6 +12,7 @@ from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.decoder import check_fps, decode_latents
 from inflate.models.foreign import ForeignDecoderStage, Told, encode_clip_text, sample_frames
+from inflate.models.guided import check_threshold, needs_both
 from inflate.models.prior import warn_if_cut
 from inflate.models.segments import blend_told, check_segments, on_show
 from inflate.models.windows import WindowConfig, windows_of
@@ -74,10 +75,11 @@ class StableDiffusionDecoderStage(ForeignDecoderStage):
         model = self.components["unet"]
         check_fps(model, state.fps)
         check_segments(state, windows_of(model).size)
+        check_threshold(settings, self.components["vae"])
         generator = stage_generator(state.seeds[video], self.name)
         noise = self.first_noise(state, generator)
         with torch.no_grad():
-            told = self.told_by_time(state, video, settings.guidance_scale != 1)
+            told = self.told_by_time(state, video, needs_both(settings))
 
         def step(number: int, timestep: Tensor, sample: Tensor) -> Tensor:
             return on_step(video, number, timestep, sample)
