@@ -42,6 +42,7 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .
 Frames = Annotated[int, typer.Option(help="Frames to make.", min=1)]
 Fps = Annotated[float, typer.Option(help="Frames per second.")]
 Weight = Annotated[float, typer.Option(help="Weight of reconstruction guidance; 0 replaces known frames alone.", min=0)]
+Prompt = Annotated[str, typer.Option(help="What the video shows, for models that read it (Stable Diffusion).")]
 VideoFile = Annotated[Path, typer.Argument(help="A video: mp4, mov, webm, mkv, gif, webp, …")]
 
 
@@ -116,6 +117,7 @@ def extend(
         typer.Option(help="interpolation or reconstruction (D^t alone); default: the first the model can, in order."),
     ] = None,
     weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -140,7 +142,7 @@ def extend(
     from inflate.cascade.reconstruction import extend_video
 
     lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
-    job.run(lambda cascade, options: extend_video(cascade, known, lasting, weight, **options))
+    job.run(lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, **options))
 
 
 def infill(
@@ -149,6 +151,7 @@ def infill(
     missing: Annotated[str, typer.Option(help="Numbers of the frames to make, from 0: 4-11 or 1,3,5.")],
     model: Model = "bundled:emoji",
     weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -167,7 +170,7 @@ def infill(
     source = read_video(video)
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames)] = False
-    job.run(lambda cascade, options: infill_video(cascade, source, known, weight, **options))
+    job.run(lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, **options))
 
 
 def frame_numbers(text: str, count: int) -> list[int]:

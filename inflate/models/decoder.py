@@ -17,6 +17,7 @@ from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.guided import check_threshold, guidance_of, thresholded
+from inflate.models.known_frames import Predict
 from inflate.models.segments import check_segments, embeds_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
@@ -45,6 +46,14 @@ def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
     return (latents - shift) * vae.config.scaling_factor
 
 
+def decode_pictures(vae: Any | None, latents: Tensor) -> Tensor:
+    """Latents (N, c, h, w) -> pixels (N, 3, H, W), float32, differentiable and not clipped; None as below."""
+    if vae is None:
+        return latents.float()
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype)).sample.float()
+
+
 def decode_latents(vae: Any | None, latents: Tensor, pictures_at_once: int = 16) -> Tensor:
     """Latents of pictures (N, c, h, w) or videos (B, c, F, h, w) -> pixels of the same kind, float32 in [-1, 1].
 
@@ -56,12 +65,8 @@ def decode_latents(vae: Any | None, latents: Tensor, pictures_at_once: int = 16)
     if vae is None:
         return latents.float().clamp(-1, 1)
     pictures = fold_frames(latents) if latents.ndim == 5 else latents
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
     with torch.no_grad():
-        chunks = [
-            vae.decode((chunk / vae.config.scaling_factor + shift).to(vae.dtype)).sample.float().clamp(-1, 1)
-            for chunk in pictures.split(pictures_at_once)
-        ]
+        chunks = [decode_pictures(vae, chunk).clamp(-1, 1) for chunk in pictures.split(pictures_at_once)]
     pixels = torch.cat(chunks)
     return unfold_frames(pixels, latents.shape[2]) if latents.ndim == 5 else pixels
 
@@ -237,6 +242,8 @@ class DecoderStage(ComponentStage):
 
     name: ClassVar[str] = "decoder"
     guidance_options: ClassVar[bool] = True
+    needs_embeds: ClassVar[bool] = True  # whether it is told image embeddings, rather than a prompt alone
+    pictures_at_once: ClassVar[int] = 16  # through the VAE
     defaults = StageSettings(num_inference_steps=15, guidance_scale=2.0)
     config_class = WindowConfig
     config: WindowConfig
@@ -300,7 +307,7 @@ class DecoderStage(ComponentStage):
         """Latents (1, c, F, h, w) of one of the state's videos."""
         model = self.components["unet"]
         embeds = self.check(state)
-        check_threshold(settings, self.components.get("vae"))
+        check_threshold(settings, self.vae())
         return sample_latents(
             model,
             self.components["scheduler"],
@@ -331,7 +338,37 @@ class DecoderStage(ComponentStage):
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""
-        return decode_latents(self.components.get("vae"), latents)
+        return decode_latents(self.vae(), latents, self.pictures_at_once)
+
+    def vae(self) -> Any | None:
+        """The autoencoder; None for a decoder of pixels."""
+        return self.components.get("vae")
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (N, 3, H, W) in [-1, 1] -> latents (N, c, h, w), float32; the way back of :meth:`to_pixels`."""
+        vae = self.vae()
+        if vae is None:
+            return pixels.float()
+        return torch.cat([encode_pixels(vae, part).float() for part in pixels.split(self.pictures_at_once)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (N, c, h, w) -> pixels (N, 3, H, W), float32, differentiable and not clipped."""
+        return decode_pictures(self.vae(), latents)
+
+    def reads_prompt(self) -> bool:
+        """Whether it is told a prompt."""
+        return False
+
+    def predictor(
+        self, image_embeds: Tensor | None, prompt: str, num_frames: int, fps: float, settings: StageSettings
+    ) -> Predict:
+        """(sample (1, c, F, h, w), timestep) -> what the network predicts for one video, guided as ``settings`` say."""
+        assert image_embeds is not None, "it is told embeddings"
+        scheduler = self.components["scheduler"]
+        check_threshold(settings, self.vae())
+        guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
+        predict = decoder_predictor(self.components["unet"], image_embeds, num_frames, fps, guidance)
+        return thresholded(predict, scheduler, settings.threshold)
 
 
 def check_fps(model: Any, fps: float) -> None:

@@ -15,8 +15,9 @@ from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.clip import EncodedText
-from inflate.models.decoder import DecoderStage, decode_latents, frame_noise
+from inflate.models.decoder import DecoderStage, frame_noise
 from inflate.models.guided import check_threshold, guidance_of, needs_both, thresholded
+from inflate.models.known_frames import Predict
 from inflate.models.prior import warn_if_cut
 from inflate.models.segments import embeds_at, on_show, prompt_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
@@ -203,15 +204,26 @@ class TextConfig(WindowConfig):
 
 
 class ForeignDecoderStage(DecoderStage, ABC):
-    """D, or D^t, of somebody else: a subclass says what its network is told, and how latents become pixels."""
+    """D, or D^t, of somebody else: a subclass says what its network is told, and how latents become pixels and back."""
 
     @abstractmethod
     def told(self, image_embeds: Tensor, prompt: str, guided: bool) -> dict[str, Any]:
         """The network's arguments for one embedding (1, D): first sizes 2 (unconditional, conditional), or 1."""
 
-    def to_pixels(self, latents: Tensor) -> Tensor:
-        """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""
-        return decode_latents(None, latents)
+    def reads_prompt(self) -> bool:
+        """As its configuration says, where it can."""
+        return bool(getattr(self.config, "read_prompt", False))
+
+    def predictor(
+        self, image_embeds: Tensor | None, prompt: str, num_frames: int, fps: float, settings: StageSettings
+    ) -> Predict:
+        """As :meth:`DecoderStage.predictor`."""
+        model, scheduler = self.components["unet"], self.components["scheduler"]
+        check_threshold(settings, self.vae())
+        with torch.no_grad():
+            told = self.told(image_embeds, prompt, needs_both(settings))  # pyright: ignore[reportArgumentType]
+        guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
+        return thresholded(frames_predictor(model, scheduler, told, guidance, fps), scheduler, settings.threshold)
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network as in our families, with temporal layers where its folder has them; the rest as it comes."""
@@ -228,7 +240,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
     def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
         """Latents (1, c, F, h, w) of one video; without temporal layers each frame is drawn on its own."""
         self.check(state)
-        check_threshold(settings, self.components.get("vae"))
+        check_threshold(settings, self.vae())
         model = self.components["unet"]
         generator = stage_generator(state.seeds[video], self.name)
         noise = self.first_noise(state, generator)
