@@ -13,7 +13,7 @@ from torch import Tensor
 from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.inputs import draw_seeds, video_frames
 from inflate.cascade.output import CascadeOutput, as_output, check_output_type
-from inflate.diffusion.reconstruction import frames_constraint
+from inflate.diffusion.reconstruction import frames_constraint, smaller_constraint
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.completing import Completes
@@ -57,7 +57,7 @@ def extend_video(
             f"The video lasts {video.duration_seconds:.2f} s already; ask for more than that, not {seconds:g} s."
         )
     frames = video_frames(video, cascade.frame_size())
-    with _Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
+    with Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
         while frames.shape[2] < total:
             old = min(frames.shape[2], max(1, work.window // 2))
             new = min(work.window - old, total - frames.shape[2])
@@ -87,7 +87,7 @@ def infill_video(
         raise InputError(f"known must be bool, one for each of the {video.num_frames} frames.")
     if not bool(known.any()) or bool(known.all()):
         raise InputError("Some frames must be known and some missing; there is nothing to fill in.")
-    with _Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
+    with Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
         if video.num_frames > work.window:
             raise InputError(
                 f"The video has {video.num_frames} frames and the model draws {work.window} at once; cut it first."
@@ -96,12 +96,16 @@ def infill_video(
     return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
 
 
-class _Completing:
-    """A loaded decoder that completes windows, one after the other, each with noise of its own."""
+class Completing:
+    """A loaded decoder that completes windows, one after the other, each with noise of its own.
+
+    ``window`` is the number of frames that its network sees at once.
+    """
 
     def __init__(
         self, cascade: Any, fps: float, weight: float, save_memory: bool, prompt: str, options: SamplingOptions
     ) -> None:
+        """As :func:`extend_video` is called; ``fps`` is that of the frames to be made."""
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
         stage = cascade.stage("decoder")
@@ -119,7 +123,7 @@ class _Completing:
         self.generator = stage_generator(seed, "reconstruction")
         self.loaded = cascade.loaded(stage)
 
-    def __enter__(self) -> "_Completing":
+    def __enter__(self) -> "Completing":
         self.loaded.__enter__()
         try:
             model = self.stage.components["unet"]
@@ -135,25 +139,36 @@ class _Completing:
     def __exit__(self, *error: Any) -> None:
         self.loaded.__exit__(*error)
 
-    def complete(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Frames (1, 3, F, S, S) in [-1, 1] with those made where ``mask`` is False; the others are as they were."""
+    def complete(self, frames: Tensor, mask: Tensor, low: Tensor | None = None) -> Tensor:
+        """Frames (1, 3, F, S, S) in [-1, 1] with those made where ``mask`` is False; the others are as they were.
+
+        With ``low`` (1, 3, F, s, s) all frames should be these when shrunk, and ``frames`` are a guess at them of which
+        image embeddings are made.
+        """
         device, count, shown = self.model.device, frames.shape[2], frames[:, :, mask]
-        embeds = self.cascade.embed_images(shown).to(device) if self.stage.needs_embeds else None
-        with torch.no_grad():
-            known = unfold_frames(self.stage.encode(fold_frames(shown.to(device))), shown.shape[2])
-        latents = torch.zeros(*known.shape[:2], count, *known.shape[3:], device=device)
-        latents[:, :, mask] = known
+        seen = shown if low is None else frames
+        embeds = self.cascade.embed_images(seen).to(device) if self.stage.needs_embeds else None
         noise = frame_noise(self.model, 1, count, self.generator, device, self.fps)
+        latents, constraints = torch.zeros_like(noise), []
+        if shown.shape[2]:
+            with torch.no_grad():
+                known = self.stage.encode(fold_frames(shown.to(device)))
+            latents[:, :, mask] = unfold_frames(known, shown.shape[2])
+            constraints += [frames_constraint(latents, mask, self.weight)]
+        if low is not None:
+            constraints += [smaller_constraint(low.to(device), self.weight, self._decode, self.save_memory)]
         predict = self.stage.predictor(embeds, self.prompt, count, self.fps, self.settings)
-        constraints = [frames_constraint(latents, mask, self.weight)] if self.weight else []
         with saving_memory(self.model, self.save_memory):
             made = sample_known(
                 predict,
                 self.stage.components["scheduler"],
                 noise,
-                Known(latents, mask, constraints),
+                Known(latents, mask, constraints if self.weight else ()),
                 num_inference_steps=self.settings.num_inference_steps,
                 generator=self.generator,
             )
         pixels = self.stage.to_pixels(made).cpu()
         return torch.where(mask[None, None, :, None, None], frames, pixels)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return unfold_frames(self.stage.decode(fold_frames(latents)), latents.shape[2])

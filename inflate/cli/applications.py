@@ -26,7 +26,7 @@ from inflate.cli.generate import (
     progress_bar,
     report_files,
 )
-from inflate.errors import InputError
+from inflate.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +82,11 @@ def interpolate(
     frames: Frames = 16,
     fps: Fps = 8,
     frame_skip: FrameSkip = 5,
+    method: Annotated[str, typer.Option(help="interpolation; or reconstruction: of a video, by D^t alone.")] = (
+        "interpolation"
+    ),
+    weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -95,9 +100,19 @@ def interpolate(
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
     if len(source) > 2:
         raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
+    check_method(method, ("interpolation", "reconstruction"))
+    if method == "reconstruction" and len(source) == 2:
+        raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
     job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1:
         video = read_video(source[0])
+        if method == "reconstruction":
+            from inflate.cascade.constrained import raise_frame_rate
+
+            job.run(
+                lambda cascade, options: raise_frame_rate(cascade, video, frame_skip, weight, prompt=prompt, **options)
+            )
+            return
         job.run(lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options))
         return
     first, last = (read_picture(path) for path in source)
@@ -129,8 +144,8 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Go on where a video ends, by --frames frames or until it lasts --seconds."""
-    if method not in (None, "interpolation", "reconstruction"):
-        raise InputError(f"--method is {method!r}; use interpolation or reconstruction.")
+    if method is not None:
+        check_method(method, ("interpolation", "reconstruction"))
     job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
     if method is None:
@@ -217,6 +232,11 @@ def upscale(
     video: VideoFile,
     output: Output,
     model: Model = "bundled:emoji",
+    method: Annotated[
+        str, typer.Option(help="super-resolution; or reconstruction: videos smaller than D^t's, by D^t alone.")
+    ] = "super-resolution",
+    weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     until: Until = None,
@@ -227,8 +247,21 @@ def upscale(
     as_json: AsJson = False,
 ) -> None:
     """Enlarge a video of any length by the super-resolution stages, in memory that does not grow with its length."""
+    check_method(method, ("super-resolution", "reconstruction"))
     job = _Job(output, model, seed, steps, "", until, force, device, dtype, quiet, as_json)
-    job.stream(video)
+    if method == "super-resolution":
+        job.stream(video)
+        return
+    from inflate.cascade.constrained import enlarge_video
+
+    low = read_video(video)
+    job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options))
+
+
+def check_method(name: str, known: tuple[str, ...]) -> None:
+    """``InputError`` for another ``--method``."""
+    if name not in known:
+        raise InputError(f"--method is {name!r}{nearest(name, known)}; use {' or '.join(known)}.")
 
 
 class _Job:
