@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stage_table import STAGES, stage_entry
 
@@ -26,8 +27,8 @@ class CancelledError(Exception):
 
 
 @dataclass(frozen=True)
-class StageSettings:
-    """How a stage samples.
+class StageSettings(GuidanceOptions):
+    """How a stage samples; what guidance may do beside is in :class:`GuidanceOptions`, for stages that know it.
 
     ``guidance_scale`` g: prediction = uncond + g * (cond - uncond); 1 evaluates only cond. ``noise_level``, from 0 to
     1, is the noise added to low-resolution input (noise conditioning augmentation), for stages that know it. ``cost``
@@ -40,6 +41,7 @@ class StageSettings:
     cost: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.num_inference_steps, bool) or not isinstance(self.num_inference_steps, int):
             raise InputError(f"num_inference_steps must be a whole number, got {self.num_inference_steps!r}.")
         if not 1 <= self.num_inference_steps <= 1000:
@@ -171,6 +173,7 @@ class ComponentStage:
     player: ClassVar[str] = ""  # its name in PLAYERS, for a class that is not in STAGES
     defaults: StageSettings
     folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
+    guidance_options: ClassVar[bool] = False  # whether it knows GuidanceOptions
     config_class: ClassVar[type] = NoConfig  # what the stage must know beside its components, a frozen dataclass
 
     def __init__(
@@ -345,6 +348,17 @@ def draw_noise(
     return torch.stack([draw.to(device) for draw in draws])
 
 
+def for_steps(scheduler: Any, num_inference_steps: int, device: torch.device | None = None) -> Any:
+    """A fresh copy of a diffusers scheduler with its timesteps set; ``InputError`` if it refuses so many steps."""
+    scheduler = type(scheduler).from_config(scheduler.config)
+    try:
+        scheduler.set_timesteps(num_inference_steps, device=device)
+    except (ValueError, ZeroDivisionError) as error:
+        name = type(scheduler).__name__
+        raise InputError(f"{name} cannot sample in {num_inference_steps} steps: {error}.") from error
+    return scheduler
+
+
 def denoise(
     scheduler: Any,
     predict: Callable[[Tensor, Tensor], Tensor],
@@ -356,22 +370,16 @@ def denoise(
     """Run a diffusers scheduler from ``noise`` to a clean sample of the same shape.
 
     Args:
-        scheduler: any diffusers scheduler; a fresh copy is made, so that it can be shared.
+        scheduler: any diffusers scheduler; it is copied, so that it can be shared.
         predict: (sample, timestep) -> what the network predicts, in the scheduler's prediction type.
         noise: standard normal, float32.
         num_inference_steps: how many steps.
         generator: for schedulers that draw noise at each step.
         on_step: called after each step with (step, timestep, sample); what it returns replaces the sample.
 
-    Raises:
-        InputError: the scheduler refuses this number of steps.
+    Raises as :func:`for_steps`.
     """
-    scheduler = type(scheduler).from_config(scheduler.config)
-    try:
-        scheduler.set_timesteps(num_inference_steps, device=noise.device)
-    except (ValueError, ZeroDivisionError) as error:
-        name = type(scheduler).__name__
-        raise InputError(f"{name} cannot sample in {num_inference_steps} steps: {error}.") from error
+    scheduler = for_steps(scheduler, num_inference_steps, noise.device)
     parameters = inspect.signature(scheduler.step).parameters
     timesteps = scheduler.timesteps
     options: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inflate.diffusion.guidance import Guidance
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.models.decoder import guidance_inside, image_conditioning
@@ -111,8 +112,7 @@ class _Sampler:
             inputs = torch.cat([inputs, inputs]) if guided else inputs
             made = self.model(inputs, timestep, **conditioning).sample.float()
             if guided:
-                unconditional, conditional = made.chunk(2)
-                made = unconditional + self.guidance_scale * (conditional - unconditional)
+                made = Guidance(self.guidance_scale)(*made.chunk(2), timestep)
             # Known frames stay on the path from their noise to themselves, as in training, whatever is predicted.
             return torch.where(exact, prediction_of_known(self.scheduler, sample, known, timestep), made)
 

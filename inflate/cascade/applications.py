@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 _FRAMES_AT_ONCE = 64
 
 
-class SamplingOptions(TypedDict, total=False):
+class GuidanceChoice(TypedDict, total=False):
+    """What may be done to guidance, for the decoder or by stage name; see ``GuidanceOptions``."""
+
+    guidance_rescale: float | Mapping[str, float] | None
+    guidance_oscillate: float | Mapping[str, float] | None
+    threshold: float | Mapping[str, float] | None
+
+
+class SamplingOptions(GuidanceChoice, total=False):
     """What every application takes beside its own arguments; each as in ``Cascade.__call__``."""
 
     generator: Generators
@@ -69,6 +77,11 @@ class Applications:
         """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""
         decoder: Any = self.stage("decoder")
         return None if decoder is None else decoder.window_size()
+
+    def chosen_settings(self, options: Mapping[str, Any]) -> dict[str, StageSettings]:
+        """:meth:`Cascade.settings` from those of ``options`` that it knows."""
+        names = ("num_inference_steps", "guidance_scale", *GuidanceChoice.__annotations__)
+        return self.settings(**{name: options[name] for name in names if name in options})
 
     def animate(
         self,
@@ -165,7 +178,7 @@ class Applications:
         Yields:
             Chunks (3, m, S H, S W), in order. Between two stages frames lie in a temporary file, as 8-bit pixels.
         """
-        settings = self.settings(options.get("num_inference_steps"), options.get("guidance_scale"))
+        settings = self.chosen_settings(options)
         [seed] = draw_seeds(options.get("generator"), 1)
         stages = self._upscalers(options.get("until"))
         cascade: Any = self
@@ -222,7 +235,7 @@ class Applications:
         check_output_type(output_type)
         state = self.run(
             state,
-            self.settings(options.get("num_inference_steps"), options.get("guidance_scale")),
+            self.chosen_settings(options),
             options.get("callback_on_step_end"),
             options.get("until"),
             options.get("callback_on_stage_end"),

@@ -29,8 +29,11 @@ from inflate.cascade.output import (
 )
 from inflate.cascade.pipelines import PIPELINES
 from inflate.cascade.roles import is_role_file, read_pipeline, read_roles
+from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stages import CancelledError, ChainState, Stage, StageSettings
+
+_PLAIN = GuidanceOptions()
 
 
 class Cascade(Applications):
@@ -108,6 +111,9 @@ class Cascade(Applications):
         frame_skip: int = 5,
         callback_on_stage_end: StageCallback | None = None,
         segments: Segments = (),
+        guidance_rescale: float | Mapping[str, float] | None = None,
+        guidance_oscillate: float | Mapping[str, float] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
     ) -> CascadeOutput:
         """Make one video per prompt; for one that does not fit into memory see :meth:`stream`.
 
@@ -128,6 +134,7 @@ class Cascade(Applications):
             callback_on_stage_end: called after each stage with what there is so far; see ``StageCallback``.
             segments: what every video shows later on, (seconds, prompt) each; only for more frames than the decoder
                 sees at once.
+            guidance_rescale, guidance_oscillate, threshold: for the decoder, or by stage; see ``GuidanceOptions``.
 
         Raises:
             InputError: bad arguments.
@@ -135,7 +142,7 @@ class Cascade(Applications):
         """
         check_output_type(output_type)
         state = first_state(prompt, image_embeds, Timing(num_frames, fps, frame_skip), generator, segments)
-        settings = self.settings(num_inference_steps, guidance_scale)
+        settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
         state = self.run(state, settings, callback_on_step_end, until, callback_on_stage_end)
         frames = None if state.frames is None else as_output(state.frames, output_type)
         return CascadeOutput(frames, state.fps, state.image_embeds)
@@ -152,6 +159,9 @@ class Cascade(Applications):
         until: str | None = None,
         frame_skip: int = 5,
         segments: Segments = (),
+        guidance_rescale: float | Mapping[str, float] | None = None,
+        guidance_oscillate: float | Mapping[str, float] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
     ) -> FrameStream:
         """Make one video of any length, in memory that does not grow with it; arguments as in a call.
 
@@ -163,7 +173,7 @@ class Cascade(Applications):
         """
         timing = Timing(num_frames, fps, frame_skip, MAX_STREAMED_FRAMES)
         state = first_state(prompt, None, timing, generator, segments)
-        settings = self.settings(num_inference_steps, guidance_scale)
+        settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
         return stream_video(self, state, settings, callback_on_step_end, until)
 
     def run(
@@ -190,18 +200,31 @@ class Cascade(Applications):
         self,
         num_inference_steps: int | Mapping[str, int] | None = None,
         guidance_scale: float | Mapping[str, float] | None = None,
+        guidance_rescale: float | Mapping[str, float] | None = None,
+        guidance_oscillate: float | Mapping[str, float] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
     ) -> dict[str, StageSettings]:
-        """Each stage's sampling settings by its name: its defaults, changed by a number for all or numbers by name."""
-        steps = self._by_stage("num_inference_steps", num_inference_steps)
-        scales = self._by_stage("guidance_scale", guidance_scale)
-        return {
-            stage.name: replace(
-                stage.defaults,
-                num_inference_steps=steps.get(stage.name, stage.defaults.num_inference_steps),
-                guidance_scale=scales.get(stage.name, stage.defaults.guidance_scale),
-            )
-            for stage in self.stages
-        }
+        """Each stage's sampling settings by its name: its defaults, changed by a number or by numbers by name.
+
+        A number is for all stages, or for the decoder if it is one of ``GuidanceOptions``.
+
+        Raises:
+            InputError: a bad number, or a stage that there is not, or that knows no such option.
+        """
+        every = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        some = {"guidance_rescale": guidance_rescale, "guidance_oscillate": guidance_oscillate, "threshold": threshold}
+        chosen = {what: self._by_stage(what, value) for what, value in every.items()}
+        for what, value in some.items():
+            alone = value if value is None or isinstance(value, Mapping) else {"decoder": value}
+            chosen[what] = self._by_stage(what, alone)
+        found = {}
+        for stage in self.stages:
+            changes = {what: values[stage.name] for what, values in chosen.items() if stage.name in values}
+            found[stage.name] = replace(stage.defaults, **changes)
+            odd = [what for what in some if getattr(found[stage.name], what) != getattr(_PLAIN, what)]
+            if odd and not getattr(stage, "guidance_options", False):
+                raise InputError(f"The stage {stage.name!r} knows no {odd[0]}; give it to the decoder alone.")
+        return found
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the cascade as a pipeline folder, which appears whole or not at all.

@@ -13,18 +13,11 @@ from torch import Tensor
 from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.inputs import draw_seeds, video_frames
 from inflate.cascade.output import CascadeOutput, as_output, check_output_type
-from inflate.diffusion.reconstruction import frames_constraint
+from inflate.diffusion.reconstruction import frames_constraint, smaller_constraint
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.models.decoder import (
-    DecoderStage,
-    check_fps,
-    decode_latents,
-    decoder_predictor,
-    encode_pixels,
-    frame_noise,
-)
-from inflate.models.foreign import ForeignDecoderStage
+from inflate.models.completing import Completes
+from inflate.models.decoder import DecoderStage, check_fps, frame_noise
 from inflate.models.known_frames import Known, sample_known, saving_memory
 from inflate.stages import StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
@@ -38,16 +31,18 @@ def extend_video(
     seconds: float,
     weight: float,
     save_memory: bool = False,
+    prompt: str = "",
     **options: Unpack[SamplingOptions],
 ) -> CascadeOutput:
     """Go on where a video ends until it lasts ``seconds``: the last frames of what there is, then a window's new ones.
 
     Args:
-        cascade: one with a prior and a decoder that is inflated.
+        cascade: one with a decoder that is inflated; where that is told image embeddings, with a prior.
         video: what comes first.
         seconds: of the whole result.
         weight: ``w_r``; 0 is replacement alone.
         save_memory: gradient checkpointing of the decoder's network.
+        prompt: what the video shows, for decoders that read it (Stable Diffusion).
         options: as for the other applications; the callbacks and ``until`` are not used.
 
     Raises:
@@ -62,7 +57,7 @@ def extend_video(
             f"The video lasts {video.duration_seconds:.2f} s already; ask for more than that, not {seconds:g} s."
         )
     frames = video_frames(video, cascade.frame_size())
-    with _Completing(cascade, video.fps, weight, save_memory, options) as work:
+    with Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
         while frames.shape[2] < total:
             old = min(frames.shape[2], max(1, work.window // 2))
             new = min(work.window - old, total - frames.shape[2])
@@ -79,6 +74,7 @@ def infill_video(
     known: Tensor,
     weight: float,
     save_memory: bool = False,
+    prompt: str = "",
     **options: Unpack[SamplingOptions],
 ) -> CascadeOutput:
     """Make the frames of ``video`` where ``known`` (F,) bool is False; a window at most; arguments as above.
@@ -91,7 +87,7 @@ def infill_video(
         raise InputError(f"known must be bool, one for each of the {video.num_frames} frames.")
     if not bool(known.any()) or bool(known.all()):
         raise InputError("Some frames must be known and some missing; there is nothing to fill in.")
-    with _Completing(cascade, video.fps, weight, save_memory, options) as work:
+    with Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
         if video.num_frames > work.window:
             raise InputError(
                 f"The video has {video.num_frames} frames and the model draws {work.window} at once; cut it first."
@@ -100,25 +96,34 @@ def infill_video(
     return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
 
 
-class _Completing:
-    """A loaded decoder that completes windows, one after the other, each with noise of its own."""
+class Completing:
+    """A loaded decoder that completes windows, one after the other, each with noise of its own.
 
-    def __init__(self, cascade: Any, fps: float, weight: float, save_memory: bool, options: SamplingOptions) -> None:
+    ``window`` is the number of frames that its network sees at once.
+    """
+
+    def __init__(
+        self, cascade: Any, fps: float, weight: float, save_memory: bool, prompt: str, options: SamplingOptions
+    ) -> None:
+        """As :func:`extend_video` is called; ``fps`` is that of the frames to be made."""
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
         stage = cascade.stage("decoder")
-        if not isinstance(stage, DecoderStage) or isinstance(stage, ForeignDecoderStage):
-            raise InputError("Completing a video needs a decoder of one of our own families, told by image embeddings.")
-        self.cascade, self.stage, self.fps, self.weight = cascade, stage, float(fps), weight
-        self.save_memory = save_memory
-        self.settings: StageSettings = cascade.settings(
-            options.get("num_inference_steps"), options.get("guidance_scale")
-        )["decoder"]
+        if not isinstance(stage, DecoderStage):
+            raise InputError("This cascade has no decoder, which completing a video needs.")
+        if not (prompt or stage.needs_embeds):
+            raise InputError("This decoder makes frames from a prompt; say what the video shows (prompt, --prompt).")
+        if prompt and not stage.reads_prompt():
+            raise InputError("This decoder is told what a video shows by its frames alone; leave the prompt out.")
+        self.stage: Completes = stage
+        self.cascade, self.fps, self.weight = cascade, float(fps), weight
+        self.save_memory, self.prompt = save_memory, prompt
+        self.settings: StageSettings = cascade.chosen_settings(options)["decoder"]
         [seed] = draw_seeds(options.get("generator"), 1)
         self.generator = stage_generator(seed, "reconstruction")
         self.loaded = cascade.loaded(stage)
 
-    def __enter__(self) -> "_Completing":
+    def __enter__(self) -> "Completing":
         self.loaded.__enter__()
         try:
             model = self.stage.components["unet"]
@@ -134,26 +139,36 @@ class _Completing:
     def __exit__(self, *error: Any) -> None:
         self.loaded.__exit__(*error)
 
-    def complete(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Frames (1, 3, F, S, S) in [-1, 1] with those made where ``mask`` is False; the others are as they were."""
-        device, vae, count = self.model.device, self.stage.components.get("vae"), frames.shape[2]
-        embeds = self.cascade.embed_images(frames[:, :, mask]).to(device)
-        shown = frames[:, :, mask].to(device)
-        with torch.no_grad():
-            known = shown if vae is None else unfold_frames(encode_pixels(vae, fold_frames(shown)), shown.shape[2])
-        latents = torch.zeros(*known.shape[:2], count, *known.shape[3:], device=device)
-        latents[:, :, mask] = known.float()
+    def complete(self, frames: Tensor, mask: Tensor, low: Tensor | None = None) -> Tensor:
+        """Frames (1, 3, F, S, S) in [-1, 1] with those made where ``mask`` is False; the others are as they were.
+
+        With ``low`` (1, 3, F, s, s) all frames should be these when shrunk, and ``frames`` are a guess at them of which
+        image embeddings are made.
+        """
+        device, count, shown = self.model.device, frames.shape[2], frames[:, :, mask]
+        seen = shown if low is None else frames
+        embeds = self.cascade.embed_images(seen).to(device) if self.stage.needs_embeds else None
         noise = frame_noise(self.model, 1, count, self.generator, device, self.fps)
-        predict = decoder_predictor(self.model, embeds, count, self.fps, self.settings.guidance_scale)
-        constraints = [frames_constraint(latents, mask, self.weight)] if self.weight else []
+        latents, constraints = torch.zeros_like(noise), []
+        if shown.shape[2]:
+            with torch.no_grad():
+                known = self.stage.encode(fold_frames(shown.to(device)))
+            latents[:, :, mask] = unfold_frames(known, shown.shape[2])
+            constraints += [frames_constraint(latents, mask, self.weight)]
+        if low is not None:
+            constraints += [smaller_constraint(low.to(device), self.weight, self._decode, self.save_memory)]
+        predict = self.stage.predictor(embeds, self.prompt, count, self.fps, self.settings)
         with saving_memory(self.model, self.save_memory):
             made = sample_known(
                 predict,
                 self.stage.components["scheduler"],
                 noise,
-                Known(latents, mask, constraints),
+                Known(latents, mask, constraints if self.weight else ()),
                 num_inference_steps=self.settings.num_inference_steps,
                 generator=self.generator,
             )
-        pixels = decode_latents(vae, made).cpu()
+        pixels = self.stage.to_pixels(made).cpu()
         return torch.where(mask[None, None, :, None, None], frames, pixels)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return unfold_frames(self.stage.decode(fold_frames(latents)), latents.shape[2])

@@ -26,7 +26,7 @@ from inflate.cli.generate import (
     progress_bar,
     report_files,
 )
-from inflate.errors import InputError
+from inflate.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,7 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .
 Frames = Annotated[int, typer.Option(help="Frames to make.", min=1)]
 Fps = Annotated[float, typer.Option(help="Frames per second.")]
 Weight = Annotated[float, typer.Option(help="Weight of reconstruction guidance; 0 replaces known frames alone.", min=0)]
+Prompt = Annotated[str, typer.Option(help="What the video shows, for models that read it (Stable Diffusion).")]
 VideoFile = Annotated[Path, typer.Argument(help="A video: mp4, mov, webm, mkv, gif, webp, …")]
 
 
@@ -81,6 +82,11 @@ def interpolate(
     frames: Frames = 16,
     fps: Fps = 8,
     frame_skip: FrameSkip = 5,
+    method: Annotated[str, typer.Option(help="interpolation; or reconstruction: of a video, by D^t alone.")] = (
+        "interpolation"
+    ),
+    weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -94,9 +100,19 @@ def interpolate(
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
     if len(source) > 2:
         raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
+    check_method(method, ("interpolation", "reconstruction"))
+    if method == "reconstruction" and len(source) == 2:
+        raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
     job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1:
         video = read_video(source[0])
+        if method == "reconstruction":
+            from inflate.cascade.constrained import raise_frame_rate
+
+            job.run(
+                lambda cascade, options: raise_frame_rate(cascade, video, frame_skip, weight, prompt=prompt, **options)
+            )
+            return
         job.run(lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options))
         return
     first, last = (read_picture(path) for path in source)
@@ -116,6 +132,7 @@ def extend(
         typer.Option(help="interpolation or reconstruction (D^t alone); default: the first the model can, in order."),
     ] = None,
     weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -127,8 +144,8 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Go on where a video ends, by --frames frames or until it lasts --seconds."""
-    if method not in (None, "interpolation", "reconstruction"):
-        raise InputError(f"--method is {method!r}; use interpolation or reconstruction.")
+    if method is not None:
+        check_method(method, ("interpolation", "reconstruction"))
     job = _Job(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
     if method is None:
@@ -140,7 +157,7 @@ def extend(
     from inflate.cascade.reconstruction import extend_video
 
     lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
-    job.run(lambda cascade, options: extend_video(cascade, known, lasting, weight, **options))
+    job.run(lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, **options))
 
 
 def infill(
@@ -149,6 +166,7 @@ def infill(
     missing: Annotated[str, typer.Option(help="Numbers of the frames to make, from 0: 4-11 or 1,3,5.")],
     model: Model = "bundled:emoji",
     weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -167,7 +185,7 @@ def infill(
     source = read_video(video)
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames)] = False
-    job.run(lambda cascade, options: infill_video(cascade, source, known, weight, **options))
+    job.run(lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, **options))
 
 
 def frame_numbers(text: str, count: int) -> list[int]:
@@ -214,6 +232,11 @@ def upscale(
     video: VideoFile,
     output: Output,
     model: Model = "bundled:emoji",
+    method: Annotated[
+        str, typer.Option(help="super-resolution; or reconstruction: videos smaller than D^t's, by D^t alone.")
+    ] = "super-resolution",
+    weight: Weight = DEFAULT_WEIGHT,
+    prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
     until: Until = None,
@@ -224,8 +247,21 @@ def upscale(
     as_json: AsJson = False,
 ) -> None:
     """Enlarge a video of any length by the super-resolution stages, in memory that does not grow with its length."""
+    check_method(method, ("super-resolution", "reconstruction"))
     job = _Job(output, model, seed, steps, "", until, force, device, dtype, quiet, as_json)
-    job.stream(video)
+    if method == "super-resolution":
+        job.stream(video)
+        return
+    from inflate.cascade.constrained import enlarge_video
+
+    low = read_video(video)
+    job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options))
+
+
+def check_method(name: str, known: tuple[str, ...]) -> None:
+    """``InputError`` for another ``--method``."""
+    if name not in known:
+        raise InputError(f"--method is {name!r}{nearest(name, known)}; use {' or '.join(known)}.")
 
 
 class _Job:
@@ -291,7 +327,7 @@ class _Job:
         from inflate.data.writing import write_video
 
         write_video(self.output, frames, fps, overwrite=self.force)
-        used = self.cascade.settings(self.chosen["num_inference_steps"], self.chosen["guidance_scale"])
+        used = self.cascade.settings(**self.chosen)
         settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
         seconds = round(time.monotonic() - self.start, 2)
         report_files([self.output], None, settings, seconds, self.quiet, self.as_json)

@@ -30,6 +30,15 @@ Seed = Annotated[int, typer.Option(help="The same seed, prompt and settings give
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Steps = Annotated[str, typer.Option(help="Sampling steps of every stage, or by stage: prior=10,decoder=15.")]
 GuidanceScale = Annotated[str, typer.Option(help="Guidance (1 is none), for all stages or by stage.")]
+GuidanceRescale = Annotated[
+    str, typer.Option(help="Share, 0 to 1, by which guidance's contrast is taken back; the decoder's, or by stage.")
+]
+GuidanceOscillate = Annotated[
+    str, typer.Option(help="Low guidance, in turns with --guidance-scale after a quarter of the steps; likewise.")
+]
+Threshold = Annotated[
+    str, typer.Option(help="Quantile, such as 0.995, of dynamic thresholding; likewise, for decoders of pixels only.")
+]
 FrameSkip = Annotated[
     int, typer.Option(help="Frame interpolation multiplies the frame rate by this; 1 leaves it out.", min=1)
 ]
@@ -69,6 +78,9 @@ def generate(
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
+    guidance_rescale: GuidanceRescale = "",
+    guidance_oscillate: GuidanceOscillate = "",
+    threshold: Threshold = "",
     frame_skip: FrameSkip = 5,
     until: Until = None,
     scale: Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1)] = 1,
@@ -84,8 +96,7 @@ def generate(
     """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
     if resample not in RESAMPLES:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
-    step_numbers = parse_by_stage("--steps", steps, int)
-    scales = parse_by_stage("--guidance-scale", guidance_scale, float)
+    chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
     from inflate.cascade import Cascade
     from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text
 
@@ -100,8 +111,8 @@ def generate(
 
     start = time.monotonic()
     cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
-    used = {name: asdict(values) for name, values in cascade.settings(step_numbers, scales).items()}
-    options = {"num_inference_steps": step_numbers, "guidance_scale": scales, "frame_skip": frame_skip, "until": until}
+    used = {name: asdict(values) for name, values in cascade.settings(**chosen).items()}
+    options = chosen | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
     job = _Job(cascade, prompts, frames, fps, seed, quiet, options)
     shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
@@ -129,6 +140,18 @@ def parse_by_stage(option: str, text: str, kind: type) -> Any:
     except ValueError:
         example = "15 or prior=10,decoder=15" if kind is int else "2.5 or prior=1,decoder=2.5"
         raise InputError(f"{option} is {text!r}; give a number or one per stage, such as {example}.") from None
+
+
+def parse_sampling(
+    steps: str, guidance_scale: str, guidance_rescale: str = "", guidance_oscillate: str = "", threshold: str = ""
+) -> dict[str, Any]:
+    """The options of sampling as ``Cascade.settings`` takes them."""
+    chosen: dict[str, Any] = {"num_inference_steps": parse_by_stage("--steps", steps, int)}
+    texts = {"guidance_scale": guidance_scale, "guidance_rescale": guidance_rescale}
+    texts |= {"guidance_oscillate": guidance_oscillate, "threshold": threshold}
+    for name, text in texts.items():
+        chosen[name] = parse_by_stage(f"--{name.replace('_', '-')}", text, float)
+    return chosen
 
 
 def parse_segments(texts: list[str], transition: float) -> "list[Segment]":

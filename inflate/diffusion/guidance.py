@@ -6,6 +6,7 @@ linear, so it is the same for predictions of x, eps and v of one noisy sample.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +78,76 @@ class OscillatingGuidance:
             raise InputError(f"There is no step {step} of {steps}; they count from 0.")
         start = round(self.first * steps)
         return self.high if step < start or (step - start) % 2 else self.low
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceOptions:
+    """What a sampler may do beside guidance of one scale; the defaults do nothing.
+
+    Attributes:
+        guidance_rescale: share phi, from 0 to 1, of :func:`rescaled`; diffusers' option of that name.
+        guidance_oscillate: the low scale of :class:`OscillatingGuidance`, whose high one is the usual scale.
+        threshold: the quantile of :func:`dynamic_threshold`, such as 0.995; for models of pixels.
+    """
+
+    guidance_rescale: float = 0.0
+    guidance_oscillate: float | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        low, quantile = self.guidance_oscillate, self.threshold
+        if not 0 <= self.guidance_rescale <= 1:
+            raise InputError(f"guidance_rescale must lie between 0 and 1, got {self.guidance_rescale}.")
+        if low is not None and not 0 <= low <= 100:
+            raise InputError(f"guidance_oscillate, the low scale, must lie between 0 and 100, got {low}.")
+        if quantile is not None and not 0 < quantile <= 1:
+            raise InputError(f"threshold, a quantile, must be above 0 and at most 1, got {quantile}.")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How predictions without and with the condition become one: every sampler of the house combines them here.
+
+    Attributes:
+        scale: ``g``, see :func:`classifier_free`; with ``low`` the high one.
+        rescale: share of :func:`rescaled`, over what the network predicts at once: a video, or a window of a long one.
+        low: of oscillating guidance; None is ``scale`` at every step.
+        timesteps: the sampler's, in order; ``low`` needs them.
+    """
+
+    scale: float = 1.0
+    rescale: float = 0.0
+    low: float | None = None
+    timesteps: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.low is None or self.timesteps, "what step a timestep is must be known"
+        # Solvers of second order come by a timestep twice.
+        object.__setattr__(self, "timesteps", tuple(dict.fromkeys(self.timesteps)))
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Every scale that a step may have."""
+        return (self.scale,) if self.low is None else (self.scale, self.low)
+
+    @property
+    def needs_both(self) -> bool:
+        """Whether the prediction without the condition is needed at all."""
+        return any(scale != 1 for scale in self.scales)
+
+    def scale_at(self, timestep: Any) -> float:
+        """The scale of the step at ``timestep``, a number or a tensor of one; the nearest step's if there is none."""
+        if self.low is None:
+            return self.scale
+        steps, at = self.timesteps, float(timestep)
+        step = min(range(len(steps)), key=lambda number: abs(steps[number] - at))
+        return OscillatingGuidance(self.scale, self.low).scale(step, len(steps))
+
+    def __call__(self, unconditional: Tensor, conditional: Tensor, timestep: Any) -> Tensor:
+        """The guided prediction of the step at ``timestep``; both are of one kind (x, eps or v) and shape (B, ...)."""
+        scale = self.scale_at(timestep)
+        guided = classifier_free(unconditional, conditional, scale)
+        return rescaled(guided, conditional, self.rescale) if self.rescale and scale != 1 else guided
 
 
 def dynamic_threshold(x: Tensor, quantile: float = 0.995) -> Tensor:

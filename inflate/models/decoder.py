@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from inflate.checkpoint.temporal import read_temporal_info
+from inflate.diffusion.guidance import Guidance, GuidanceOptions
 from inflate.diffusion.long_noise import reschedule_noise
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.guided import check_threshold, guidance_of, thresholded
+from inflate.models.known_frames import Predict
 from inflate.models.segments import check_segments, embeds_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
@@ -43,6 +46,14 @@ def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
     return (latents - shift) * vae.config.scaling_factor
 
 
+def decode_pictures(vae: Any | None, latents: Tensor) -> Tensor:
+    """Latents (N, c, h, w) -> pixels (N, 3, H, W), float32, differentiable and not clipped; None as below."""
+    if vae is None:
+        return latents.float()
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype)).sample.float()
+
+
 def decode_latents(vae: Any | None, latents: Tensor, pictures_at_once: int = 16) -> Tensor:
     """Latents of pictures (N, c, h, w) or videos (B, c, F, h, w) -> pixels of the same kind, float32 in [-1, 1].
 
@@ -54,12 +65,8 @@ def decode_latents(vae: Any | None, latents: Tensor, pictures_at_once: int = 16)
     if vae is None:
         return latents.float().clamp(-1, 1)
     pictures = fold_frames(latents) if latents.ndim == 5 else latents
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
     with torch.no_grad():
-        chunks = [
-            vae.decode((chunk / vae.config.scaling_factor + shift).to(vae.dtype)).sample.float().clamp(-1, 1)
-            for chunk in pictures.split(pictures_at_once)
-        ]
+        chunks = [decode_pictures(vae, chunk).clamp(-1, 1) for chunk in pictures.split(pictures_at_once)]
     pixels = torch.cat(chunks)
     return unfold_frames(pixels, latents.shape[2]) if latents.ndim == 5 else pixels
 
@@ -77,6 +84,7 @@ def sample_latents(
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     windows: WindowConfig | None = None,
     embeds_of: Callable[[float], Tensor] | None = None,
+    options: GuidanceOptions | None = None,
 ) -> Tensor:
     """Draw latents (or pixels, for a pixel-space model) for image embeddings.
 
@@ -93,6 +101,7 @@ def sample_latents(
         on_step: called with (step, timestep, latents); what it returns replaces the latents.
         windows: how a video is cut that is longer than the model's own.
         embeds_of: by the place of a window's middle, in frames, its embeddings (B, D) if not ``image_embeds``.
+        options: of guidance; see ``GuidanceOptions``. A video is thresholded as a whole, also one of many windows.
 
     Returns:
         (B, c, F, h, w), or (B, c, h, w) for D without ``num_frames``; float32.
@@ -102,12 +111,15 @@ def sample_latents(
     """
     inflated = isinstance(model, InflatedModel)
     frames = model.num_frames if inflated and num_frames is None else num_frames
-    predict = decoder_predictor(model, image_embeds, frames, fps, guidance_scale, embeds_of)
+    options = options or GuidanceOptions()
+    guidance = guidance_of(guidance_scale, options, scheduler, num_inference_steps)
+    predict = decoder_predictor(model, image_embeds, frames, fps, guidance, embeds_of)
     cut = windows_of(model, windows)
     repeat = cut if windows is not None and windows.repeat_noise else None
     with torch.no_grad():
         noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat)
         call = predict if frames is None else WindowedPrediction(predict, cut)
+        call = thresholded(call, scheduler, options.threshold)
         return denoise(scheduler, call, noise, num_inference_steps, generator, on_step)
 
 
@@ -116,30 +128,33 @@ def decoder_predictor(
     image_embeds: Tensor,
     frames: int | None,
     fps: float | None,
-    guidance_scale: float,
+    guidance: Guidance | float,
     embeds_of: Callable[[float], Tensor] | None = None,
 ) -> Callable[..., Tensor]:
     """(sample, timestep, middle = 0) -> what the network predicts, guided; arguments as for :func:`sample_latents`.
 
-    ``middle`` is the frame in the middle of the sample, for ``embeds_of``.
+    ``middle`` is the frame in the middle of the sample, for ``embeds_of``; a number is ``guidance`` of that scale.
     """
+    guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
     inflated = isinstance(model, InflatedModel)
     if frames is not None and frames < 1:
         raise InputError(f"num_frames must be at least 1, got {frames}.")
     _check_embeds(model, image_embeds)
-    inside = guidance_inside(model, guidance_scale)
-    guided = guidance_scale != 1 and not inside
+    distilled = any([bool(guidance_inside(model, scale)) for scale in guidance.scales])
+    if distilled and guidance.rescale:
+        raise InputError("guidance_rescale needs predictions without guidance, which this distilled model has not.")
+    guided = guidance.needs_both and not distilled
 
     def predict(sample: Tensor, timestep: Tensor, middle: float = 0.0) -> Tensor:
         embeds = image_embeds if embeds_of is None else embeds_of(middle).to(image_embeds)
         folds = sample.shape[2] if not inflated and sample.ndim == 5 else None
         inputs = torch.cat([sample, sample]) if guided else sample
         inputs = (inputs if folds is None else fold_frames(inputs)).to(model.dtype)
-        told = _told(model, embeds, guided, folds, fps) | inside
+        told = _told(model, embeds, guided, folds, fps)
+        told |= guidance_inside(model, guidance.scale_at(timestep)) if distilled else {}
         made = model(inputs, timestep, **told).sample.float()
         made = made if folds is None else unfold_frames(made, folds)
-        unconditional, conditional = made.chunk(2) if guided else (made, made)
-        return unconditional + guidance_scale * (conditional - unconditional) if guided else made
+        return guidance(*made.chunk(2), timestep) if guided else made
 
     return predict
 
@@ -226,6 +241,9 @@ class DecoderStage(ComponentStage):
     """D^t (or D, frame by frame) with its VAE if it has one: image embeddings in, frames out."""
 
     name: ClassVar[str] = "decoder"
+    guidance_options: ClassVar[bool] = True
+    needs_embeds: ClassVar[bool] = True  # whether it is told image embeddings, rather than a prompt alone
+    pictures_at_once: ClassVar[int] = 16  # through the VAE
     defaults = StageSettings(num_inference_steps=15, guidance_scale=2.0)
     config_class = WindowConfig
     config: WindowConfig
@@ -289,6 +307,7 @@ class DecoderStage(ComponentStage):
         """Latents (1, c, F, h, w) of one of the state's videos."""
         model = self.components["unet"]
         embeds = self.check(state)
+        check_threshold(settings, self.vae())
         return sample_latents(
             model,
             self.components["scheduler"],
@@ -301,6 +320,7 @@ class DecoderStage(ComponentStage):
             on_step=lambda step, timestep, sample: on_step(video, step, timestep, sample),
             windows=self.config,
             embeds_of=(lambda middle: embeds_at(state, video, middle / state.fps)) if state.segments else None,
+            options=settings,
         )
 
     def check(self, state: ChainState) -> Tensor:
@@ -318,7 +338,37 @@ class DecoderStage(ComponentStage):
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""
-        return decode_latents(self.components.get("vae"), latents)
+        return decode_latents(self.vae(), latents, self.pictures_at_once)
+
+    def vae(self) -> Any | None:
+        """The autoencoder; None for a decoder of pixels."""
+        return self.components.get("vae")
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (N, 3, H, W) in [-1, 1] -> latents (N, c, h, w), float32; the way back of :meth:`to_pixels`."""
+        vae = self.vae()
+        if vae is None:
+            return pixels.float()
+        return torch.cat([encode_pixels(vae, part).float() for part in pixels.split(self.pictures_at_once)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (N, c, h, w) -> pixels (N, 3, H, W), float32, differentiable and not clipped."""
+        return decode_pictures(self.vae(), latents)
+
+    def reads_prompt(self) -> bool:
+        """Whether it is told a prompt."""
+        return False
+
+    def predictor(
+        self, image_embeds: Tensor | None, prompt: str, num_frames: int, fps: float, settings: StageSettings
+    ) -> Predict:
+        """(sample (1, c, F, h, w), timestep) -> what the network predicts for one video, guided as ``settings`` say."""
+        assert image_embeds is not None, "it is told embeddings"
+        scheduler = self.components["scheduler"]
+        check_threshold(settings, self.vae())
+        guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
+        predict = decoder_predictor(self.components["unet"], image_embeds, num_frames, fps, guidance)
+        return thresholded(predict, scheduler, settings.threshold)
 
 
 def check_fps(model: Any, fps: float) -> None:

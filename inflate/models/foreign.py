@@ -11,10 +11,13 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor
 
+from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.clip import EncodedText
-from inflate.models.decoder import DecoderStage, decode_latents, frame_noise
+from inflate.models.decoder import DecoderStage, frame_noise
+from inflate.models.guided import check_threshold, guidance_of, needs_both, thresholded
+from inflate.models.known_frames import Predict
 from inflate.models.prior import warn_if_cut
 from inflate.models.segments import embeds_at, on_show, prompt_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
@@ -161,22 +164,32 @@ def sample_frames(
         on_step: called with (step, timestep, sample); what it returns replaces the sample.
         windows: how a longer video than the model's own is cut; None as by default.
     """
-    channels, guided = noise.shape[1], settings.guidance_scale != 1
-    learned = str(getattr(scheduler.config, "variance_type", "")).startswith("learned")
+    guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
+    predict = frames_predictor(model, scheduler, told, guidance, fps)
+    with torch.no_grad():
+        by_windows = thresholded(
+            WindowedPrediction(predict, windows or windows_of(model)), scheduler, settings.threshold
+        )
+        return denoise(scheduler, by_windows, noise, settings.num_inference_steps, generator, on_step)
 
-    def predict(sample: Tensor, timestep: Tensor, middle: float) -> Tensor:
-        now = told(middle) if callable(told) else told
+
+def frames_predictor(
+    model: Any, scheduler: Any, told: Told, guidance: Guidance, fps: float | None = None
+) -> Callable[..., Tensor]:
+    """(sample (1, c, F, h, w), timestep, middle = 0) -> what a network predicts, guided; see :func:`sample_frames`."""
+    learned = str(getattr(scheduler.config, "variance_type", "")).startswith("learned")
+    guided = guidance.needs_both
+
+    def predict(sample: Tensor, timestep: Tensor, middle: float = 0.0) -> Tensor:
+        channels, now = sample.shape[1], told(middle) if callable(told) else told
         made = predict_frames(model, torch.cat([sample, sample]) if guided else sample, timestep, now, fps)
         if guided:
             unconditional, conditional = made.chunk(2)
-            start = unconditional[:, :channels]
-            guess = start + settings.guidance_scale * (conditional[:, :channels] - start)
+            guess = guidance(unconditional[:, :channels], conditional[:, :channels], timestep)
             made = torch.cat([guess, conditional[:, channels:]], dim=1)
         return made if learned else made[:, :channels]
 
-    with torch.no_grad():
-        by_windows = WindowedPrediction(predict, windows or windows_of(model))
-        return denoise(scheduler, by_windows, noise, settings.num_inference_steps, generator, on_step)
+    return predict
 
 
 @dataclass(frozen=True)
@@ -191,15 +204,26 @@ class TextConfig(WindowConfig):
 
 
 class ForeignDecoderStage(DecoderStage, ABC):
-    """D, or D^t, of somebody else: a subclass says what its network is told, and how latents become pixels."""
+    """D, or D^t, of somebody else: a subclass says what its network is told, and how latents become pixels and back."""
 
     @abstractmethod
     def told(self, image_embeds: Tensor, prompt: str, guided: bool) -> dict[str, Any]:
         """The network's arguments for one embedding (1, D): first sizes 2 (unconditional, conditional), or 1."""
 
-    def to_pixels(self, latents: Tensor) -> Tensor:
-        """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""
-        return decode_latents(None, latents)
+    def reads_prompt(self) -> bool:
+        """As its configuration says, where it can."""
+        return bool(getattr(self.config, "read_prompt", False))
+
+    def predictor(
+        self, image_embeds: Tensor | None, prompt: str, num_frames: int, fps: float, settings: StageSettings
+    ) -> Predict:
+        """As :meth:`DecoderStage.predictor`."""
+        model, scheduler = self.components["unet"], self.components["scheduler"]
+        check_threshold(settings, self.vae())
+        with torch.no_grad():
+            told = self.told(image_embeds, prompt, needs_both(settings))  # pyright: ignore[reportArgumentType]
+        guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
+        return thresholded(frames_predictor(model, scheduler, told, guidance, fps), scheduler, settings.threshold)
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network as in our families, with temporal layers where its folder has them; the rest as it comes."""
@@ -216,11 +240,12 @@ class ForeignDecoderStage(DecoderStage, ABC):
     def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
         """Latents (1, c, F, h, w) of one video; without temporal layers each frame is drawn on its own."""
         self.check(state)
+        check_threshold(settings, self.vae())
         model = self.components["unet"]
         generator = stage_generator(state.seeds[video], self.name)
         noise = self.first_noise(state, generator)
         with torch.no_grad():
-            told = self.told_by_time(state, video, settings.guidance_scale != 1)
+            told = self.told_by_time(state, video, needs_both(settings))
         return sample_frames(
             model,
             self.components["scheduler"],

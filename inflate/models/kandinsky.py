@@ -49,13 +49,19 @@ class KandinskyDecoderStage(ForeignDecoderStage):
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Latents (1, c, F, h, w) through the MoVQ, one frame at a time; it knows no scaling factor."""
-        vae = self.components["vae"]
         with torch.no_grad():
-            pictures = [
-                vae.decode(frame.to(vae.dtype), force_not_quantize=True).sample.float().clamp(-1, 1)
-                for frame in fold_frames(latents).split(1)
-            ]
+            pictures = [self.decode(frame).clamp(-1, 1) for frame in fold_frames(latents).split(1)]
         return unfold_frames(torch.cat(pictures), latents.shape[2])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """As :meth:`DecoderStage.decode`."""
+        vae = self.components["vae"]
+        return vae.decode(latents.to(vae.dtype), force_not_quantize=True).sample.float()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """As :meth:`DecoderStage.encode`, one frame at a time."""
+        vae = self.components["vae"]
+        return torch.cat([vae.encode(picture.to(vae.dtype)).latents.float() for picture in pixels.split(1)])
 
     def _empty(self, image_embeds: Tensor) -> Tensor:
         encoder = self.components.get("image_encoder")

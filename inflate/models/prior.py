@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.models.clip import EncodedText, TextImageEncoder
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
@@ -69,8 +70,7 @@ def prior_sample(
         made = prior(inputs.to(prior.dtype), timestep, **conditioning).predicted_image_embedding.float()
         if not guided:
             return made
-        unconditional, conditional = made.chunk(2)
-        return unconditional + guidance_scale * (conditional - unconditional)
+        return Guidance(guidance_scale)(*made.chunk(2), timestep)
 
     with torch.no_grad():
         noise = draw_noise((batch, prior.config.embedding_dim), generator, device)

@@ -10,8 +10,9 @@ from torch import Tensor
 from inflate.diffusion.latent_motion import renoised, translated_frames
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.models.decoder import check_fps, decode_latents
+from inflate.models.decoder import check_fps
 from inflate.models.foreign import ForeignDecoderStage, Told, encode_clip_text, sample_frames
+from inflate.models.guided import check_threshold, needs_both
 from inflate.models.prior import warn_if_cut
 from inflate.models.segments import blend_told, check_segments, on_show
 from inflate.models.windows import WindowConfig, windows_of
@@ -40,6 +41,8 @@ class StableDiffusionDecoderStage(ForeignDecoderStage):
 
     player: ClassVar[str] = "stable-diffusion"
     defaults = StageSettings(num_inference_steps=25, guidance_scale=7.5)
+    needs_embeds: ClassVar[bool] = False
+    pictures_at_once: ClassVar[int] = 4
     config_class = StableDiffusionConfig
     config: StableDiffusionConfig
 
@@ -57,12 +60,16 @@ class StableDiffusionDecoderStage(ForeignDecoderStage):
             )
         }
 
-    def to_pixels(self, latents: Tensor) -> Tensor:
-        """Latents (1, c, F, h, w) through the autoencoder, four frames at a time."""
+    def reads_prompt(self) -> bool:
+        """It reads nothing else."""
+        return True
+
+    def vae(self) -> Any:
+        """The autoencoder, as float32 where it overflows in float16."""
         vae = self.components["vae"]
         if vae.dtype == torch.float16 and vae.config.force_upcast:
-            vae.to(torch.float32)  # it overflows in float16
-        return decode_latents(vae, latents, pictures_at_once=4)
+            vae.to(torch.float32)
+        return vae
 
     def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
         """Latents (1, c, F, h, w) of one video."""
@@ -74,10 +81,11 @@ class StableDiffusionDecoderStage(ForeignDecoderStage):
         model = self.components["unet"]
         check_fps(model, state.fps)
         check_segments(state, windows_of(model).size)
+        check_threshold(settings, self.vae())
         generator = stage_generator(state.seeds[video], self.name)
         noise = self.first_noise(state, generator)
         with torch.no_grad():
-            told = self.told_by_time(state, video, settings.guidance_scale != 1)
+            told = self.told_by_time(state, video, needs_both(settings))
 
         def step(number: int, timestep: Tensor, sample: Tensor) -> Tensor:
             return on_step(video, number, timestep, sample)

@@ -63,14 +63,17 @@ def test_the_report_names_the_files_and_the_settings(
 ) -> None:
     out = tmp_path / "out.webp"
     arguments = ("sun", "-o", out, "--steps", "prior=2,decoder=4", "--guidance-scale", 1.5, "--seed", 7)
+    arguments += ("--guidance-rescale", "0.5", "--guidance-oscillate", "decoder=1")
+    plain = {"guidance_scale": 1.5, "noise_level": 0.0, "cost": 1.0}
+    plain |= {"guidance_rescale": 0.0, "guidance_oscillate": None, "threshold": None}
     assert generate(family, *arguments, "--json", "--save-settings") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report["videos"] == [str(out)] and report["sheet"] == str(tmp_path / "out.sheet.png")
     settings = report["settings"]
     assert settings["stages"] == {
-        "prior": {"num_inference_steps": 2, "guidance_scale": 1.5, "noise_level": 0.0, "cost": 1.0},
-        "decoder": {"num_inference_steps": 4, "guidance_scale": 1.5, "noise_level": 0.0, "cost": 1.0},
+        "prior": plain | {"num_inference_steps": 2},
+        "decoder": plain | {"num_inference_steps": 4, "guidance_rescale": 0.5, "guidance_oscillate": 1.0},
     }
     assert (settings["seed"], settings["frames"], settings["prompts"]) == (7, 4, ["sun"])
     assert json.loads((tmp_path / "out.json").read_text()) == settings
@@ -199,3 +202,15 @@ def test_a_bad_prompt_at_is_told(
     out = tmp_path / "out.mp4"
     assert long(video_family, "sun", "-o", out, "--frames", 8, "--prompt-at", option) == 2
     assert sentence in capsys.readouterr().err and not out.exists()
+
+
+def test_options_of_guidance_are_checked(family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value, message in (
+        ("--guidance-rescale", "2", "guidance_rescale must lie between 0 and 1, got 2.0"),
+        ("--guidance-oscillate", "high", "--guidance-oscillate is 'high'; give a number or one per stage"),
+        ("--guidance-oscillate", "prior=1", "The stage 'prior' knows no guidance_oscillate"),
+        ("--threshold", "0.995", "this decoder draws latents"),
+    ):
+        assert generate(family, "sun", "-o", tmp_path / "out.gif", "--steps", 2, option, value) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,8 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 
 from inflate.diffusion.conversions import convert
 from inflate.diffusion.guidance import (
+    Guidance,
+    GuidanceOptions,
     OscillatingGuidance,
     classifier_free,
     dynamic_threshold,
@@ -78,3 +80,40 @@ def test_a_videos_threshold_is_one_for_all_its_frames_and_its_own() -> None:
     assert torch.equal(made[1:], dynamic_threshold(video[1:], 0.9))
     with pytest.raises(InputError, match="between 0 and 1"):
         dynamic_threshold(video, 1.5)
+
+
+def test_predictions_are_combined_in_one_place() -> None:
+    unconditional, conditional = draw(2, 3, 4), draw(2, 3, 4)
+    plain = unconditional + 3.0 * (conditional - unconditional)
+    assert torch.equal(Guidance(3.0)(unconditional, conditional, 7), plain)
+    assert Guidance(1.0, 0.7)(unconditional, conditional, 7) is conditional
+    both = Guidance(3.0, 0.7)(unconditional, conditional, 7)
+    torch.testing.assert_close(both, rescale_noise_cfg(plain, conditional, guidance_rescale=0.7))
+    assert not torch.allclose(both, plain)
+
+
+def test_a_timestep_says_whether_guidance_is_high_or_low() -> None:
+    # A second order solver comes twice by each timestep but the first; a quarter of 8 steps is 2.
+    times = (90.0, *(float(time) for time in range(80, 10, -10) for _ in range(2)))
+    guidance = Guidance(15.0, low=1.0, timesteps=times)
+    scales = [guidance.scale_at(torch.tensor(time)) for time in (90, 80, 70, 60, 50, 40, 30, 20)]
+    assert scales == [15, 15, 1, 15, 1, 15, 1, 15]
+    assert guidance.scale_at(71) == 1, "the nearest step"
+    unconditional, conditional = draw(2, 3), draw(2, 3)
+    assert guidance(unconditional, conditional, 70) is conditional
+    torch.testing.assert_close(guidance(unconditional, conditional, 60), 15 * conditional - 14 * unconditional)
+    assert guidance.needs_both and not Guidance(1.0, low=1.0, timesteps=times).needs_both
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guidance_rescale": 1.5}, r"guidance_rescale must lie between 0 and 1, got 1\.5"),
+        ({"guidance_oscillate": -1}, "guidance_oscillate, the low scale, must lie between 0 and 100, got -1"),
+        ({"threshold": 0}, "threshold, a quantile, must be above 0 and at most 1, got 0"),
+        ({"threshold": float("nan")}, "threshold, a quantile"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        GuidanceOptions(**options)

@@ -1,0 +1,52 @@
+"""Guidance as a stage's settings ask for it, bound to a diffusers scheduler; and thresholding of what is predicted."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inflate.diffusion.conversions import from_x, to_x
+from inflate.diffusion.guidance import Guidance, GuidanceOptions, dynamic_threshold
+from inflate.errors import InputError
+from inflate.models.known_frames import Predict, prediction_type, scheduler_level
+from inflate.stages import StageSettings, for_steps
+
+
+def guidance_of(scale: float, options: GuidanceOptions, scheduler: Any, num_inference_steps: int) -> Guidance:
+    """Guidance for sampling with a diffusers scheduler in so many steps."""
+    if options.guidance_oscillate is None:
+        return Guidance(scale, options.guidance_rescale)
+    timesteps = tuple(float(timestep) for timestep in for_steps(scheduler, num_inference_steps).timesteps)
+    return Guidance(scale, options.guidance_rescale, options.guidance_oscillate, timesteps)
+
+
+def needs_both(settings: StageSettings) -> bool:
+    """Whether a stage's guidance needs predictions without the condition, at some step at least."""
+    return settings.guidance_scale != 1 or settings.guidance_oscillate not in (None, 1)
+
+
+def thresholded(predict: Predict, scheduler: Any, quantile: float | None) -> Predict:
+    """``predict`` with the clean samples it means thresholded (E12), one number per video; None is ``predict`` itself.
+
+    Channels of variance behind the prediction stay as they are.
+    """
+    if quantile is None:
+        return predict
+    kind = prediction_type(scheduler)
+
+    def bounded(sample: Tensor, timestep: Tensor) -> Tensor:
+        made, channels = predict(sample, timestep), sample.shape[1]
+        level = scheduler_level(scheduler, timestep)
+        x = dynamic_threshold(to_x(sample, made[:, :channels], level, kind), quantile)
+        return torch.cat([from_x(sample, x, level, kind), made[:, channels:]], dim=1)
+
+    return bounded
+
+
+def check_threshold(options: GuidanceOptions, vae: Any | None) -> None:
+    """``InputError`` for thresholding of a decoder that draws latents, whose values lie beyond [-1, 1]."""
+    if options.threshold is not None and vae is not None:
+        raise InputError(
+            "threshold brings pixels into [-1, 1], and this decoder draws latents, which lie beyond; leave it out "
+            "(guidance_rescale does work for latents)."
+        )
