@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from inflate.checkpoint import find_source, load, load_image_model, load_temporal, save, weights_fingerprint
+from inflate.checkpoint import (
+    find_source,
+    has_fingerprint,
+    load,
+    load_image_model,
+    load_temporal,
+    save,
+    weights_fingerprint,
+)
 from inflate.checkpoint.fingerprint import architecture_fingerprint
 from inflate.checkpoint.source import TEMPORAL_FILE, WEIGHTS_STEM, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_temporal
@@ -51,7 +59,7 @@ def fits_beside(folder: Path, image_folder: Path) -> bool:
     info, _ = read_temporal_info(folder / TEMPORAL_FILE)
     if not (image_folder / "config.json").is_file():
         return False
-    return info.weights_fingerprint == weights_fingerprint(find_weights(find_source(image_folder)))
+    return has_fingerprint(find_weights(find_source(image_folder)), info.weights_fingerprint)
 
 
 def load_interpolation(

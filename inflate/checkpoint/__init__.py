@@ -1,7 +1,7 @@
 """Models on disk: safetensors unless asked otherwise, checked by their headers first, written whole or not at all."""
 
 from inflate.checkpoint.convert import Conversion, Inspection, convert, deflate_folder, inspect
-from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.fingerprint import architecture_fingerprint, has_fingerprint, weights_fingerprint
 from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.saving import load, load_temporal, save, save_temporal
 from inflate.checkpoint.source import Source, find_source, read_config, resolve_path
@@ -14,6 +14,7 @@ __all__ = [
     "convert",
     "deflate_folder",
     "find_source",
+    "has_fingerprint",
     "inspect",
     "load",
     "load_image_model",

@@ -73,6 +73,7 @@ def convert(
     config: str | Path | None = None,
     variant: str | None = None,
     allow_pickle: bool = False,
+    hard_link: bool = False,
 ) -> Conversion:
     """Make an inflated model's folder of an image model's, of a whole pipeline's, or of a single file.
 
@@ -81,7 +82,7 @@ def convert(
     loaded. Only those of a single file or a pickle are rewritten, values and dtypes kept, as a model folder's.
 
     Args:
-        source: whatever `find_source` finds an image model in; the last three arguments are for it.
+        source: whatever `find_source` finds an image model in; the three arguments from `config` on are for it.
         destination: the folder to make. It appears when it is complete.
         scheme: which temporal layers.
         num_frames: frames of a clip in training.
@@ -90,6 +91,7 @@ def convert(
         config: for a single file: the config.json of its image model, or a folder with it.
         variant: which of a folder's weights; those of other variants are left out then.
         allow_pickle: read weights from a pickle where there are no others.
+        hard_link: large files become second names of the source's, as `copy_file` says; for weights nobody writes into.
 
     Raises:
         InputError: bad input, or a full disk; nothing has been written then.
@@ -113,12 +115,13 @@ def convert(
     if temporal_only:
         rewritten = None
     copied = [] if temporal_only else files_to_copy(found, weights)
-    num_bytes = 4 * what.new_parameters + sum((found.root / path).stat().st_size for path in copied)
+    num_bytes = 4 * what.new_parameters
+    num_bytes += 0 if hard_link else sum((found.root / path).stat().st_size for path in copied)
     num_bytes += 0 if rewritten is None else weights.num_bytes
     subfolder = Path() if temporal_only else found.folder.relative_to(found.root)
-    with new_folder(destination, force, num_bytes) as partial:
+    with new_folder(destination, force, num_bytes, copied) as partial:
         for path in copied:
-            copy_file(found.root / path, partial / path)
+            copy_file(found.root / path, partial / path, hard_link)
         if rewritten is not None:
             write_model(partial / subfolder, found.config, rewritten)
         write_temporal(partial / subfolder / TEMPORAL_FILE, layers.state_dict(), info)
@@ -146,7 +149,7 @@ def deflate_folder(source: str | Path, destination: str | Path, force: bool = Fa
     check_apart(found.root, destination)
     files = [path for path in files_below(found.root) if found.root / path != found.temporal_file]
     num_bytes = sum((found.root / path).stat().st_size for path in files)
-    with new_folder(destination, force, num_bytes) as partial:
+    with new_folder(destination, force, num_bytes, files) as partial:
         for path in files:
             copy_file(found.root / path, partial / path)
     return len(files)

@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
 _MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
 _COPY_BYTES = 1 << 24
+_FICLONE = 0x40049409  # Linux: let a file have the blocks of another one (btrfs, XFS, bcachefs) until either is written
+_LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never hard links
 
 
 def check_destination(destination: Path, force: bool) -> None:
@@ -37,13 +40,16 @@ def check_destination(destination: Path, force: bool) -> None:
 
 
 @contextmanager
-def new_folder(destination: Path, force: bool = False, num_bytes: int = 0) -> Iterator[Path]:
+def new_folder(
+    destination: Path, force: bool = False, num_bytes: int = 0, copied: Collection[Path] = ()
+) -> Iterator[Path]:
     """A temporary folder beside `destination` that takes its place when the block ends, or vanishes if it fails.
 
     Args:
         destination: the folder to make.
         force: replace a model folder that is there.
         num_bytes: how much will be written, to refuse a disk that is too small before writing.
+        copied: files in it that are copies of others, which stay; they are not waited for until they are on the disk.
 
     Raises:
         InputError: `destination` is taken, or the disk is full; nothing of what was begun is left then.
@@ -63,7 +69,7 @@ def new_folder(destination: Path, force: bool = False, num_bytes: int = 0) -> It
         partial.mkdir()
         yield partial
         _give_usual_permissions(partial)
-        _sync(partial)
+        _sync(partial, {partial / path for path in copied})
         _put_in_place(partial, destination)
     except OSError as error:
         if error.errno in _FULL:
@@ -81,11 +87,36 @@ def new_folder(destination: Path, force: bool = False, num_bytes: int = 0) -> It
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy the bytes of a file (of what it points to, if a link), in pieces; parents are made."""
+def copy_file(source: Path, target: Path, hard_link: bool = False) -> None:
+    """Copy a file (what it points to, if a symbolic link) without ever holding it in memory; parents are made.
+
+    Where the file system can, the copy has the blocks of the source until either is written, which takes no time and
+    no space. With ``hard_link``, a file of 1 MiB or more becomes a second name of the source, if it lies on the same
+    file system: writing into one then changes the other.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if hard_link and source.stat().st_size >= _LINKED_BYTES:
+        try:
+            os.link(os.path.realpath(source), target)
+            return
+        except OSError:  # another file system, or one without links
+            pass
     with open(source, "rb") as reader, open(target, "wb") as writer:
-        shutil.copyfileobj(reader, writer, _COPY_BYTES)
+        if not _clone(reader.fileno(), writer.fileno()):
+            shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def _clone(source: int, target: int) -> bool:
+    """Whether ``target`` could be given the blocks of ``source`` (file descriptors)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import fcntl
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
 
 
 def write_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -122,15 +153,15 @@ def _give_usual_permissions(folder: Path) -> None:
     """What the user's umask gives new files: safetensors makes its own readable by their owner alone."""
     mode = folder.stat().st_mode & 0o666  # the folder was made under the umask
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.stat().st_nlink == 1:  # the permissions of a hard link are its other names' too
             path.chmod(mode)
 
 
-def _sync(folder: Path) -> None:
+def _sync(folder: Path, copied: Collection[Path]) -> None:
     for path in [*folder.rglob("*"), folder]:
         if path.is_dir():
             _sync_folder(path)
-        else:
+        elif path not in copied:
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
 

@@ -54,13 +54,16 @@ def convert(
     config: Config = None,
     variant: Variant = None,
     allow_pickle: AllowPickle = False,
+    hard_link: Annotated[
+        bool, typer.Option("--hard-link", help="Share large files with SRC: no time, no space, written into together.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn an image model into a video model that gives, until it is trained, the same pictures bit for bit."""
     from inflate.checkpoint import convert as run
 
-    done = run(source, destination, scheme, frames, temporal_only, force, config, variant, allow_pickle)
+    done = run(source, destination, scheme, frames, temporal_only, force, config, variant, allow_pickle, hard_link)
     if json:
         print(done.to_json())
     elif not quiet:

@@ -210,7 +210,7 @@ def _write(files: _Files, destination: Path, force: bool, tensors: Mapping[str, 
     num_bytes = sum(one.numel() * one.element_size() for one in tensors.values())
     num_bytes += sum((files.found.root / path).stat().st_size for path in copied)
     num_bytes += 0 if files.rewritten is None else files.weights.num_bytes
-    with new_folder(destination, force, num_bytes) as partial:
+    with new_folder(destination, force, num_bytes, copied) as partial:
         for path in copied:
             copy_file(files.found.root / path, partial / path)
         if files.rewritten is not None:
