@@ -112,7 +112,8 @@ class _Sampler:
             inputs = torch.cat([inputs, inputs]) if guided else inputs
             made = self.model(inputs, timestep, **conditioning).sample.float()
             if guided:
-                made = Guidance(self.guidance_scale)(*made.chunk(2), timestep)
+                unconditional, conditional = made.chunk(2)
+                made = Guidance(self.guidance_scale)(unconditional, conditional, timestep)
             # Known frames stay on the path from their noise to themselves, as in training, whatever is predicted.
             return torch.where(exact, prediction_of_known(self.scheduler, sample, known, timestep), made)
 

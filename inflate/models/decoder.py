@@ -154,7 +154,10 @@ def decoder_predictor(
         told |= guidance_inside(model, guidance.scale_at(timestep)) if distilled else {}
         made = model(inputs, timestep, **told).sample.float()
         made = made if folds is None else unfold_frames(made, folds)
-        return guidance(*made.chunk(2), timestep) if guided else made
+        if not guided:
+            return made
+        unconditional, conditional = made.chunk(2)
+        return guidance(unconditional, conditional, timestep)
 
     return predict
 

@@ -70,7 +70,8 @@ def prior_sample(
         made = prior(inputs.to(prior.dtype), timestep, **conditioning).predicted_image_embedding.float()
         if not guided:
             return made
-        return Guidance(guidance_scale)(*made.chunk(2), timestep)
+        unconditional, conditional = made.chunk(2)
+        return Guidance(guidance_scale)(unconditional, conditional, timestep)
 
     with torch.no_grad():
         noise = draw_noise((batch, prior.config.embedding_dim), generator, device)
