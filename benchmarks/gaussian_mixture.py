@@ -226,7 +226,7 @@ def measure(number: int) -> dict[str, Any]:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Both figures side by side; energy distances within the sampling error are drawn at it, once, but for paired ones."""
+    """Both figures side by side; energy distances within the sampling error end at it, but for paired ones."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -67,6 +67,11 @@ def log_snr() -> Any:
     return figure
 
 
+def at(place: torch.Tensor) -> tuple[float, float]:
+    """A point for matplotlib."""
+    return float(place[0]), float(place[1])
+
+
 def ddim_step() -> Any:
     """The circle that z runs on in the plane of x and eps, and one step."""
     begin, end = math.radians(65), math.radians(25)
@@ -84,12 +89,10 @@ def ddim_step() -> Any:
     for number, (start, way, colour) in enumerate(arrows):
         style = {"color": colour, "alpha": 0.4 if number == 3 else 1}
         panel.quiver(*start, *way, angles="xy", scale_units="xy", scale=1, width=0.008, zorder=3, **style)
-    panel.annotate("$z_t$", z.tolist(), (z + 0.04).tolist(), fontsize=13, color="C0")
-    panel.annotate("$z_s$", after.tolist(), (after + 0.04).tolist(), fontsize=13, color="C3")
-    panel.annotate(
-        "$v = dz/d\\phi$", (0, 0), (z + 0.45 * v + torch.tensor([0.0, 0.05])).tolist(), color="C2", fontsize=12
-    )
-    panel.annotate("$-v$: towards clean", (0, 0), (z - 0.45 * v + 0.02).tolist(), color="C2", fontsize=9)
+    panel.annotate("$z_t$", at(z), at(z + 0.04), fontsize=13, color="C0")
+    panel.annotate("$z_s$", at(after), at(after + 0.04), fontsize=13, color="C3")
+    panel.annotate("$v = dz/d\\phi$", (0, 0), at(z + 0.45 * v + torch.tensor([0.0, 0.05])), color="C2", fontsize=12)
+    panel.annotate("$-v$: towards clean", (0, 0), at(z - 0.45 * v + 0.02), color="C2", fontsize=9)
     for angle, radius, text in ((begin, 0.22, "$\\phi_t$"), (end, 0.36, "$\\phi_s$")):
         arc = torch.linspace(0, angle, 40)
         panel.plot(radius * arc.cos(), radius * arc.sin(), color="grey", linewidth=0.8)
