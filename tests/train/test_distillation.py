@@ -16,7 +16,7 @@ from inflate.stages import denoise
 from inflate.train.distill import distill, phases_of
 from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions
 from inflate.train.step import TRAIN_STEPS, Problem, StepLoss
-from inflate.train.steps.distillation import build, trailing_timesteps
+from inflate.train.steps.distillation import DistillationOptions, build, student_scheduler, trailing_timesteps
 
 ABOUT = About("a test", "none", "CPU", "seconds", "none")
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
@@ -220,3 +220,18 @@ def test_what_is_no_denoiser_is_refused(videos: Path, tiny_family: Path, tmp_pat
     recipe = Recipe("t", "distillation", ABOUT, DataOptions(str(videos), 32), train, table)
     with pytest.raises(InputError, match="cannot be distilled"):
         build(recipe, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("method", ["progressive", "consistency"])
+def test_a_student_samples_on_its_teachers_schedule(method: str) -> None:
+    teacher = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+    )
+    options = DistillationOptions("video-decoder", method, 8)
+    student = student_scheduler(dict(teacher.config), options)
+    torch.testing.assert_close(student.alphas_cumprod.double(), teacher.alphas_cumprod.double(), rtol=1e-5, atol=1e-9)
+    assert student.config.prediction_type == "v_prediction"

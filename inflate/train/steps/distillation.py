@@ -32,6 +32,16 @@ from inflate.train.step import Batch, Problem, StepLoss, TrainStep, build_step
 METHODS = ("guidance", "progressive", "consistency")
 _SIGMA_DATA, _TIMESTEP_SCALING = 0.5, 10.0  # LCMScheduler's own, which samples from consistency students
 _HUBER = 1e-3
+# What of a teacher's scheduler decides which level a timestep is, and what is predicted there.
+_SCHEDULE = (
+    "num_train_timesteps",
+    "prediction_type",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+)
 
 
 @dataclass(frozen=True)
@@ -253,9 +263,7 @@ class DistillationStep:
 
 def student_scheduler(config: dict[str, Any], options: DistillationOptions) -> Any:
     """The scheduler that a student samples with, from its teacher's config."""
-    kept: dict[str, Any] = {
-        name: config[name] for name in ("num_train_timesteps", "prediction_type", "beta_schedule") if name in config
-    }
+    kept: dict[str, Any] = {name: config[name] for name in _SCHEDULE if config.get(name) is not None}
     kept = {"beta_schedule": "squaredcos_cap_v2"} | kept
     if options.method == "consistency":
         return LCMScheduler(**kept, original_inference_steps=options.num_inference_steps, clip_sample=False)
