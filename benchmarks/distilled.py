@@ -146,7 +146,7 @@ def main() -> None:
         figure = figure_of(arguments.stage, family, stage, settings, arguments)
         row = {"stage": arguments.stage, "steps": steps, "student": student, "figure": figure, "split": arguments.split}
         row |= {"seconds": round(time.monotonic() - begun, 1), "clips": arguments.clips, "prompts": arguments.prompts}
-        same = ("stage", "steps", "student", "split")
+        same = ("stage", "steps", "student", "split", "clips", "prompts")
         rows = [one for one in rows if any(one[key] != row[key] for key in same)] + [row]
         RESULTS.write_text(json.dumps(about() | {"rows": rows}, indent=1) + "\n")
         print(row, flush=True)
