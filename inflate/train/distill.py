@@ -35,7 +35,8 @@ class DistillOptions:
     ``"guidance"``, ``"consistency"``, or a number of steps, each half of the one before it; ``updates``: how long each
     phase lasts, one number each or one for all. ``guidance_range``, ``weighting``, ``gamma`` as in
     ``DistillationOptions``; ``teacher_steps``: of the teacher of a consistency phase. ``teacher``: an inflated folder,
-    the first phase's teacher where ``step.init`` is not that but a student to go on with.
+    the first phase's teacher where ``step.init`` is not that but a student to go on with; and, after ``"guidance"``,
+    the next phase's, which then learns what is left of guidance together with its steps.
     """
 
     of: str
@@ -68,18 +69,19 @@ def phases_of(recipe: Recipe) -> list[Recipe]:
     """One recipe per phase; each begins where the one before it has exported."""
     options = parse_table(DistillOptions, recipe.options, "options")
     updates = options.updates * len(options.phases) if len(options.updates) == 1 else options.updates
-    made, start, guided = [], dict(options.step), False
+    made, start, before = [], dict(options.step), ""
     for phase, count in zip(options.phases, updates, strict=True):
         folder = recipe.output_folder / phase
         method = phase if phase in ("guidance", "consistency") else "progressive"
+        teacher = options.teacher if before in ("", "guidance") else ""
         table = {
             "of": options.of,
             "method": method,
             "num_inference_steps": int(phase) if phase.isdigit() else options.teacher_steps,
             "step": start,
             "guidance_range": list(options.guidance_range),
-            "guided": guided,
-            "teacher": "" if made else options.teacher,
+            "guided": bool(before) and not teacher,
+            "teacher": teacher,
             "weighting": options.weighting,
             "gamma": options.gamma,
         }
@@ -105,7 +107,7 @@ def phases_of(recipe: Recipe) -> list[Recipe]:
         start = start | {"init": export}
         if start.get("trainable") == "all":
             start["image_model"] = export
-        guided = True
+        before = phase
     return made
 
 

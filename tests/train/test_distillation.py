@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 """Distillation against what is known exactly: networks linear in their input, whose students can be perfect."""
 
 from pathlib import Path
@@ -235,3 +237,13 @@ def test_a_student_samples_on_its_teachers_schedule(method: str) -> None:
     student = student_scheduler(dict(teacher.config), options)
     torch.testing.assert_close(student.alphas_cumprod.double(), teacher.alphas_cumprod.double(), rtol=1e-5, atol=1e-9)
     assert student.config.prediction_type == "v_prediction"
+
+
+def test_the_phase_after_guidance_may_have_the_first_teacher_again() -> None:
+    options = {"of": "video-decoder", "phases": ["guidance", "8", "4"], "updates": [1], "teacher": "t"}
+    train = TrainOptions(steps=1, batch_size=1, learning_rate=1.0)
+    recipe = Recipe("r", "distill", ABOUT, DataOptions("d", 8), train, {**options, "step": {"init": "i"}})
+    found = [(phase.options["teacher"], phase.options["guided"]) for phase in phases_of(recipe)]
+    assert found == [("t", False), ("t", False), ("", True)]
+    without = replace(recipe, options=recipe.options | {"teacher": ""})
+    assert [phase.options["guided"] for phase in phases_of(without)] == [False, True, True]
