@@ -1,7 +1,6 @@
-from dataclasses import replace
-
 """Distillation against what is known exactly: networks linear in their input, whose students can be perfect."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +240,7 @@ def test_a_student_samples_on_its_teachers_schedule(method: str) -> None:
 
 def test_the_phase_after_guidance_may_have_the_first_teacher_again() -> None:
     options = {"of": "video-decoder", "phases": ["guidance", "8", "4"], "updates": [1], "teacher": "t"}
-    train = TrainOptions(steps=1, batch_size=1, learning_rate=1.0)
+    train = TrainOptions(steps=1, batch_size=1, learning_rate=1e-3, warmup_steps=0)
     recipe = Recipe("r", "distill", ABOUT, DataOptions("d", 8), train, {**options, "step": {"init": "i"}})
     found = [(phase.options["teacher"], phase.options["guided"]) for phase in phases_of(recipe)]
     assert found == [("t", False), ("t", False), ("", True)]
