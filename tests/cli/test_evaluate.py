@@ -19,6 +19,7 @@ from inflate.models.decoder import DecoderStage
 from inflate.models.prior import PriorStage
 from inflate.stages import StageSettings
 from tests.cli.toys import write_cache
+from tests.inflater.tiny_models import perturb
 
 SIZE, WIDTH = 16, 16
 
@@ -160,6 +161,25 @@ def test_denoising_ties_before_fine_tuning(
     for row in report["rows"]:
         assert row["video_model"] == pytest.approx(row["image_model"], rel=1e-5) and row["image_model"] > 0
     assert "| t | image model | video model | video / image | at 8 fps | at 30 fps |" in capsys.readouterr().out
+
+
+def test_reconstruction_beside_replacement(
+    family: inflate.Cascade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, report_file, sheet = write_cache(tmp_path / "two", SIZE, 2), tmp_path / "r.json", tmp_path / "r.png"
+    decoder: Any = family.stage("decoder")
+    perturb(decoder.components["unet"])  # at its start a frame knows nothing of the others, and no gradient reaches it
+    arguments = ["evaluate", "reconstruction", "toys", "--data", str(data), "--clips", "2", "--weights", "2", *COMMON]
+    assert main([*arguments, "--json", str(report_file), "--sheet", str(sheet)]) == 0
+    report = json.loads(report_file.read_text())
+    assert (report["measure"], report["split"], report["clips"]) == ("reconstruction", "test", 2)
+    rows = {(row["task"], row["weight"]): row for row in report["rows"] if row["name"] != "truth"}
+    assert rows["extended", 2.0]["error"] != rows["extended", 0.0]["error"], "guidance does something"
+    assert rows["extended", 0.0]["frechet"] > 0 and rows["filled in", 2.0]["frechet"] > 0
+    assert "extended, " in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.height > 12 * SIZE
+    assert main([*arguments[:-4], "--weights", "-1", "--quiet"]) == 2
 
 
 def test_motion_of_things_prompted(

@@ -4,6 +4,7 @@ import typer
 
 from inflate.cli.evaluate.chain import frechet
 from inflate.cli.evaluate.decoder import colour, denoising, motion, retrieval
+from inflate.cli.evaluate.reconstruction import reconstruction
 from inflate.cli.evaluate.seams import seams
 from inflate.cli.evaluate.stages import interpolation, super_resolution
 
@@ -13,6 +14,16 @@ def register(app: typer.Typer) -> None:
     evaluate = typer.Typer(
         name="evaluate", help="Measure a family of models on a prepared data set.", no_args_is_help=True
     )
-    for command in (retrieval, denoising, motion, colour, interpolation, super_resolution, frechet, seams):
+    for command in (
+        retrieval,
+        denoising,
+        motion,
+        colour,
+        interpolation,
+        super_resolution,
+        reconstruction,
+        frechet,
+        seams,
+    ):
         evaluate.command()(command)
     app.add_typer(evaluate)
