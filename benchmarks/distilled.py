@@ -134,7 +134,6 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=12)
     arguments = parser.parse_args()
     arguments.large_data = arguments.large_data or arguments.data
-    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
     for steps in arguments.steps:
         student = steps != TEACHER_STEPS and not arguments.teacher
         family = Family(arguments.model, None, "float32")
@@ -146,6 +145,7 @@ def main() -> None:
         figure = figure_of(arguments.stage, family, stage, settings, arguments)
         row = {"stage": arguments.stage, "steps": steps, "student": student, "figure": figure, "split": arguments.split}
         row |= {"seconds": round(time.monotonic() - begun, 1), "clips": arguments.clips, "prompts": arguments.prompts}
+        rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
         same = ("stage", "steps", "student", "split", "clips", "prompts")
         rows = [one for one in rows if any(one[key] != row[key] for key in same)] + [row]
         RESULTS.write_text(json.dumps(about() | {"rows": rows}, indent=1) + "\n")
