@@ -96,10 +96,7 @@ def convert(
     Raises:
         InputError: bad input, or a full disk; nothing has been written then.
     """
-    scheme = resolve_scheme(scheme)
-    if num_frames < 1:
-        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
-    destination = Path(destination).expanduser()
+    scheme, destination = _checked_scheme(scheme, num_frames), Path(destination).expanduser()
     found = _not_inflated(find_source(source, config, variant, allow_pickle))
     check_apart(found.root, destination)
     check_destination(destination, force)
@@ -115,9 +112,8 @@ def convert(
     if temporal_only:
         rewritten = None
     copied = [] if temporal_only else files_to_copy(found, weights)
-    num_bytes = 4 * what.new_parameters
+    num_bytes = 4 * what.new_parameters + (0 if rewritten is None else weights.num_bytes)
     num_bytes += 0 if hard_link else sum((found.root / path).stat().st_size for path in copied)
-    num_bytes += 0 if rewritten is None else weights.num_bytes
     subfolder = Path() if temporal_only else found.folder.relative_to(found.root)
     with new_folder(destination, force, num_bytes, copied) as partial:
         for path in copied:
@@ -126,6 +122,12 @@ def convert(
             write_model(partial / subfolder, found.config, rewritten)
         write_temporal(partial / subfolder / TEMPORAL_FILE, layers.state_dict(), info)
     return Conversion(destination, destination / subfolder / TEMPORAL_FILE, len(copied), what, rewritten is not None)
+
+
+def _checked_scheme(scheme: str | Scheme, num_frames: int) -> Scheme:
+    if num_frames < 1:
+        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
+    return resolve_scheme(scheme)
 
 
 def _not_inflated(found: Source) -> Source:
