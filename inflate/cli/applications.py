@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from inflate.video import Video
 
 _MAX_SECONDS_IN_MEMORY = 60
-DEFAULT_WEIGHT = 5.0
+DEFAULT_WEIGHT = 1.0  # what E7 derives; more makes the jump smaller and the frames worse (recipes/emoji/README.md)
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif.")]
 Frames = Annotated[int, typer.Option(help="Frames to make.", min=1)]
