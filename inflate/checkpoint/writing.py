@@ -73,18 +73,18 @@ def new_folder(
         _put_in_place(partial, destination)
     except OSError as error:
         if error.errno in _FULL:
-            raise InputError(
-                f"the disk of {destination} is full; free some space and try again (nothing was written)"
-            ) from error
+            raise _full(destination) from error
         raise
-    except Exception as error:
-        if "(os error 28)" in str(error):  # how safetensors, written in Rust, reports a full disk
-            raise InputError(
-                f"the disk of {destination} is full; free some space and try again (nothing was written)"
-            ) from error
+    except Exception as error:  # safetensors, written in Rust, has a class of its own for a full disk
+        if "(os error 28)" in str(error):
+            raise _full(destination) from error
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _full(destination: Path) -> InputError:
+    return InputError(f"the disk of {destination} is full; free some space and try again (nothing was written)")
 
 
 def copy_file(source: Path, target: Path, hard_link: bool = False) -> None:
