@@ -28,6 +28,7 @@ def raise_frame_rate(
     weight: float,
     save_memory: bool = False,
     prompt: str = "",
+    guide: str = "errors",
     **options: Unpack[SamplingOptions],
 ) -> CascadeOutput:
     """``frame_skip`` times as many frames a second: ``(F - 1) * frame_skip + 1`` frames, the known ones as they were.
@@ -39,6 +40,7 @@ def raise_frame_rate(
         weight: ``w_r``.
         save_memory: gradient checkpointing of the decoder's network.
         prompt: what the video shows, for decoders that read it.
+        guide: the form of guidance between frames.
         options: as for the other applications; the callbacks and ``until`` are not used.
 
     Raises:
@@ -54,7 +56,7 @@ def raise_frame_rate(
     known, total = video_frames(video, cascade.frame_size()), (video.num_frames - 1) * frame_skip + 1
     frames = known.repeat_interleave(frame_skip, dim=2)[:, :, :total]
     have = torch.arange(total) % frame_skip == 0
-    with Completing(cascade, video.fps * frame_skip, weight, save_memory, prompt, options) as work:
+    with Completing(cascade, video.fps * frame_skip, weight, save_memory, prompt, options, guide) as work:
         gaps = (work.window - 1) // frame_skip
         if not gaps:
             raise InputError(

@@ -1,7 +1,9 @@
 """Extending a video and filling in its missing frames with the decoder alone, no frame interpolation needed.
 
 The unchanged D^t draws the unknown frames of a window while the known ones are replaced at each step, with
-reconstruction guidance (VDM, arXiv:2204.03458, section 3.1). Known frames come back bit for bit.
+reconstruction guidance (VDM, arXiv:2204.03458, section 3.1) in one of two forms: ``"errors"`` spreads what the
+network gets wrong in known frames to the unknown ones (``spread_errors``), at no cost; ``"gradient"`` is the paper's
+eq. 7, which takes the gradient through the network. Known frames come back bit for bit.
 """
 
 import math
@@ -13,8 +15,8 @@ from torch import Tensor
 from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.inputs import draw_seeds, video_frames
 from inflate.cascade.output import CascadeOutput, as_output, check_output_type
-from inflate.diffusion.reconstruction import frames_constraint, smaller_constraint
-from inflate.errors import InputError
+from inflate.diffusion.reconstruction import error_correlation, frames_constraint, smaller_constraint
+from inflate.errors import InputError, nearest
 from inflate.inflater import InflatedModel
 from inflate.models.completing import Completes
 from inflate.models.decoder import DecoderStage, check_fps, frame_noise
@@ -23,6 +25,7 @@ from inflate.stages import StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
 
 _MAX_SECONDS = 600
+GUIDES = ("errors", "gradient")
 
 
 def extend_video(
@@ -32,6 +35,7 @@ def extend_video(
     weight: float,
     save_memory: bool = False,
     prompt: str = "",
+    guide: str = "errors",
     **options: Unpack[SamplingOptions],
 ) -> CascadeOutput:
     """Go on where a video ends until it lasts ``seconds``: the last frames of what there is, then a window's new ones.
@@ -43,6 +47,7 @@ def extend_video(
         weight: ``w_r``; 0 is replacement alone.
         save_memory: gradient checkpointing of the decoder's network.
         prompt: what the video shows, for decoders that read it (Stable Diffusion).
+        guide: the form of guidance, one of ``GUIDES``.
         options: as for the other applications; the callbacks and ``until`` are not used.
 
     Raises:
@@ -57,7 +62,7 @@ def extend_video(
             f"The video lasts {video.duration_seconds:.2f} s already; ask for more than that, not {seconds:g} s."
         )
     frames = video_frames(video, cascade.frame_size())
-    with Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
+    with Completing(cascade, video.fps, weight, save_memory, prompt, options, guide) as work:
         while frames.shape[2] < total:
             old = min(frames.shape[2], max(1, work.window // 2))
             new = min(work.window - old, total - frames.shape[2])
@@ -75,6 +80,7 @@ def infill_video(
     weight: float,
     save_memory: bool = False,
     prompt: str = "",
+    guide: str = "errors",
     **options: Unpack[SamplingOptions],
 ) -> CascadeOutput:
     """Make the frames of ``video`` where ``known`` (F,) bool is False; a window at most; arguments as above.
@@ -87,7 +93,7 @@ def infill_video(
         raise InputError(f"known must be bool, one for each of the {video.num_frames} frames.")
     if not bool(known.any()) or bool(known.all()):
         raise InputError("Some frames must be known and some missing; there is nothing to fill in.")
-    with Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
+    with Completing(cascade, video.fps, weight, save_memory, prompt, options, guide) as work:
         if video.num_frames > work.window:
             raise InputError(
                 f"The video has {video.num_frames} frames and the model draws {work.window} at once; cut it first."
@@ -103,11 +109,20 @@ class Completing:
     """
 
     def __init__(
-        self, cascade: Any, fps: float, weight: float, save_memory: bool, prompt: str, options: SamplingOptions
+        self,
+        cascade: Any,
+        fps: float,
+        weight: float,
+        save_memory: bool,
+        prompt: str,
+        options: SamplingOptions,
+        guide: str = "errors",
     ) -> None:
         """As :func:`extend_video` is called; ``fps`` is that of the frames to be made."""
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
+        if guide not in GUIDES:
+            raise InputError(f"There is no guidance {guide!r}{nearest(guide, GUIDES)}; use {' or '.join(GUIDES)}.")
         stage = cascade.stage("decoder")
         if not isinstance(stage, DecoderStage):
             raise InputError("This cascade has no decoder, which completing a video needs.")
@@ -117,7 +132,7 @@ class Completing:
             raise InputError("This decoder is told what a video shows by its frames alone; leave the prompt out.")
         self.stage: Completes = stage
         self.cascade, self.fps, self.weight = cascade, float(fps), weight
-        self.save_memory, self.prompt = save_memory, prompt
+        self.save_memory, self.prompt, self.guide = save_memory, prompt, guide
         self.settings: StageSettings = cascade.chosen_settings(options)["decoder"]
         [seed] = draw_seeds(options.get("generator"), 1)
         self.generator = stage_generator(seed, "reconstruction")
@@ -154,16 +169,18 @@ class Completing:
             with torch.no_grad():
                 known = self.stage.encode(fold_frames(shown.to(device)))
             latents[:, :, mask] = unfold_frames(known, shown.shape[2])
-            constraints += [frames_constraint(latents, mask, self.weight)]
+            if self.guide == "gradient":
+                constraints += [frames_constraint(latents, mask, self.weight)]
         if low is not None:
             constraints += [smaller_constraint(low.to(device), self.weight, self._decode, self.save_memory)]
+        covariance = error_correlation(count, self.fps) if self.guide == "errors" else None
         predict = self.stage.predictor(embeds, self.prompt, count, self.fps, self.settings)
         with saving_memory(self.model, self.save_memory):
             made = sample_known(
                 predict,
                 self.stage.components["scheduler"],
                 noise,
-                Known(latents, mask, constraints if self.weight else ()),
+                Known(latents, mask, constraints if self.weight else (), covariance, self.weight),
                 num_inference_steps=self.settings.num_inference_steps,
                 generator=self.generator,
             )

@@ -36,12 +36,19 @@ if TYPE_CHECKING:
     from inflate.video import Video
 
 _MAX_SECONDS_IN_MEMORY = 60
-DEFAULT_WEIGHT = 1.0  # what E7 derives; more makes the jump smaller and the frames worse (recipes/emoji/README.md)
+DEFAULT_WEIGHT = 1.0  # what Bayes' rule derives; see the table in recipes/emoji/README.md
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif.")]
 Frames = Annotated[int, typer.Option(help="Frames to make.", min=1)]
 Fps = Annotated[float, typer.Option(help="Frames per second.")]
 Weight = Annotated[float, typer.Option(help="Weight of reconstruction guidance; 0 replaces known frames alone.", min=0)]
+Guide = Annotated[
+    str,
+    typer.Option(
+        help="How known frames guide new ones: errors (the network's errors there are spread, at no cost) or gradient "
+        "(VDM's, through the network)."
+    ),
+]
 Prompt = Annotated[str, typer.Option(help="What the video shows, for models that read it (Stable Diffusion).")]
 VideoFile = Annotated[Path, typer.Argument(help="A video: mp4, mov, webm, mkv, gif, webp, …")]
 
@@ -86,6 +93,7 @@ def interpolate(
         "interpolation"
     ),
     weight: Weight = DEFAULT_WEIGHT,
+    guide: Guide = "errors",
     prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
@@ -110,7 +118,9 @@ def interpolate(
             from inflate.cascade.constrained import raise_frame_rate
 
             job.run(
-                lambda cascade, options: raise_frame_rate(cascade, video, frame_skip, weight, prompt=prompt, **options)
+                lambda cascade, options: raise_frame_rate(
+                    cascade, video, frame_skip, weight, prompt=prompt, guide=guide, **options
+                )
             )
             return
         job.run(lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options))
@@ -132,6 +142,7 @@ def extend(
         typer.Option(help="interpolation or reconstruction (D^t alone); default: the first the model can, in order."),
     ] = None,
     weight: Weight = DEFAULT_WEIGHT,
+    guide: Guide = "errors",
     prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
@@ -157,7 +168,9 @@ def extend(
     from inflate.cascade.reconstruction import extend_video
 
     lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
-    job.run(lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, **options))
+    job.run(
+        lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, guide=guide, **options)
+    )
 
 
 def infill(
@@ -166,6 +179,7 @@ def infill(
     missing: Annotated[str, typer.Option(help="Numbers of the frames to make, from 0: 4-11 or 1,3,5.")],
     model: Model = "bundled:emoji",
     weight: Weight = DEFAULT_WEIGHT,
+    guide: Guide = "errors",
     prompt: Prompt = "",
     seed: Seed = 0,
     steps: Steps = "",
@@ -185,7 +199,9 @@ def infill(
     source = read_video(video)
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames)] = False
-    job.run(lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, **options))
+    job.run(
+        lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, guide=guide, **options)
+    )
 
 
 def frame_numbers(text: str, count: int) -> list[int]:

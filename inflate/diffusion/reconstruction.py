@@ -9,6 +9,11 @@ The norm is a sum of squares, the gradient is with respect to the noisy ``z`` an
 is the derived value; the paper uses larger ones. Eq. 8 is the same with ``x^a`` a smaller video and the gradient taken
 with respect to the whole of ``z``. It improves the replacement method, which it includes: ``z^a`` is overwritten at
 each step by a draw that ``x^a`` allows.
+
+Eq. 7 is the Gaussian rule ``E[x^b | z, x^a] = x_hat^b + V_ba V_aa^-1 (x^a - x_hat^a)`` with a ``V = Cov[x | z]`` read
+from the network: ``V_ba`` is ``sigma^2 / alpha`` times its derivative (Tweedie), ``V_aa`` is ``sigma^2 / alpha^2``. A
+small network that draws something else than what it is shown has no good derivative; ``spread_errors`` is the same rule
+with a ``V`` that is given: what the network gets wrong in known frames, it gets wrong in the unknown ones near them.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +29,10 @@ from inflate.diffusion.conversions import eps_from_x
 from inflate.diffusion.processes import marginal, posterior
 from inflate.diffusion.schedules import Level
 from inflate.errors import InputError
+
+# Of bundled:emoji's D^t on unseen clips, errors of frames far apart correlate by 0.6 to 0.7, of neighbours at 8 fps by
+# 0.75 to 0.9. Where it does not know a thing at all, what it draws instead is the same in all frames: hence more.
+FAR_CORRELATION, CORRELATION_SECONDS = 0.95, 0.45
 
 View = Callable[[Tensor], Tensor]
 Denoiser = Callable[[Tensor], Tensor]
@@ -142,6 +151,47 @@ def reconstruction_guidance(
     if unknown is not None:
         gradient = torch.where(unknown, gradient, torch.zeros_like(gradient))
     return Guided(plain, plain - level.like(z).alpha / 2 * gradient)
+
+
+def error_correlation(
+    num_frames: int, fps: float, far: float = FAR_CORRELATION, seconds: float = CORRELATION_SECONDS
+) -> Tensor:
+    """How errors ``x - x_hat`` of frames correlate: ``far + (1 - far) exp(-|i - j| / (fps seconds))``, (F, F) float64.
+
+    Args:
+        num_frames: F.
+        fps: of the frames.
+        far: what is common to all frames; below 1.
+        seconds: in which the rest falls to 1 / e; above 0.
+    """
+    if not (0 <= far < 1 and seconds > 0 and fps > 0):
+        raise InputError(
+            f"far must lie in [0, 1), seconds and fps above 0; they are {far}, {seconds} and {fps}, and errors of "
+            "frames cannot correlate so."
+        )
+    at = torch.arange(num_frames, dtype=torch.float64)
+    return far + (1 - far) * torch.exp(-(at[:, None] - at).abs() / (fps * seconds))
+
+
+def spread_errors(x: Tensor, known: Tensor, mask: Tensor, covariance: Tensor, weight: float = 1.0) -> Tensor:
+    """``x_hat^b + w_r V_ba V_aa^-1 (x^a - x_hat^a)``: no gradient, no second pass; exact for Gaussians at ``w_r = 1``.
+
+    Args:
+        x: ``x_hat`` (B, c, F, h, w).
+        known: the same shape, of which frames in ``mask`` are read.
+        mask: (F,) bool, True where a frame is known.
+        covariance: V between frames (F, F), the same for every pixel and channel; its scale does not matter.
+        weight: ``w_r``.
+
+    Returns:
+        ``x`` with its unknown frames moved; known ones as the network gave them.
+    """
+    v = covariance.to("cpu", torch.float64)
+    at = mask.to("cpu")
+    taken = torch.zeros_like(v[:, at])
+    taken[~at] = torch.linalg.solve(v[at][:, at], v[at][:, ~at]).T
+    error = (known.to(x) - x)[:, :, mask.to(x.device)]
+    return x + weight * torch.einsum("fk,bckhw->bcfhw", taken.to(x), error)
 
 
 def draw_known(x: Tensor, level: Level, noise: Tensor) -> Tensor:

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from inflate.diffusion.conversions import from_x, to_x
-from inflate.diffusion.reconstruction import Constraint, draw_known, langevin_step, reconstruction_guidance
+from inflate.diffusion.reconstruction import (
+    Constraint,
+    draw_known,
+    langevin_step,
+    reconstruction_guidance,
+    spread_errors,
+)
 from inflate.diffusion.schedules import Level, level_at, of_scheduler, rectified_flow
 from inflate.errors import InputError
 from inflate.stages import denoise
@@ -33,11 +39,16 @@ class Known:
         mask: (F,) bool, True where a frame is known.
         constraints: what reconstruction guidance holds the sample to; see :mod:`inflate.diffusion.reconstruction`.
             Without any, known frames are replaced and nothing else is done.
+        covariance: of the network's errors between frames (F, F), by which those of known frames are spread to unknown
+            ones, ``weight`` times; see ``spread_errors``. None does not.
+        weight: ``w_r`` of that; constraints have their own.
     """
 
     frames: Tensor
     mask: Tensor
     constraints: Sequence[Constraint] = ()
+    covariance: Tensor | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool or tuple(self.mask.shape) != (self.frames.shape[2],):
@@ -172,6 +183,9 @@ class _Guided:
             return to_x(z, made[:, :channels], level, self.kind)
 
         guided = reconstruction_guidance(denoiser, sample, level, self.known.constraints, ~self.mask).guided
+        known = self.known
+        if known.covariance is not None and known.mask.any() and known.weight:
+            guided = spread_errors(guided, known.frames, known.mask, known.covariance, known.weight)
         return torch.where(self.mask, self.known.frames.to(guided), guided), rest[0]
 
 

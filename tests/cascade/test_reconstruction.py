@@ -1,5 +1,7 @@
 """Completing a video with the decoder of the tiny family: known frames stay, and what is wrong is told."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -23,27 +25,30 @@ def pixels(frames: torch.Tensor) -> np.ndarray:
     return (frames[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-@pytest.mark.parametrize("weight", [0.0, 2.0])
-def test_a_video_is_extended_window_by_window_and_its_own_frames_stay(weight: float) -> None:
-    made = extend_video(tiny_cascade(), VIDEO, 1.0, weight, generator=seeded(), output_type="pt")
+@pytest.mark.parametrize(("weight", "guide"), [(0.0, "errors"), (1.0, "errors"), (2.0, "gradient")])
+def test_a_video_is_extended_window_by_window_and_its_own_frames_stay(weight: float, guide: str) -> None:
+    options: dict[str, Any] = {"guide": guide, "output_type": "pt"}
+    made = extend_video(tiny_cascade(), VIDEO, 1.0, weight, generator=seeded(), **options)
     assert isinstance(made.frames, torch.Tensor) and made.frames.shape == (1, 8, 3, SIZE, SIZE) and made.fps == 8
     assert np.array_equal(pixels(made.frames)[:4], VIDEO.frames)
-    again = extend_video(tiny_cascade(), VIDEO, 0.75, weight, True, generator=seeded(), output_type="pt")
+    again = extend_video(tiny_cascade(), VIDEO, 0.75, weight, True, generator=seeded(), **options)
     assert isinstance(again.frames, torch.Tensor)
     torch.testing.assert_close(again.frames, made.frames[:, :6])
 
 
 def test_missing_frames_are_made_and_the_others_stay() -> None:
     known = torch.tensor([True, False, False, True])
-    made, other = (
-        infill_video(tiny_cascade(), VIDEO, known, weight, generator=seeded(), output_type="pt").frames
-        for weight in (0.0, 2.0)
-    )
-    assert isinstance(made, torch.Tensor) and isinstance(other, torch.Tensor)
-    for frames in (made, other):
+    made = [
+        infill_video(tiny_cascade(), VIDEO, known, weight, guide=guide, generator=seeded(), output_type="pt").frames
+        for weight, guide in ((0.0, "errors"), (1.0, "errors"), (2.0, "gradient"), (0.0, "gradient"))
+    ]
+    for frames in made:
+        assert isinstance(frames, torch.Tensor)
         assert np.array_equal(pixels(frames)[[0, 3]], VIDEO.frames[[0, 3]])
         assert not np.array_equal(pixels(frames)[1], VIDEO.frames[1])
-    assert not torch.equal(made, other)
+    alone, spread, gradient, same = (torch.as_tensor(frames) for frames in made)
+    assert torch.equal(alone, same) and not torch.equal(alone, gradient)
+    assert not torch.equal(alone, spread) and not torch.equal(spread, gradient)
 
 
 def test_what_is_wrong_is_told() -> None:
@@ -52,6 +57,8 @@ def test_what_is_wrong_is_told() -> None:
         extend_video(cascade, VIDEO, 0.5, 1.0)
     with pytest.raises(InputError, match="it must be 0 or more"):
         extend_video(cascade, VIDEO, 1.0, -1.0)
+    with pytest.raises(InputError, match=r"no guidance 'gradiant'.*use errors or gradient"):
+        extend_video(cascade, VIDEO, 1.0, 1.0, guide="gradiant")
     with pytest.raises(InputError, match="nothing to fill in"):
         infill_video(cascade, VIDEO, torch.ones(4, dtype=torch.bool), 1.0)
     with pytest.raises(InputError, match="no temporal layers"):

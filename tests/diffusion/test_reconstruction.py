@@ -11,10 +11,12 @@ from inflate.diffusion.reconstruction import (
     down,
     draw_known,
     draw_known_from,
+    error_correlation,
     frames_constraint,
     langevin_step,
     reconstruction_guidance,
     smaller_constraint,
+    spread_errors,
 )
 from inflate.diffusion.schedules import Level, cosine
 from inflate.errors import InputError
@@ -191,3 +193,49 @@ def test_langevin_steps_stay_in_the_marginal() -> None:
         z = langevin_step(z, torch.zeros_like(z), LEVEL, noise, 0.1)
     # of step delta the stationary variance is sigma^2 / (1 - delta / 4)
     assert z.var().item() == pytest.approx(0.5 / (1 - 0.025), rel=0.02) and abs(z.mean().item()) < 0.01
+
+
+def test_spread_errors_are_the_posterior_mean_of_gaussian_frames_with_noise_in_common() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames, pixels = 6, 5
+    prior = error_correlation(frames, 8.0, 0.3, 0.2)
+    noise = 0.7 * torch.ones(frames, frames, dtype=torch.float64) + 0.3 * torch.eye(frames, dtype=torch.float64)
+    alpha, sigma = 0.6, 0.8
+    root = torch.linalg.cholesky(torch.stack([prior, noise]))
+    drawn = torch.randn(2, frames, pixels, dtype=torch.float64, generator=generator)
+    x, eps = root @ drawn
+    z = alpha * x + sigma * eps
+    gain = alpha * prior @ torch.linalg.inv(alpha**2 * prior + sigma**2 * noise)
+    x_hat, posterior = gain @ z, prior - alpha * gain @ prior
+    mask = torch.tensor([True, False, True, False, False, True])
+    # The mean of x^b given all of z and x^a, from their joint covariance alone.
+    at, seen = torch.arange(frames)[mask], frames + int(mask.sum())
+    joint = torch.zeros(seen, seen, dtype=torch.float64)
+    joint[:frames, :frames] = alpha**2 * prior + sigma**2 * noise
+    joint[:frames, frames:] = alpha * prior[:, at]
+    joint[frames:, :frames] = joint[:frames, frames:].T
+    joint[frames:, frames:] = prior[at][:, at]
+    with_x = torch.cat([alpha * prior, prior[:, at]], 1)
+    exact = with_x @ torch.linalg.solve(joint, torch.cat([z, x[mask]]))
+
+    def guided(weight: float, covariance: Tensor = posterior) -> Tensor:
+        made = spread_errors(
+            x_hat.view(1, 1, frames, 1, pixels), x.view(1, 1, frames, 1, pixels), mask, covariance, weight
+        )
+        return made.view(frames, pixels)
+
+    torch.testing.assert_close(guided(1.0)[~mask], exact[~mask], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(guided(1.0, 7 * posterior), guided(1.0))
+    assert torch.equal(guided(1.0)[mask], x_hat[mask]) and torch.equal(guided(0.0), x_hat)
+    for wrong in (guided(-1.0), guided(1.0, noise), guided(1.0, prior), guided(0.5)):
+        assert (wrong[~mask] - exact[~mask]).abs().max() > 0.01
+
+
+def test_errors_of_frames_correlate_less_with_time_and_bad_numbers_are_told() -> None:
+    found = error_correlation(16, 8.0)
+    assert torch.equal(found, found.T) and torch.equal(found.diagonal(), torch.ones(16, dtype=torch.float64))
+    assert bool((found[0, 1:] < found[0, :-1]).all()) and float(torch.linalg.eigvalsh(found)[0]) > 0
+    torch.testing.assert_close(error_correlation(4, 24.0)[0, 3], error_correlation(4, 8.0)[0, 1])
+    for far, seconds, fps in ((1.0, 1.0, 8.0), (-0.1, 1.0, 8.0), (0.5, 0.0, 8.0), (0.5, 1.0, 0.0)):
+        with pytest.raises(InputError, match="cannot correlate so"):
+            error_correlation(4, fps, far, seconds)

@@ -35,7 +35,10 @@ def reconstruction(
     data: DataOption,
     model: ModelOrBundled = "bundled:emoji",
     clips: Annotated[int, typer.Option(help="How many clips.", min=2)] = 16,
-    weights: Annotated[str, typer.Option(help="Weights w_r of reconstruction guidance; 0 is added.")] = "1,2,5,10",
+    weights: Annotated[str, typer.Option(help="Weights w_r of reconstruction guidance; 0 is added.")] = "0.5,1,1.5",
+    guide: Annotated[
+        str, typer.Option(help="The form of guidance: errors or gradient; see `inflate extend`.")
+    ] = "errors",
     split: Split = "test",
     frames: Frames = 16,
     fps: Annotated[float, typer.Option(help="Frame rate of the clips.")] = 8.0,
@@ -67,7 +70,7 @@ def reconstruction(
     truths = [things.clip_frames(name, fps, frames) for name in names]
     with progress_bar("clips", 2 * len(names) * len({0.0, *chosen}), quiet) as advance:
         report, made = measure_completion(
-            _completer(family, fps), truths, chosen, EfficientNetFeatures(), seed, advance, _through(family)
+            _completer(family, fps, guide), truths, chosen, EfficientNetFeatures(), seed, advance, _through(family)
         )
     typer.echo(markdown_table(report))
     for task in (EXTENDED, FILLED_IN):
@@ -80,11 +83,11 @@ def reconstruction(
         shown = [sheet_rows(report, made, truths, task) for task in (EXTENDED, FILLED_IN)]
         rows, labels = ([one for part in parts for one in part] for parts in zip(*shown, strict=True))
         write_contact_sheet(sheet, list(rows), list(labels), frames, overwrite=True)
-    where = {"measure": "reconstruction", "model": model, "split": split, "fps": fps, "things": names}
+    where = {"measure": "reconstruction", "model": model, "split": split, "fps": fps, "guide": guide, "things": names}
     write_json(json_file, {**where, **report.as_dict()})
 
 
-def _completer(family: Family, fps: float) -> "Complete":
+def _completer(family: Family, fps: float, guide: str) -> "Complete":
     """The family's decoder, completing one clip at a time."""
     import numpy as np
     import torch
@@ -97,7 +100,9 @@ def _completer(family: Family, fps: float) -> "Complete":
     def complete(frames: "np.ndarray", known: "np.ndarray", weight: float, seed: int) -> "np.ndarray":
         generator, mask = torch.Generator().manual_seed(seed), torch.from_numpy(known)
         options: Any = {"generator": generator, **chosen}
-        [pictures] = infill_video(family.cascade, Video(frames, fps), mask, weight, **options).frames or [[]]
+        [pictures] = infill_video(family.cascade, Video(frames, fps), mask, weight, guide=guide, **options).frames or [
+            []
+        ]
         return np.stack([np.asarray(picture) for picture in pictures])
 
     return complete
