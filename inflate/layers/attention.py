@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from inflate.errors import InputError, nearest
 from inflate.layers.positions import POSITIONS, Position, alibi_table, relative_index, rotate, sinusoidal_positions
+from inflate.layers.starting import zero_projection
 from inflate.video import check_num_frames
 
 # The fused CUDA kernels put the batch on a grid axis that ends at 65535, and here the batch is every pixel.
@@ -83,6 +84,14 @@ class TemporalAttention(nn.Module):
         if self.relative_bias is not None:
             with torch.no_grad():
                 self.relative_bias.copy_(alibi_table(self.num_heads, self.max_frames))
+
+    def identity_witness(self) -> object:
+        """Zero while the layer is the identity."""
+        return getattr(self.to_out, "bias", None)
+
+    def is_identity(self) -> bool:
+        """Whether the output projection is still zero."""
+        return zero_projection(self.to_out)
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inflate.errors import InputError
+from inflate.layers.starting import all_zero, is_plain
 from inflate.video import check_num_frames
 
 
@@ -32,6 +33,17 @@ class TemporalConv(nn.Module):
         """Make the layer the identity: Dirac kernel, zero bias."""
         nn.init.dirac_(self.weight, groups=self.channels if self.depthwise else 1)
         nn.init.zeros_(self.bias)
+
+    def identity_witness(self) -> object:
+        """Zero while the layer is the identity."""
+        return self.bias
+
+    def is_identity(self) -> bool:
+        """Whether kernel and bias are still those of `reset_parameters`."""
+        if not (all_zero(self.bias) and is_plain(self.weight)):
+            return False
+        ones = self._middle(self.weight)
+        return int(self.weight.count_nonzero()) == self.channels and bool((ones == 1).all())
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
@@ -61,7 +73,10 @@ class TemporalConv(nn.Module):
 
     def _dirac_minus_weight(self) -> Tensor:
         difference = 0 - self.weight
-        middle = difference[:, :, self.kernel_size // 2]
-        ones = middle[:, 0] if self.depthwise else middle.diagonal()
-        ones.add_(1)
+        self._middle(difference).add_(1)
         return difference
+
+    def _middle(self, weight: Tensor) -> Tensor:
+        """What is 1 in the Dirac kernel: a view of ``(channels,)``."""
+        middle = weight[:, :, self.kernel_size // 2]
+        return middle[:, 0] if self.depthwise else middle.diagonal()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from inflate.errors import InputError
 from inflate.layers.positions import sinusoidal_positions
+from inflate.layers.starting import zero_projection
 from inflate.video import check_num_frames
 
 NORM_EPS = 1e-6
@@ -61,6 +62,14 @@ class MotionModule(nn.Module):
             block.reset_parameters()
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
+
+    def identity_witness(self) -> object:
+        """Zero while the module is the identity."""
+        return getattr(self.proj_out, "bias", None)
+
+    def is_identity(self) -> bool:
+        """Whether the output projection is still zero."""
+        return zero_projection(self.proj_out)
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
