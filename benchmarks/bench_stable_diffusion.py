@@ -43,7 +43,6 @@ import inflate
 from inflate.inflater import SCHEMES, InflatedModel
 
 CONFIGS = Path(__file__).resolve().parents[1] / "tests" / "inflater" / "configs"
-WARM_UP = 1
 TEXT_TOKENS = 77
 LATENT_FACTOR = 8  # pixels of a latent's side
 SCALE = 0.02
@@ -221,13 +220,6 @@ def seconds(call: Callable[[], Tensor], device: str) -> float:
     return time.perf_counter() - start
 
 
-def flops_of(call: Callable[[], Tensor]) -> int:
-    """Floating-point operations of one call; a compiled network is counted as it is without compiling."""
-    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops()
-
-
 @contextmanager
 def watched_memory() -> Iterator[dict[str, int]]:
     """The peak of resident memory inside the block, in bytes beyond that at its start, looked at every millisecond."""
@@ -277,40 +269,51 @@ def memory_in_own_process(row: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def check(contest: Contest) -> dict[str, float | bool]:
-    """At the start the floor's bits; diffusers' answer for the same weights."""
+def check(contest: Contest) -> tuple[dict[str, float | bool], dict[str, int]]:
+    """At the start the floor's bits, diffusers' answer for the same weights; each row's FLOPs, counted meanwhile."""
     found: dict[str, float | bool] = {}
-    answers = {row: call() for row, call in contest.calls.items()}
+    answers, flops = {}, {}
+    for row, call in contest.calls.items():
+        # A compiled network is counted as it is without compiling.
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+            answers[row] = call()
+        flops[row] = counter.get_total_flops()
     for row, answer in answers.items():
         if row.endswith("at start"):
             found[row] = torch.equal(answer, answers["floor"])
         if row == "UNetMotionModel":
-            found["largest difference to UNetMotionModel"] = float(
-                (answer - answers["animatediff-v2 trained"]).abs().max()
-            )
+            ours = answers["animatediff-v2 trained"]
+            found["largest difference to UNetMotionModel"] = float((answer - ours).abs().max())
             found["largest answer"] = float(answer.abs().max())
-    return found
+    return found, flops
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All rounds, FLOPs and memory, by row."""
+def measure(options: argparse.Namespace, report: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """All rounds, FLOPs and memory, by row; `path` holds what there is after each round."""
     rows = tuple(options.rows)
     contest = Contest(rows, options)
+
+    def write(**more: Any) -> dict[str, dict[str, Any]]:
+        found = {row: figures(row, times, flops, memory, contest.weights) for row in rows}
+        report.update(rounds=len(times["floor"]), checks=checks, **more, rows=found)
+        path.write_text(json.dumps(report, indent=1) + "\n")
+        return found
+
+    memory: dict[str, int] = {}
+    times: dict[str, list[float]] = {row: [] for row in rows}
     with torch.inference_mode():
-        checks = check(contest)
+        checks, flops = check(contest)
         print("checked:", json.dumps(checks), flush=True)
-        flops = {row: flops_of(call) for row, call in contest.calls.items()}
-        times: dict[str, list[float]] = {row: [] for row in rows}
-        for number in range(WARM_UP + options.rounds):
-            for row, call in contest.calls.items():
-                taken = seconds(call, options.device)
-                if number >= WARM_UP:
-                    times[row].append(taken)
-            print(f"round {number}: " + ", ".join(f"{row} {t[-1]:.2f}" for row, t in times.items() if t), flush=True)
-    weights = contest.weights
-    del contest
-    memory = {} if options.no_memory else {row: memory_in_own_process(row) for row in rows}
-    return {"checks": checks, "rows": {row: figures(row, times, flops, memory, weights) for row in rows}}
+        for number in range(options.warm_up + options.rounds):
+            taken = {row: seconds(call, options.device) for row, call in contest.calls.items()}
+            print(f"round {number}: " + ", ".join(f"{row} {t:.2f}" for row, t in taken.items()), flush=True)
+            if number >= options.warm_up:
+                for row, one in taken.items():
+                    times[row].append(one)
+                write()
+    contest.calls.clear()
+    memory |= {} if options.no_memory else {row: memory_in_own_process(row) for row in rows}
+    return write()
 
 
 def figures(
@@ -357,6 +360,7 @@ def options_of() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--warm-up", type=int, default=1, help="rounds that do not count, after the one that checks")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -391,14 +395,12 @@ def main() -> None:
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
         },
-        **{name: getattr(options, name) for name in ("size", "frames", "resolution", "rounds", "compile")},
+        **{name: getattr(options, name) for name in ("size", "frames", "resolution", "warm_up", "compile")},
         "dtype": str(options.dtype).removeprefix("torch."),
     }
-    report |= measure(options)
-    print(table(report["rows"]))
     name = f"stable_diffusion-{options.size}-{options.device}-{report['dtype']}-{options.frames}x{options.resolution}"
     path = options.json or Path(__file__).with_name(f"{name}-{report['date']}.json")
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(measure(options, report, path)))
 
 
 if __name__ == "__main__":
