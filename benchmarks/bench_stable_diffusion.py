@@ -8,7 +8,8 @@ shared by all of them), answering one video:
 - *SCHEME trained*: every temporal weight has a random value, as after training;
 - *UNetMotionModel*: diffusers' AnimateDiff with the very weights of *animatediff-v2 trained*; the answers must agree.
 
-Times are wall-clock; ratios are those of one round, so that a busy machine slows both sides. FLOPs are counted by
+Times are wall-clock; ratios are those of one round, so that a busy machine slows both sides (processor time, which is
+kept too, hardly feels what else runs). FLOPs are counted by
 `torch.utils.flop_counter`. Memory is the peak of one forward pass beyond weights and inputs, each in a process of its
 own on a CPU. On a GPU the achieved TFLOP/s and GB/s (weights read once) stand beside the times.
 
@@ -209,15 +210,15 @@ class Contest:
         return lambda: network(video, 10, encoder_hidden_states=texts, **more).sample
 
 
-def seconds(call: Callable[[], Tensor], device: str) -> float:
-    """Wall-clock seconds of one call, waiting for the device."""
+def seconds(call: Callable[[], Tensor], device: str) -> tuple[float, float]:
+    """Wall-clock seconds of one call, waiting for the device, and seconds of processor time of all threads."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     call()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
 @contextmanager
@@ -294,44 +295,58 @@ def measure(options: argparse.Namespace, report: dict[str, Any], path: Path) -> 
     contest = Contest(rows, options)
 
     def write(**more: Any) -> dict[str, dict[str, Any]]:
-        found = {row: figures(row, times, flops, memory, contest.weights) for row in rows}
+        found = {row: figures(row, times, used, flops, memory, contest.weights) for row in rows}
         report.update(rounds=len(times["floor"]), checks=checks, **more, rows=found)
         path.write_text(json.dumps(report, indent=1) + "\n")
         return found
 
     memory: dict[str, int] = {}
     times: dict[str, list[float]] = {row: [] for row in rows}
+    used: dict[str, list[float]] = {row: [] for row in rows}
     with torch.inference_mode():
         checks, flops = check(contest)
         print("checked:", json.dumps(checks), flush=True)
         for number in range(options.warm_up + options.rounds):
             taken = {row: seconds(call, options.device) for row, call in contest.calls.items()}
-            print(f"round {number}: " + ", ".join(f"{row} {t:.2f}" for row, t in taken.items()), flush=True)
+            print(f"round {number}: " + ", ".join(f"{row} {t:.2f}" for row, (t, _) in taken.items()), flush=True)
             if number >= options.warm_up:
-                for row, one in taken.items():
-                    times[row].append(one)
+                for row, (wall, processor) in taken.items():
+                    times[row].append(wall)
+                    used[row].append(processor)
                 write()
     contest.calls.clear()
     memory |= {} if options.no_memory else {row: memory_in_own_process(row) for row in rows}
     return write()
 
 
+def spread(times: dict[str, list[float]], row: str, other: str) -> list[float]:
+    """Smallest, median and largest ratio of `row` to `other` in one round."""
+    ratios = [own / theirs for own, theirs in zip(times[row], times[other], strict=True)]
+    return [round(f(ratios), 4) for f in (min, statistics.median, max)]
+
+
 def figures(
-    row: str, times: Any, flops: dict[str, int], memory: dict[str, int], weights: dict[str, int]
+    row: str,
+    times: dict[str, list[float]],
+    used: dict[str, list[float]],
+    flops: dict[str, int],
+    memory: dict[str, int],
+    weights: dict[str, int],
 ) -> dict[str, Any]:
     """One row of the report."""
-    ratios = [own / floor for own, floor in zip(times[row], times["floor"], strict=True)]
     found: dict[str, Any] = {
         "seconds": [round(one, 4) for one in times[row]],
-        "ratio_min_median_max": [round(f(ratios), 4) for f in (min, statistics.median, max)],
+        "cpu_seconds": [round(one, 4) for one in used[row]],
+        "ratio_min_median_max": spread(times, row, "floor"),
+        "cpu_ratio_min_median_max": spread(used, row, "floor"),
         "flops": flops[row],
         "flops_ratio": round(flops[row] / flops["floor"], 4),
         "tflops_per_second": round(flops[row] / statistics.median(times[row]) / 1e12, 4),
         "weights_gb_per_second": round(weights[row] / statistics.median(times[row]) / 1e9, 2),
     }
     if "UNetMotionModel" in times:
-        against = [own / peer for own, peer in zip(times[row], times["UNetMotionModel"], strict=True)]
-        found["ratio_to_unet_motion_model"] = [round(f(against), 4) for f in (min, statistics.median, max)]
+        found["ratio_to_unet_motion_model"] = spread(times, row, "UNetMotionModel")
+        found["cpu_ratio_to_unet_motion_model"] = spread(used, row, "UNetMotionModel")
     if memory:
         found["forward_mib"] = round(memory[row] / MIB, 1)
         found["memory_ratio"] = round(memory[row] / memory["floor"], 4)
@@ -341,15 +356,16 @@ def figures(
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The report as a Markdown table."""
     lines = [
-        "| | time over the floor: median (smallest to largest) | FLOPs over it | time over FLOPs | memory over it "
-        "| TFLOP/s | GB/s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| | time over the floor: median (smallest to largest) | processor time | FLOPs over it | time over FLOPs "
+        "| memory over it | TFLOP/s | GB/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row, found in rows.items():
         low, median, high = found["ratio_min_median_max"]
         memory = f"{found['memory_ratio']:.2f}" if "memory_ratio" in found else ""
         lines.append(
-            f"| {row} | {median:.3f} ({low:.3f} to {high:.3f}) | {found['flops_ratio']:.3f} "
+            f"| {row} | {median:.3f} ({low:.3f} to {high:.3f}) | {found['cpu_ratio_min_median_max'][1]:.3f} "
+            f"| {found['flops_ratio']:.3f} "
             f"| {median / found['flops_ratio']:.3f} | {memory} | {found['tflops_per_second']:.3f} "
             f"| {found['weights_gb_per_second']:.1f} |"
         )

@@ -1,6 +1,7 @@
 """The way for inference on a CPU gives what the way with gradients gives, and steps aside where it must."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,11 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 def last_of(layer: nn.Module) -> nn.Module:
     """The projection whose answer is added to the layer's input."""
     return layer.to_out if isinstance(layer, TemporalAttention) else layer.get_submodule("proj_out")
+
+
+def nothing(module: nn.Module, arguments: Any, answer: Any) -> torch.Tensor:
+    """A forward hook that puts zeros in place of an answer."""
+    return torch.zeros_like(answer)
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ def test_it_steps_aside(name: str, ways: list[bool]) -> None:
     layer.to(torch.bfloat16)(pictures.bfloat16(), 4)
     layer.float()
     if "depthwise" not in name:
-        handle = last_of(layer).register_forward_hook(lambda _, __, answer: torch.zeros_like(answer))
+        handle = last_of(layer).register_forward_hook(nothing)
         assert torch.equal(layer(pictures, 4), pictures), "what hangs on a projection has its say"
         handle.remove()
     assert ways[:4] == [False, True, False, False]
