@@ -24,7 +24,7 @@ class BlockHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The block's output, its frames' image tokens mixed; those of the text, which come first, stay."""
-        if self.context.num_frames is None:
+        if self.context.num_frames is None or self.context.leaves_out(self.layer):
             return output
         tokens = output[-1] if isinstance(output, tuple) else output
         if isinstance(self.layer, TemporalBlock):

@@ -21,17 +21,29 @@ class FrameContext:
     num_frames: int | None = None  # of a video in the image model: groups of frames, where a token covers several
     fps_embedding: Tensor | None = None  # (B*F, D), of frame rate and guidance scale together
     extra_input: Tensor | None = None  # (B*F, extra channels, H, W); of groups of p frames, (B*F, C, p, H, W)
+    left_out: frozenset[nn.Module] = frozenset()  # layers that answer their input in this call, known before it
     changes: "dict[str, float] | None" = field(default=None, repr=False)  # when a dict: site -> max |layer(x) - x|
 
     @contextmanager
-    def during_call(self, num_frames: int, fps_embedding: Tensor | None, extra_input: Tensor | None) -> Iterator[None]:
+    def during_call(
+        self,
+        num_frames: int,
+        fps_embedding: Tensor | None,
+        extra_input: Tensor | None,
+        left_out: frozenset[nn.Module] = frozenset(),
+    ) -> Iterator[None]:
         """Switch the temporal layers on inside the block."""
-        before = (self.num_frames, self.fps_embedding, self.extra_input)
+        before = (self.num_frames, self.fps_embedding, self.extra_input, self.left_out)
         self.num_frames, self.fps_embedding, self.extra_input = num_frames, fps_embedding, extra_input
+        self.left_out = left_out
         try:
             yield
         finally:
-            self.num_frames, self.fps_embedding, self.extra_input = before
+            self.num_frames, self.fps_embedding, self.extra_input, self.left_out = before
+
+    def leaves_out(self, layer: nn.Module) -> bool:
+        """Whether `layer` answers its input in this call and is not run; a compiled graph has all layers in it."""
+        return bool(self.left_out) and not torch.compiler.is_compiling() and layer in self.left_out
 
     def note_change(self, name: str, before: Tensor, after: Tensor) -> None:
         """Record how far a temporal layer moved its input, when somebody asked for it."""
@@ -52,7 +64,7 @@ class LayerHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """The module's output, with the frames of each video mixed by the layer."""
-        if self.context.num_frames is None:
+        if self.context.num_frames is None or self.context.leaves_out(self.layer):
             return output
         if hasattr(output, "sample"):
             return type(output)(sample=self._run(output.sample))

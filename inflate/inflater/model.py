@@ -15,6 +15,7 @@ from inflate.inflater.frames import FrameContext
 from inflate.inflater.patching import group_frames, num_groups_of
 from inflate.inflater.readers import find_sites, reader_of
 from inflate.inflater.schemes import Scheme, resolve_scheme
+from inflate.layers import identity_layers
 from inflate.video import fold_frames, unfold_frames
 
 FPS_KEY = "time_embedding"
@@ -165,10 +166,19 @@ class InflatedModel(nn.Module):
         self._attachments.follow(self.image_model)
         self._attachments.check_dtype(self.image_model)
         self._attachments.remember_frames_in_checkpoints(self.image_model)
-        with self.context.during_call(num_groups, embedding, extra_input):
+        with self.context.during_call(num_groups, embedding, extra_input, self._left_out()):
             output = self.reader.call(self.image_model, frames, timestep, arguments)
         result = unfold_frames(output.sample, num_groups * patch_frames)[:, :, :num_frames]
         return type(output)(sample=result) if return_dict else (result,)
+
+    def _left_out(self) -> frozenset[nn.Module]:
+        """Layers not to run in a call of now: at inference those that are still as they started."""
+        device = self.device.type
+        unseen = torch.compiler.is_compiling() or device == "meta"
+        unseen = unseen or (device == "cuda" and torch.cuda.is_current_stream_capturing())
+        if self.training or torch.is_grad_enabled() or unseen or self.context.changes is not None:
+            return frozenset()
+        return identity_layers(self.temporal.values())
 
     def _check_sample(self, sample: Tensor) -> tuple[int, int]:
         """The numbers of videos and of frames."""

@@ -7,6 +7,7 @@ from inflate.layers.frame_rate import FrameRateEmbedding
 from inflate.layers.motion_module import MotionModule
 from inflate.layers.positions import POSITIONS, Position, relative_index, rotate, sinusoidal_positions
 from inflate.layers.spacetime_patch import SpacetimePatchIn, SpacetimePatchOut
+from inflate.layers.starting import identity_layers
 from inflate.layers.temporal_block import TemporalBlock
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TemporalBlock",
     "TemporalConv",
     "TemporalResBlock",
+    "identity_layers",
     "relative_index",
     "rotate",
     "sinusoidal_positions",

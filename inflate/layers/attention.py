@@ -6,7 +6,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from inflate.errors import InputError, nearest
+from inflate.layers.inference import attend_over_frames, has_own_way, tokens_of
 from inflate.layers.positions import POSITIONS, Position, alibi_table, relative_index, rotate, sinusoidal_positions
+from inflate.layers.starting import zero_projection
 from inflate.video import check_num_frames
 
 # The fused CUDA kernels put the batch on a grid axis that ends at 65535, and here the batch is every pixel.
@@ -84,6 +86,14 @@ class TemporalAttention(nn.Module):
             with torch.no_grad():
                 self.relative_bias.copy_(alibi_table(self.num_heads, self.max_frames))
 
+    def identity_witness(self) -> object:
+        """Zero while the layer is the identity."""
+        return getattr(self.to_out, "bias", None)
+
+    def is_identity(self) -> bool:
+        """Whether the output projection is still zero."""
+        return zero_projection(self.to_out)
+
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
         return (
@@ -97,6 +107,8 @@ class TemporalAttention(nn.Module):
         Raises ``InputError`` if the batch is not whole videos of ``num_frames`` frames.
         """
         check_num_frames(hidden_states.shape[0], num_frames)
+        if has_own_way(hidden_states, self.identity_witness(), self.to_out) and hidden_states.is_contiguous():
+            return self._infer(hidden_states, num_frames)
         if hidden_states.ndim == 4:
             height = hidden_states.shape[2]
             by_pixel = rearrange(hidden_states, "(b f) d h w -> b (h w) f d", f=num_frames)
@@ -107,6 +119,34 @@ class TemporalAttention(nn.Module):
             change = rearrange(self._attend_over_frames(by_pixel), "b n f d -> (b f) n d")
         # h - (0 - change), not h + change: with to_out still zero it subtracts +0.0, which leaves even -0.0 as it is.
         return hidden_states - (0 - change)
+
+    def _infer(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """`forward` without gradients: the output projection adds to its input, in that one's layout."""
+        changed = torch.empty_like(hidden_states)
+        videos = (states.unflatten(0, (-1, num_frames)) for states in (hidden_states, changed))
+        for frames, answer in zip(*videos, strict=True):
+            tokens = self.norm(tokens_of(frames) if frames.ndim == 4 else frames)
+            if self.position == "sinusoidal":
+                tokens += sinusoidal_positions(num_frames, self.dim, tokens.device).to(tokens.dtype)[:, None]
+            query, key, value = (project(tokens) for project in (self.to_q, self.to_k, self.to_v))
+            del tokens
+            if self.position == "rotary":
+                query, key = (self._rotated(states) for states in (query, key))
+            attended = attend_over_frames(query, key, value, self.num_heads, self._bias(num_frames, query))
+            del query, key, value
+            weight = self.to_out.weight.expand(num_frames, -1, -1)
+            if frames.ndim == 4:
+                torch.baddbmm(frames.flatten(2), weight, attended.transpose(1, 2), out=answer.flatten(2))
+                answer += self.to_out.bias[:, None, None]
+            else:
+                torch.baddbmm(frames, attended, weight.transpose(1, 2), out=answer)
+                answer += self.to_out.bias
+        return changed
+
+    def _rotated(self, states: Tensor) -> Tensor:
+        """``(F, N, heads * d)``, each head's channels turned by the frame."""
+        by_head = states.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
+        return rotate(by_head).permute(2, 0, 1, 3).flatten(2)
 
     def _attend_over_frames(self, by_pixel: Tensor) -> Tensor:
         """``(B, N, F, D)`` to the residual's change, ``(B, N, F, D)``."""

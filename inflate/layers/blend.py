@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inflate.layers.convolution import TemporalConv
+from inflate.layers.starting import all_zero
 
 NORM_EPS = 1e-6
 
@@ -24,6 +25,14 @@ class Blend(nn.Module):
     def reset_parameters(self) -> None:
         """Make the blend the identity; the layer stays as it is."""
         nn.init.zeros_(self.mix)
+
+    def identity_witness(self) -> object:
+        """Zero while the blend is the identity."""
+        return self.mix
+
+    def is_identity(self) -> bool:
+        """Whether the layer still has no weight."""
+        return all_zero(self.mix)
 
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """What the layer takes, to the same shape and dtype."""

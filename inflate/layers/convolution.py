@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inflate.errors import InputError
+from inflate.layers.inference import has_own_way
+from inflate.layers.starting import all_zero, is_plain
 from inflate.video import check_num_frames
 
 
@@ -24,7 +26,8 @@ class TemporalConv(nn.Module):
         self.channels = channels
         self.kernel_size = kernel_size
         self.depthwise = depthwise
-        self.weight = nn.Parameter(torch.empty(channels, 1 if depthwise else channels, kernel_size))
+        # In memory the input channels vary fastest, as in a channels-last kernel: nothing to lay out anew in each call.
+        self.weight = nn.Parameter(torch.empty(channels, kernel_size, 1 if depthwise else channels).transpose(1, 2))
         self.bias = nn.Parameter(torch.empty(channels))
         self.reset_parameters()
 
@@ -32,6 +35,17 @@ class TemporalConv(nn.Module):
         """Make the layer the identity: Dirac kernel, zero bias."""
         nn.init.dirac_(self.weight, groups=self.channels if self.depthwise else 1)
         nn.init.zeros_(self.bias)
+
+    def identity_witness(self) -> object:
+        """Zero while the layer is the identity."""
+        return self.bias
+
+    def is_identity(self) -> bool:
+        """Whether kernel and bias are still those of `reset_parameters`."""
+        if not (all_zero(self.bias) and is_plain(self.weight)):
+            return False
+        ones = self._middle(self.weight)
+        return int(self.weight.count_nonzero()) == self.channels and bool((ones == 1).all())
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
@@ -44,12 +58,17 @@ class TemporalConv(nn.Module):
         """
         batch, channels, height, width = hidden_states.shape
         check_num_frames(batch, num_frames)
+        if self.depthwise and has_own_way(hidden_states, self.bias):
+            return self._mix_each_channel(hidden_states, num_frames)
         # A 2D convolution over (frames, pixels): in channels-last memory this is a view, with nothing to copy. The
         # kernel asks for channels-last too, since other memory is up to twice as slow for several videos at once.
         frames_by_pixels = hidden_states.permute(0, 2, 3, 1).reshape(-1, num_frames, height * width, channels)
+        # By way of (channels, kernel_size, 1, inputs): with one more size of 1 torch does not see the memory format.
+        kernel = self._dirac_minus_weight().transpose(1, 2).unsqueeze(2).permute(0, 3, 1, 2)
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
         change = F.conv2d(
             frames_by_pixels.permute(0, 3, 1, 2),
-            self._dirac_minus_weight().unsqueeze(-1).contiguous(memory_format=torch.channels_last),
+            kernel,
             0 - self.bias,
             padding=(self.kernel_size // 2, 0),
             groups=channels if self.depthwise else 1,
@@ -59,9 +78,24 @@ class TemporalConv(nn.Module):
         # is, -0.0 too, in any dtype and on any backend; conv(x, dirac) would be rounded by TF32 and the like.
         return hidden_states - change
 
+    def _mix_each_channel(self, hidden_states: Tensor, num_frames: int) -> Tensor:
+        """Depthwise, without gradients: for each tap a scaled sum of the frames, none of them copied."""
+        changed = torch.empty_like(hidden_states)
+        frames, answer = (states.unflatten(0, (-1, num_frames)) for states in (hidden_states, changed))
+        half = self.kernel_size // 2
+        taps = self.weight[:, 0, :, None, None].unbind(1)
+        torch.addcmul(self.bias[:, None, None], frames, taps[half], out=answer)
+        for shift in range(1, min(half, num_frames - 1) + 1):
+            answer[:, shift:].addcmul_(frames[:, :-shift], taps[half - shift])
+            answer[:, :-shift].addcmul_(frames[:, shift:], taps[half + shift])
+        return changed
+
     def _dirac_minus_weight(self) -> Tensor:
         difference = 0 - self.weight
-        middle = difference[:, :, self.kernel_size // 2]
-        ones = middle[:, 0] if self.depthwise else middle.diagonal()
-        ones.add_(1)
+        self._middle(difference).add_(1)
         return difference
+
+    def _middle(self, weight: Tensor) -> Tensor:
+        """What is 1 in the Dirac kernel: a view of ``(channels,)``."""
+        middle = weight[:, :, self.kernel_size // 2]
+        return middle[:, 0] if self.depthwise else middle.diagonal()

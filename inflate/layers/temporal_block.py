@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from inflate.errors import InputError
 from inflate.layers.attention import TemporalAttention
 from inflate.layers.positions import Position
+from inflate.layers.starting import zero_projection
 from inflate.video import check_num_frames
 
 MLP_RATIO = 4  # as in DiT
@@ -60,6 +61,17 @@ class TemporalBlock(nn.Module):
             zeros = [self.modulation_table, self.linear_2.weight, self.linear_2.bias]
         for parameter in zeros:
             nn.init.zeros_(parameter)
+
+    def identity_witness(self) -> object:
+        """Zero while the block is the identity."""
+        last = self.linear_2 if self.modulation is None else self.modulation
+        return getattr(last, "bias", None)
+
+    def is_identity(self) -> bool:
+        """Whether the gates, or the two output projections, are still zero."""
+        if self.modulation is not None:
+            return zero_projection(self.modulation)
+        return zero_projection(self.linear_2) and zero_projection(self.attention.to_out)
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""

@@ -94,9 +94,14 @@ def load_state(
                 if f"optimizer.{key}.{name}" in tensors
             }
             if state:
-                moved = {key: item if key == "step" else item.to(value.device) for key, item in state.items()}
+                moved = {key: item if key == "step" else _laid_out(item, value) for key, item in state.items()}
                 optimizer.state[value] = moved
     if ema is not None:
-        ema.shadow_params = [tensors[f"ema.{name}"].to(p.device) for name, p in parameters.items()]
+        ema.shadow_params = [_laid_out(tensors[f"ema.{name}"], value) for name, value in parameters.items()]
         ema.optimization_step = int(meta["ema_optimization_step"])
     return int(meta["step"])
+
+
+def _laid_out(item: Tensor, parameter: nn.Parameter) -> Tensor:
+    """``item`` on the device of its parameter and in its memory order, which fused optimizers take for granted."""
+    return torch.empty_like(parameter, dtype=item.dtype, requires_grad=False).copy_(item)

@@ -297,3 +297,33 @@ def test_frames_further_apart_in_time_share_less_noise() -> None:
     assert Scheme.from_json(json.dumps(older)) == replace(scheme, noise_time=0.0)
     with pytest.raises(InputError, match="noise_time must be 0 or some seconds, got -1"):
         replace(scheme, noise_time=-1.0)
+
+
+@torch.no_grad()
+def test_layers_that_are_as_they_started_are_left_out_at_inference() -> None:
+    video_model = inflate(build("sd15"), num_frames=FRAMES).eval()
+    run: list[str] = []
+    for name, layer in video_model.temporal.items():
+        inner = layer.forward  # not a hook: a layer with hooks is always run
+        layer.forward = lambda *args, _name=name, _inner=inner: run.append(_name) or _inner(*args)  # type: ignore[method-assign]
+
+    def layers_run() -> list[str]:
+        run.clear()
+        video_model(video(), 7, fps=8, encoder_hidden_states=text(2))
+        return sorted(set(run) - {"time_embedding"})
+
+    everything = sorted(set(video_model.temporal) - {"time_embedding"})
+    assert layers_run() == []
+    with torch.enable_grad():
+        assert layers_run() == everything
+    video_model.train()
+    assert layers_run() == everything
+    video_model.eval()
+    weight = video_model.temporal.get_submodule("conv_in").weight
+    assert isinstance(weight, torch.Tensor)
+    weight.data[0, 0, 0] = 0.5  # unseen by the tensor's version
+    assert layers_run() == ["conv_in"]
+    weight.data[0, 0, 0] = 0.0
+    assert layers_run() == []
+    perturb(video_model)
+    assert layers_run() == everything
