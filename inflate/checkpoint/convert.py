@@ -17,10 +17,10 @@ from inflate.checkpoint.source import (
     find_weights,
     index_names,
 )
-from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_temporal
+from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_new_layers
 from inflate.checkpoint.writing import check_destination, copy_file, files_below, new_folder, write_model
 from inflate.errors import InputError
-from inflate.inflater import Report, Scheme, build_temporal_layers, find_sites, report, resolve_scheme
+from inflate.inflater import Report, Scheme, find_sites, report, resolve_scheme, temporal_layer_makers
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def convert(
     image_model = found.meta_model()
     check_weights(found, weights, image_model)
     what = report(image_model, scheme, num_frames)
-    layers = build_temporal_layers(find_sites(image_model, scheme), scheme, num_frames, image_model)
+    layers = temporal_layer_makers(find_sites(image_model, scheme), scheme, num_frames, image_model)
     rewritten = None if weights.renamed is None else read_tensors(found, weights, image_model)
     fingerprint = weights_fingerprint(weights) if rewritten is None else tensors_fingerprint(rewritten)
     class_name = found.image_model_class.__name__
@@ -120,7 +120,7 @@ def convert(
             copy_file(found.root / path, partial / path, hard_link)
         if rewritten is not None:
             write_model(partial / subfolder, found.config, rewritten)
-        write_temporal(partial / subfolder / TEMPORAL_FILE, layers.state_dict(), info)
+        write_new_layers(partial / subfolder / TEMPORAL_FILE, layers, info)
     return Conversion(destination, destination / subfolder / TEMPORAL_FILE, len(copied), what, rewritten is not None)
 
 

@@ -1,19 +1,25 @@
 """`temporal.safetensors`: the temporal weights as an artefact of their own, for any model of one architecture."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from inflate.checkpoint.header import Header, read_header
+from inflate.checkpoint.header import TORCH_DTYPES, Header, read_header
 from inflate.errors import InputError
 from inflate.inflater import Scheme
 
 FORMAT = "inflate-temporal-1"
+_BLOCK_BYTES = 1 << 12
+_DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,43 @@ def write_temporal(path: Path, tensors: Mapping[str, Tensor], info: TemporalInfo
     """Write a temporal file."""
     on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     save_file(on_cpu, path, metadata=info.to_metadata())
+
+
+def write_new_layers(path: Path, makers: Sequence[tuple[str, Callable[[], nn.Module]]], info: TemporalInfo) -> None:
+    """Write a temporal file of new layers, of which one at a time is in memory.
+
+    New kernels and output projections are zeros but for a few ones: blocks of zeros are left out of the file, which
+    reads the same and takes no time and no space where the file system has holes.
+    """
+    with torch.device("meta"):
+        tensors = {f"{key}.{name}": tensor for key, make in makers for name, tensor in make().state_dict().items()}
+    header: dict[str, Any] = {"__metadata__": info.to_metadata()}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format wants tensors to begin at a multiple of 8 bytes
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, make in makers:
+            for tensor in make().state_dict().values():
+                _write_but_zeros(file, tensor)
+        file.truncate()
+
+
+def _write_but_zeros(file: BinaryIO, tensor: Tensor) -> None:
+    """The bytes of ``tensor``, going over blocks of zeros: they are what a file's holes read as."""
+    content = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    whole = len(content) // _BLOCK_BYTES * _BLOCK_BYTES
+    holds = np.append(content[:whole].reshape(-1, _BLOCK_BYTES).view(np.uint64).any(axis=1), content[whole:].any())
+    borders = np.flatnonzero(np.diff(holds)) + 1
+    for first, last in pairwise([0, *borders.tolist(), len(holds)]):
+        part = content[first * _BLOCK_BYTES : last * _BLOCK_BYTES]
+        if holds[first]:
+            file.write(part)
+        else:
+            file.seek(len(part), os.SEEK_CUR)
 
 
 def read_temporal_info(path: Path) -> tuple[TemporalInfo, Header]:

@@ -18,7 +18,6 @@ from inflate.errors import InputError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
 _MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
-_COPY_BYTES = 1 << 24
 _FICLONE = 0x40049409  # Linux: let a file have the blocks of another one (btrfs, XFS, bcachefs) until either is written
 _LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never hard links
 
@@ -102,8 +101,9 @@ def copy_file(source: Path, target: Path, hard_link: bool = False) -> None:
         except OSError:  # another file system, or one without links
             pass
     with open(source, "rb") as reader, open(target, "wb") as writer:
-        if not _clone(reader.fileno(), writer.fileno()):
-            shutil.copyfileobj(reader, writer, _COPY_BYTES)
+        if _clone(reader.fileno(), writer.fileno()):
+            return
+    shutil.copyfile(source, target)  # inside the kernel where it can: sendfile
 
 
 def _clone(source: int, target: int) -> bool:

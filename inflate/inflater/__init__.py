@@ -1,6 +1,6 @@
 """Turning an image model into a video model: sites, schemes, attaching, detaching, and what that costs."""
 
-from inflate.inflater.building import build_temporal_layers
+from inflate.inflater.building import build_temporal_layers, temporal_layer_makers
 from inflate.inflater.conv_in import widen_conv_in
 from inflate.inflater.model import InflatedModel, LoadReport, deflate, inflate
 from inflate.inflater.readers import IMAGE_MODEL_CLASSES, call_image_model, find_sites, random_inputs
@@ -29,6 +29,7 @@ __all__ = [
     "random_inputs",
     "report",
     "resolve_scheme",
+    "temporal_layer_makers",
     "verify",
     "widen_conv_in",
 ]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -35,16 +36,23 @@ def build_temporal_layers(
 
     `image_model` may be on the meta device: only shapes are read off it.
     """
-    layers = nn.ModuleDict()
+    return nn.ModuleDict({key: make() for key, make in temporal_layer_makers(sites, scheme, num_frames, image_model)})
+
+
+def temporal_layer_makers(
+    sites: tuple[Site, ...], scheme: Scheme, num_frames: int, image_model: nn.Module
+) -> list[tuple[str, Callable[[], nn.Module]]]:
+    """What `build_temporal_layers` makes, by key and in its order, each layer only when it is called for."""
+    makers: dict[str, Callable[[], nn.Module]] = {}
     for site in sites:
         if site.kind == "time_embedding" and scheme.fps_range is None:
             continue
-        if site.kind not in LAYERLESS and site.key not in layers:  # one layer may serve several sites
-            layers[site.key] = _BUILDERS[site.kind](site, scheme, num_frames, image_model)
+        if site.kind not in LAYERLESS and site.key not in makers:  # one layer may serve several sites
+            makers[site.key] = partial(_BUILDERS[site.kind], site, scheme, num_frames, image_model)
     if scheme.guidance_range is not None:
         width = next(site.channels for site in sites if site.kind == "time_embedding")
-        layers[GUIDANCE_KEY] = FrameRateEmbedding(width)
-    return layers
+        makers[GUIDANCE_KEY] = partial(FrameRateEmbedding, width)
+    return list(makers.items())
 
 
 def _convolution(site: Site, scheme: Scheme, num_frames: int, image_model: nn.Module) -> nn.Module:

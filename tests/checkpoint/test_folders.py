@@ -255,9 +255,9 @@ def test_a_full_disk_leaves_nothing_behind(unet_folder: Path, tmp_path: Path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writing, "_clone", lambda *_: False)
-    for function in ("copyfileobj", "fsync"):
+    for function in ("copyfile", "fsync"):
         with monkeypatch.context() as patch:
-            patch.setattr(writing.shutil if function == "copyfileobj" else writing.os, function, full)
+            patch.setattr(writing.shutil if function == "copyfile" else writing.os, function, full)
             with pytest.raises(InputError, match=r"the disk of .*video is full; .*nothing was written"):
                 convert(unet_folder, tmp_path / "video", force=True)
     usage = namedtuple("usage", "total used free")
