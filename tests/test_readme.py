@@ -54,6 +54,8 @@ def test_every_command_in_the_readme_exists(words: list[str]) -> None:
     program = typer.main.get_command(app)
     command = program.commands.get(words[0])  # pyright: ignore[reportAttributeAccessIssue]
     assert command, f"there is no command 'inflate {words[0]}'"
+    if len(words) > 1 and not words[1].startswith("-"):
+        command = getattr(command, "commands", {}).get(words[1], command)  # a group's own command
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= options
 

@@ -84,7 +84,7 @@ def _write_but_zeros(file: BinaryIO, tensor: Tensor) -> None:
     for first, last in pairwise([0, *borders.tolist(), len(holds)]):
         part = content[first * _BLOCK_BYTES : last * _BLOCK_BYTES]
         if holds[first]:
-            file.write(part)
+            file.write(part.data)
         else:
             file.seek(len(part), os.SEEK_CUR)
 
