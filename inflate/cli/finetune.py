@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inflate.errors import InputError
+
 if TYPE_CHECKING:
     from inflate.train.recipe import Recipe
 
@@ -12,6 +14,10 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value, for instance train.steps=100; repeatable.")
 ]
 Data = Annotated[str | None, typer.Option(help="Prepared data set or any folder of videos (data.path).")]
+Model = Annotated[
+    str | None, typer.Option(help="An image model: a pipeline's folder, a network's, a file, a hub name.")
+]
+SchemeName = Annotated[str | None, typer.Option("--scheme", help="Of temporal layers; 'inflate schemes MODEL' lists.")]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="Run folder; default runs/<name>.")]
 Device = Annotated[str | None, typer.Option(help="'cpu' to stay off the GPU; default: what there is.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
@@ -19,22 +25,28 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``finetune``, ``distill`` and ``assemble``."""
+    """Add ``finetune``, ``recipe``, ``distill`` and ``assemble``."""
     for command in (finetune, distill, assemble):
         app.command()(command)
+    app.command("recipe")(print_recipe)
 
 
 def finetune(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML); see recipes/.")],
-    overrides: Overrides = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); see recipes/. Or name --model.")] = None,
+    model: Model = None,
     data: Data = None,
     output: Output = None,
+    scheme: SchemeName = None,
+    overrides: Overrides = None,
     device: Device = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train what RECIPE says. Interrupted or killed, the same command goes on where it stopped."""
-    resolved = _resolve(recipe, overrides, data, output, dry_run)
+    """Train a video model on top of an image model (--model, --data), or what RECIPE says.
+
+    Interrupted or killed, the same command goes on where it stopped.
+    """
+    resolved = _resolve(recipe, overrides, data, output, dry_run, model, scheme)
     if resolved is None:
         return
     from inflate.train.loop import train
@@ -42,6 +54,22 @@ def finetune(
     export = train(resolved, device=device, quiet=quiet)
     if not quiet:
         typer.echo(f"{resolved.name}: done; the trained network is in {export}.")
+
+
+def print_recipe(
+    model: Annotated[str, typer.Argument(help="What `finetune --model` takes.")],
+    data: Data = None,
+    output: Output = None,
+    scheme: SchemeName = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print the recipe that `finetune --model MODEL` would use, to keep and to change."""
+    from inflate.train.from_model import recipe_table, recipe_text
+    from inflate.train.recipe import parse_recipe
+
+    table = recipe_table(model, data or "CLIPS", output or "", scheme or "", overrides or [])
+    parse_recipe(table, f"the recipe of {model}")
+    typer.echo(recipe_text(table), nl=False)
 
 
 def distill(
@@ -86,7 +114,13 @@ def assemble(
 
 
 def _resolve(
-    recipe: Path, overrides: list[str] | None, data: str | None, output: str | None, dry_run: bool
+    recipe: Path | None,
+    overrides: list[str] | None,
+    data: str | None,
+    output: str | None,
+    dry_run: bool,
+    model: str | None = None,
+    scheme: str | None = None,
 ) -> "Recipe | None":
     """The recipe as the options change it; with ``dry_run`` it is printed, and None comes back."""
     import json
@@ -94,10 +128,26 @@ def _resolve(
     from inflate.train.recipe import load_recipe
 
     changes = list(overrides or [])
-    changes += [f"data.path={json.dumps(data)}"] if data else []
-    changes += [f"output={json.dumps(output)}"] if output else []
-    resolved = load_recipe(recipe, changes)
+    if recipe is None:
+        resolved = _of_model(model, data, output, scheme, changes)
+    else:
+        for name, value in (("options.model", model), ("options.scheme", scheme), ("data.path", data)):
+            changes += [f"{name}={json.dumps(value)}"] if value else []
+        changes += [f"output={json.dumps(output)}"] if output else []
+        resolved = load_recipe(recipe, changes)
     if dry_run:
         typer.echo(json.dumps(resolved.resolved(), indent=2))
         return None
     return resolved
+
+
+def _of_model(
+    model: str | None, data: str | None, output: str | None, scheme: str | None, changes: list[str]
+) -> "Recipe":
+    if not model:
+        raise InputError("Name a recipe, or an image model and clips: inflate finetune --model MODEL --data CLIPS.")
+    if not data and not any(change.startswith("data.path=") for change in changes):
+        raise InputError("Name the clips to train on: --data CLIPS, a folder of videos.")
+    from inflate.train.from_model import recipe_of_model
+
+    return recipe_of_model(model, data or "", output or "", scheme or "", changes)

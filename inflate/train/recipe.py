@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from inflate.data.clips.options import ClipOptions
 from inflate.errors import InputError, nearest
 
 T = TypeVar("T")
+VIDEO = "video"  # the step that fine-tunes any image model on any clips
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,13 @@ class Recipe:
     train: TrainOptions
     options: dict[str, Any] = field(default_factory=dict)
     output: str = ""
+    clips: ClipOptions | None = None  # what [data] says, for a step that trains on any clips
+
+    @property
+    def clip_options(self) -> ClipOptions:
+        """The clips of a recipe with ``step = "video"``."""
+        assert self.clips is not None, "parse_recipe reads [data] so"
+        return self.clips
 
     @property
     def output_folder(self) -> Path:
@@ -107,7 +116,9 @@ class Recipe:
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain data."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values = dataclasses.asdict(self)
+        clips = values.pop("clips")
+        return json.loads(json.dumps(values | ({"data": clips} if clips else {})))
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -128,8 +139,22 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML ({error}); mend that line.") from error
     for override in overrides or []:
-        _apply_override(table, override)
-    return parse_table(Recipe, table, str(path))
+        apply_override(table, override)
+    return parse_recipe(table, str(path))
+
+
+def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
+    """A recipe from its table; ``[data]`` of ``step = "video"`` is that of :class:`ClipOptions`.
+
+    Raises:
+        InputError: as :func:`load_recipe`.
+    """
+    data = table.get("data")
+    if table.get("step") != VIDEO or not isinstance(data, dict):
+        return parse_table(Recipe, {key: value for key, value in table.items() if key != "clips"}, where)
+    clips = parse_table(ClipOptions, data, f"{where}: data")
+    plain = parse_table(Recipe, table | {"data": {"path": clips.path}}, where)
+    return dataclasses.replace(plain, clips=clips)
 
 
 def parse_table(cls: type[T], table: dict[str, Any], where: str) -> T:
@@ -170,7 +195,8 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
     raise InputError(f"{where} must be of type {wanted}, not {value!r}.")
 
 
-def _apply_override(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Change ``table`` by one ``section.key=value``; ``InputError`` where that is no place in it."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise InputError(f"--set {override!r} is not of the form section.key=value.")

@@ -68,6 +68,7 @@ TRAIN_STEPS: dict[str, str] = {
     "clip": "inflate.train.steps.clip:build",
     "prior": "inflate.train.steps.prior:build",
     "decoder": "inflate.train.steps.decoder:build",
+    "video": "inflate.train.steps.video:build",
     "video-decoder": "inflate.train.steps.video_decoder:build",
     "interpolation": "interp.training.interpolation:build_interpolation",
     "frame-decoder": "interp.training.frame_decoder:build_frame_decoder",

@@ -1,0 +1,125 @@
+"""The folder that a fine-tuning run leaves: what was brought, file by file, and the temporal weights beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from inflate.bases import Base
+from inflate.checkpoint import load
+from inflate.checkpoint.convert import files_to_copy
+from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
+from inflate.checkpoint.reading import read_tensors
+from inflate.checkpoint.source import TEMPORAL_FILE, WEIGHTS_STEM, Source, find_weights
+from inflate.checkpoint.temporal import TemporalInfo, write_temporal
+from inflate.checkpoint.writing import copy_file, files_below, new_folder, write_model
+from inflate.errors import InputError
+from inflate.inflater import InflatedModel
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where the parts of an export are."""
+
+    folder: Path
+    network: Path  # the image model's folder, with the temporal weights
+
+
+def export_video_model(
+    base: Base, video_model: InflatedModel, temporal: Mapping[str, Tensor], folder: Path, image_weights: bool = False
+) -> Exported:
+    """Write ``folder``: every file of the base as it is (a second name of large ones where the file system can), and
+    ``temporal.safetensors`` in the image model's folder.
+
+    Args:
+        base: what was brought.
+        video_model: the trained model.
+        temporal: its temporal weights, by name.
+        folder: replaced if it is an earlier export.
+        image_weights: write the image weights of ``video_model`` too, in place of those brought, because they trained.
+
+    Raises:
+        InputError: the disk is full; an earlier export is left as it was.
+    """
+    source = base.network
+    weights = find_weights(source)
+    meta = source.meta_model()
+    rewritten = None
+    if image_weights:
+        rewritten = {name: value.detach().cpu() for name, value in video_model.image_model.state_dict().items()}
+    elif weights.renamed is not None:
+        rewritten = read_tensors(source, weights, meta)
+    fingerprint = weights_fingerprint(weights) if rewritten is None else tensors_fingerprint(rewritten)
+    info = TemporalInfo(
+        video_model.scheme,
+        video_model.num_frames,
+        type(meta).__name__,
+        architecture_fingerprint(meta),
+        fingerprint,
+    )
+    copies = _copies(base, source, rewritten is not None)
+    network = _network_folder(base, source)
+    num_bytes = sum(value.numel() * value.element_size() for value in temporal.values())
+    num_bytes += sum(value.numel() * value.element_size() for value in (rewritten or {}).values())
+    with new_folder(folder, True, num_bytes, list(copies)) as partial:
+        for target, path in copies.items():
+            copy_file(path, partial / target, hard_link=True)
+        if rewritten is not None:
+            write_model(partial / network, source.config, rewritten)
+        write_temporal(partial / network / TEMPORAL_FILE, temporal, info)
+    return Exported(folder, folder / network)
+
+
+def read_start(init: str, video_model: InflatedModel) -> dict[str, Tensor]:
+    """The temporal weights of ``init``: an inflated folder, or a motion module of any known format.
+
+    Raises:
+        InputError: another scheme, or a module for another image model.
+    """
+    path = Path(init).expanduser()
+    if path.is_dir() and not _is_motion_folder(path):
+        before = load(path)
+        if before.scheme.name != video_model.scheme.name:
+            raise InputError(
+                f"options.init, {init}, was trained with scheme {before.scheme.name!r}; set options.scheme to that, or "
+                "start from another folder"
+            )
+        return before.temporal_state_dict()
+    from inflate.checkpoint.formats.importing import check_motion_fits
+    from inflate.checkpoint.formats.motion import motion_tensors, read_motion
+
+    motion = read_motion(path, False)
+    tensors = motion_tensors(motion, False)
+    shapes = {name: tuple(one.shape) for name, one in tensors.items()}
+    check_motion_fits(motion, shapes, video_model.image_model, "options.model")
+    return tensors
+
+
+def _is_motion_folder(path: Path) -> bool:
+    config = path / "config.json"
+    return config.is_file() and "MotionAdapter" in config.read_text(encoding="utf-8", errors="replace")
+
+
+def _network_folder(base: Base, source: Source) -> Path:
+    """The image model's place in the export: as in the pipeline, or ``unet``/``transformer`` where it came alone."""
+    if source.single_file is None and base.root is not None and source.folder.is_relative_to(base.root):
+        return source.folder.relative_to(base.root)
+    if base.root is None:
+        return Path()
+    return Path("unet" if "UNet" in source.image_model_class.__name__ else "transformer")
+
+
+def _copies(base: Base, source: Source, rewritten: bool) -> dict[Path, Path]:
+    """Where each file of the export comes from, by its place in the export."""
+    place, files = _network_folder(base, source), {}
+    if base.root is not None:
+        files = {path: base.root / path for path in files_below(base.root)}
+        files = {path: found for path, found in files.items() if path.parent != place or place == Path()}
+    if source.single_file is None:
+        wanted = set(files_to_copy(source, find_weights(source)))
+        below = source.folder.relative_to(source.root)
+        own = {path.relative_to(below): source.root / path for path in wanted if path.is_relative_to(below)}
+        kept = {name: path for name, path in own.items() if not (rewritten and name.name.startswith(WEIGHTS_STEM))}
+        files |= {place / name: path for name, path in kept.items()}
+    return {target: path for target, path in files.items() if target.name != TEMPORAL_FILE}

@@ -1,0 +1,150 @@
+"""Videos made while a run goes on: an mp4 for each, one sheet of real and made frames, and the figures they give."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inflate.bases import Base, Encoding
+from inflate.data.writing import write_contact_sheet, write_video
+from inflate.diffusion.noise import mix_noise
+from inflate.inflater import InflatedModel
+from inflate.models.foreign import sample_frames
+from inflate.schedulers import SCHEDULERS
+from inflate.stages import StageSettings, read_diffusers_component, stage_class
+from inflate.train.encodings import ClipEncodings, on_device, stacked
+from inflate.train.video_options import VideoOptions
+from inflate.video import fold_frames
+
+_SHOWN_FRAMES = 8
+_FRAMES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One video to make: what the network is told (first sizes 1), how long, how fast and how large, and real frames
+    to show above it, uint8 (F, H, W, 3)."""
+
+    name: str
+    told: Encoding
+    unconditional: Encoding
+    real: Callable[[], np.ndarray]
+    fps: float
+    num_frames: int
+    size: tuple[int, int]  # height, width in pixels
+    seed: int
+
+
+def sample_settings(base: Base, options: VideoOptions) -> StageSettings:
+    """How a run's videos are sampled: as `inflate generate` would, but for what the recipe says."""
+    player = "" if base.family == "inflate" else base.family
+    defaults = stage_class("decoder", player).defaults
+    scale = options.sample_guidance or defaults.guidance_scale
+    return replace(defaults, num_inference_steps=options.sample_steps, guidance_scale=scale)
+
+
+class VideoSamples:
+    """Makes the requested videos with the pipeline's own scheduler."""
+
+    def __init__(
+        self,
+        base: Base,
+        model: InflatedModel,
+        encodings: ClipEncodings,
+        requests: list[SampleRequest],
+        settings: StageSettings,
+    ) -> None:
+        self.base, self.model, self.requests, self.settings = base, model, requests, settings
+        self.autoencoder, self.conditioner = encodings.autoencoder, encodings.conditioner
+        self.keep_encoders = not encodings.cached
+        self.facts: dict[str, float] = {}
+
+    def write(self, folder: Path, embedded: float) -> None:
+        """``folder/NAME.mp4`` for each request and ``folder/sheet.png``; ``embedded`` is the guidance that a
+        guidance-distilled network is told."""
+        pairs = self._pairs(embedded)
+        for place, (request, (_, made)) in enumerate(zip(self.requests, pairs, strict=True)):
+            name = "".join(letter if letter.isalnum() else "-" for letter in request.name)[:60]
+            write_video(folder / f"{place:02d}-{name}.mp4", made, request.fps, overwrite=True)
+        self._write_sheet(folder / "sheet.png", pairs)
+
+    def write_sheet(self, path: Path, embedded: float) -> None:
+        """Real frames above made ones, for each request."""
+        self._write_sheet(path, self._pairs(embedded))
+
+    def _pairs(self, embedded: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Real and made frames of each request; notes the figures."""
+        self.autoencoder.load(self.model.device, torch.float32)
+        pairs = [(request.real(), self.make(request, embedded)) for request in self.requests]
+        if not self.keep_encoders:
+            self.autoencoder.release()
+        self.facts = _facts(pairs)
+        return pairs
+
+    def _write_sheet(self, path: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        rows = [frames for pair in pairs for frames in pair]
+        labels = [f"{what}: {request.name}" for request in self.requests for what in ("real", "made")]
+        write_contact_sheet(path, rows, labels, _SHOWN_FRAMES, overwrite=True)
+
+    def make(self, request: SampleRequest, embedded: float) -> np.ndarray:
+        """One video, uint8 (F, H, W, 3); the autoencoder is loaded."""
+        height, width = request.size
+        guided = self.settings.guidance_scale != 1
+        told = stacked([request.unconditional, request.told]) if guided else request.told
+        device = self.model.device
+        arguments = self.conditioner.arguments(on_device(told, device), height, width, embedded)
+        factor = self.autoencoder.factor
+        generator = torch.Generator().manual_seed(request.seed)
+        noise = self._noise((self.autoencoder.channels, height // factor, width // factor), request, generator)
+        latents = sample_frames(
+            self.model, self._scheduler(), arguments, noise.to(device), self.settings, request.fps, generator
+        )
+        with torch.no_grad():
+            parts = [
+                self.autoencoder.decode(part).clamp(-1, 1).float().cpu()
+                for part in fold_frames(latents).split(_FRAMES_AT_ONCE)
+            ]
+        pixels = ((torch.cat(parts) + 1) * 127.5).round().byte()
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def _noise(self, picture: tuple[int, ...], request: SampleRequest, generator: torch.Generator) -> Tensor:
+        channels, height, width = picture
+        own = torch.randn(1, channels, request.num_frames, height, width, generator=generator)
+        share = self.model.scheme.noise_share(request.fps)
+        if not share:
+            return own
+        return mix_noise(own, torch.randn(1, channels, 1, height, width, generator=generator), share)
+
+    def _scheduler(self) -> Any:
+        config = self.base.scheduler_config
+        name = str(config.get("_class_name", "DDPMScheduler"))
+        library = "inflate" if name in SCHEDULERS else "diffusers"
+        return read_diffusers_component(self.base.parts["scheduler"], library, name, torch.float32)
+
+
+def _facts(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Means over pairs of real and made clips."""
+    measures = {"motion": _motion, "colour_drift": _colour_drift}
+    return {
+        f"{what}_{name}": sum(measure(pair[side]) for pair in pairs) / len(pairs)
+        for name, measure in measures.items()
+        for side, what in enumerate(("data", "sample"))
+        if pairs
+    }
+
+
+def _motion(frames: np.ndarray) -> float:
+    """Mean absolute difference of neighbouring frames, of pixels in [0, 1]."""
+    values = frames.astype(np.float32) / 255
+    return float(np.abs(np.diff(values, axis=0)).mean()) if len(values) > 1 else 0.0
+
+
+def _colour_drift(frames: np.ndarray) -> float:
+    """The largest change of a channel's mean from the first to the last quarter of a clip, of pixels in [0, 1]."""
+    quarter = max(1, len(frames) // 4)
+    means = frames.reshape(len(frames), -1, 3).astype(np.float64).mean(1) / 255
+    return float(np.abs(means[-quarter:].mean(0) - means[:quarter].mean(0)).max())
