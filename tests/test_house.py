@@ -42,6 +42,8 @@ KEEPERS = {
     | _STAGES,
     "huggingface_hub": {"inflate.checkpoint"},
     "av": {"inflate.data"},
+    "scenedetect": {"inflate.data"},
+    "datasets": {"inflate.data"},
     "accelerate": {"inflate.train"},
     "typer": {"inflate.cli"},
     "gradio": {"inflate.page", "inflate.cli"},  # the command's one import says that the extra is missing

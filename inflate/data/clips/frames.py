@@ -1,0 +1,254 @@
+"""Reading a video frame by frame at the times a player shows them, from any time on, one frame in memory.
+
+Times are seconds from the first frame shown. Containers are read by PyAV, animations by Pillow, numbered pictures at a
+stated rate. Rotation and mirroring are undone by the display matrix, not by the angle that libraries derive from it
+(they give the same angle for a mirror and a half turn).
+"""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from inflate.data.clips.footage import ANIMATIONS, Footage
+from inflate.data.decode import VideoError, on_white
+
+Timing = Literal["stamped", "counted"]
+
+# Two clocks that agree to a microsecond show the same frame.
+SAME_TIME = 1e-6
+# A browser shows a frame of 10 ms or less for a tenth of a second.
+_HURRIED_MS, _UNHURRIED_MS = 10.0, 100.0
+# Containers of their own; playlists and scripts, which name other files and addresses, are none of them.
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,dv,mxf,nut,obu,gif"
+# Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
+_LOOK_BACK = (0.0, 10.0, float("inf"))
+_UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
+
+
+class OutOfOrderError(Exception):
+    """The container's times run backwards: they are counted instead, at the stated rate."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One frame: shown from ``time`` until ``end`` (seconds), with ``aspect``, the width of a pixel over its height."""
+
+    time: float
+    end: float
+    aspect: float
+    pixels: Callable[[], np.ndarray]  # uint8 (H, W, 3) RGB, upright
+    small: Callable[[int], np.ndarray]  # uint8 (h, w, 3) BGR, at most that many pixels a side, as stored
+
+
+def shown_frames(
+    footage: Footage, timing: Timing = "stamped", start: float = 0.0, origin: float | None = None
+) -> Iterator[Shown]:
+    """The frame shown at ``start`` seconds (or one before it) and all after it, in order.
+
+    ``origin`` is the container's own time of the first frame, as a scan found it; without it reading starts there.
+
+    Raises:
+        VideoError: unreadable, damaged or cut off, once that place is reached.
+        OutOfOrderError: ``timing`` is "stamped" and the times run backwards.
+    """
+    try:
+        if footage.kind == "numbered":
+            yield from _numbered(footage, start)
+        elif footage.suffix in ANIMATIONS:
+            yield from _animation(footage)
+        elif timing == "counted" or origin is None or start <= 0:
+            yield from _container(footage, timing, 0.0, None)
+        else:
+            yield from _sought(footage, start, origin)
+    except (VideoError, OutOfOrderError):
+        raise
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        raise VideoError(footage.label, plain(error)) from error
+
+
+def loops(footage: Footage) -> bool:
+    """Whether an animation asks to be repeated for ever."""
+    if footage.kind == "numbered" or footage.suffix not in ANIMATIONS:
+        return False
+    with contextlib.suppress(Exception), footage.open() as file, Image.open(file) as image:
+        return getattr(image, "n_frames", 1) > 1 and image.info.get("loop") == 0
+    return False
+
+
+def plain(error: BaseException) -> str:
+    """A library's reason in a few words."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is not a picture file Pillow knows"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0].rstrip(".").strip()
+
+
+def _pictured(picture: Image.Image, time: float, end: float) -> Shown:
+    def small(side: int) -> np.ndarray:
+        reduced = picture.copy()
+        reduced.thumbnail((side, side), Image.Resampling.BOX)
+        return np.ascontiguousarray(np.asarray(reduced)[..., ::-1])
+
+    return Shown(time, end, 1.0, lambda: np.asarray(picture), small)
+
+
+def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
+    first = max(0, min(len(footage.pictures) - 1, int(start * footage.rate)))
+    for number in range(first, len(footage.pictures)):
+        with Image.open(footage.path / footage.pictures[number]) as image:
+            picture = on_white(ImageOps.exif_transpose(image))
+        yield _pictured(picture, number / footage.rate, (number + 1) / footage.rate)
+
+
+def _animation(footage: Footage) -> Iterator[Shown]:
+    with footage.open() as file, Image.open(file) as image:
+        start = 0.0
+        for index in range(getattr(image, "n_frames", 1)):
+            image.seek(index)
+            image.load()
+            duration = float(image.info.get("duration", 0) or 0)
+            duration = (_UNHURRIED_MS if duration <= _HURRIED_MS else duration) / 1000
+            yield _pictured(on_white(image).copy(), start, start + duration)
+            start += duration
+
+
+def _sought(footage: Footage, start: float, origin: float) -> Iterator[Shown]:
+    for back in _LOOK_BACK:
+        at_start = start - back <= 0
+        frames = _container(footage, "stamped", 0.0 if at_start else start - back, None if at_start else origin)
+        with contextlib.closing(frames):
+            first = next(frames, None)
+            # A container without an index may land behind the wanted time.
+            if at_start or (first is not None and first.time <= start + SAME_TIME):
+                if first is not None:
+                    yield first
+                yield from frames
+                return
+
+
+def _container(footage: Footage, timing: Timing, start: float, origin: float | None) -> Generator[Shown, None, None]:
+    import av
+
+    file: Any = str(footage.path) if footage.kind == "file" and footage.size < 0 else footage.open()
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    with contextlib.ExitStack() as stack:
+        if not isinstance(file, str):
+            stack.enter_context(file)
+        container = stack.enter_context(av.open(file, mode="r", options=options))
+        if not container.streams.video:
+            raise VideoError(footage.label, "it has no video stream")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        _refuse_cut_off(footage, stream)
+        if origin is not None and stream.time_base:
+            container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True)
+        yield from _timed(footage, stream, timing, origin)
+
+
+def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) -> Iterator[Shown]:
+    """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
+    painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
+    step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    shown, last = 0, float("-inf")
+    for frame in stream.container.decode(stream):
+        if frame.is_corrupt:
+            if shown:
+                raise VideoError(footage.label, f"its picture is damaged at {last:.2f} s")
+            continue  # before the first key frame, as in recordings that were switched on half-way
+        time = shown * step if timing == "counted" else _stamp(frame, last)
+        if time <= last + SAME_TIME:
+            continue  # the same time twice: the second is never shown
+        origin = time if origin is None else origin
+        held = float(frame.duration * frame.time_base) if frame.duration and timing == "stamped" else step
+        last, shown = time, shown + 1
+        yield painter.shown(frame, time - origin, time - origin + held, time)
+    if not shown:
+        raise VideoError(footage.label, "it has no frames")
+
+
+def _stamp(frame: Any, last: float) -> float:
+    time = None if frame.pts is None else float(frame.pts * frame.time_base)
+    if time is None or time < last - SAME_TIME:
+        raise OutOfOrderError
+    return time
+
+
+def _refuse_cut_off(footage: Footage, stream: Any) -> None:
+    """mp4 and mov list every packet's place before the first one is read: a place behind the end was cut off."""
+    entries = stream.index_entries
+    if not len(entries) or "mov" not in stream.container.format.name:
+        return
+    length = footage.length()
+    missing = sum(1 for entry in entries if entry.pos + entry.size > length)
+    if missing:
+        raise VideoError(footage.label, f"it is cut off: {missing} of {len(entries)} frames lie behind its end")
+
+
+class _Painter:
+    """Turns decoded frames into pixels; keeps the converter, which is costly to make, and the orientation."""
+
+    def __init__(self, aspect: float) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.reformatter, self.aspect = VideoReformatter(), aspect
+        self.matrix: tuple[int, int, int, int] | None = None
+
+    def shown(self, frame: Any, time: float, end: float, stamp: float) -> Shown:
+        if self.matrix is None:
+            self.matrix = _display_matrix(frame)
+        sideways = self.matrix[0] == 0
+        aspect = 1 / self.aspect if sideways else self.aspect
+        return Stamped(time, end, aspect, lambda: self.pixels(frame), lambda side: self.small(frame, side), stamp)
+
+    def pixels(self, frame: Any) -> np.ndarray:
+        alpha = any(component.is_alpha for component in frame.format.components)
+        pixels = self.reformatter.reformat(frame, format="rgba" if alpha else "rgb24", **_colours(frame)).to_ndarray()
+        if alpha:
+            pixels = np.asarray(on_white(Image.fromarray(pixels, "RGBA")))
+        return np.ascontiguousarray(_upright(pixels, self.matrix or (1, 0, 0, 1)))
+
+    def small(self, frame: Any, side: int) -> np.ndarray:
+        scale = min(1.0, side / max(frame.width, frame.height))
+        width, height = max(2, round(frame.width * scale)), max(2, round(frame.height * scale))
+        reduced = self.reformatter.reformat(frame, width, height, "bgr24", interpolation="AREA", **_colours(frame))
+        return reduced.to_ndarray()
+
+
+@dataclass(frozen=True)
+class Stamped(Shown):
+    """A frame of a container, with ``stamp``, the container's own time of it."""
+
+    stamp: float = 0.0
+
+
+def _colours(frame: Any) -> dict[str, Any]:
+    """Untagged video of 720 lines and more is BT.709 to every player; libraries take it for BT.601."""
+    untagged = frame.colorspace == _UNSPECIFIED and frame.format.name.startswith("yuv")
+    return {"src_colorspace": _BT709} if untagged and frame.height >= _HD_LINES else {}
+
+
+def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
+    """Signs of (a, b, c, d) where a pixel (x, y) is shown at (a x + c y, b x + d y); upright for slanted matrices."""
+    for side in frame.side_data:
+        if side.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(side)[:20], np.int32))
+            signs = (int(np.sign(a)), int(np.sign(b)), int(np.sign(c)), int(np.sign(d)))
+            if (a == d == 0 and b and c) or (b == c == 0 and a and d):
+                return signs
+    return (1, 0, 0, 1)
+
+
+def _upright(pixels: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    a, b, c, d = matrix
+    if a == 0:
+        pixels, right, down = pixels.swapaxes(0, 1), c, b
+    else:
+        right, down = a, d
+    pixels = pixels[:, ::-1] if right < 0 else pixels
+    return pixels[::-1] if down < 0 else pixels

@@ -1,0 +1,122 @@
+"""Text files as people write them: UTF-8 with or without a mark, UTF-16, old Windows pages, any line ends."""
+
+import codecs
+import csv
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inflate.errors import InputError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LOOKED_AT = 1 << 16
+
+
+def encoding_of(path: Path) -> str:
+    """The encoding a text file was most likely written in."""
+    with path.open("rb") as file:
+        start = file.read(_LOOKED_AT)
+    for mark, name in _MARKS:
+        if start.startswith(mark):
+            return name
+    return encoding_of_bytes(start)
+
+
+def encoding_of_bytes(start: bytes) -> str:
+    """The encoding of text without a mark."""
+    for mark, name in _MARKS:
+        if start.startswith(mark):
+            return name
+    # Every second byte of Western text in UTF-16 is zero.
+    if start[1::2].count(0) > len(start) // 4:
+        return "utf-16-le"
+    if start[::2].count(0) > len(start) // 4:
+        return "utf-16-be"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"
+
+
+def decode_text(data: bytes) -> str:
+    """Bytes of a caption as text."""
+    return data.decode(encoding_of_bytes(data[:_LOOKED_AT]), "replace")
+
+
+def one_line(text: str) -> str:
+    """A caption without line ends and doubled spaces."""
+    return " ".join(text.replace("\ufeff", "").split())
+
+
+def read_caption(path: Path) -> str:
+    """The caption in a text file."""
+    return one_line(decode_text(path.read_bytes()))
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line or row number from 1, row) of a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` table.
+
+    Raises:
+        InputError: a row that cannot be read, by its number.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        yield from _parquet(path)
+    elif suffix in (".csv", ".tsv"):
+        yield from _csv(path)
+    else:
+        yield from _jsonl(path)
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding=encoding_of(path)) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip().strip("\ufeff"):
+                continue
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("not an object")
+            except ValueError as error:
+                raise InputError(f"{path} line {number} is no JSON object on a line of its own; correct it") from error
+            yield number, row
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding=encoding_of(path), newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        comma = max(",;\t", key=first.count)
+        try:
+            for number, row in enumerate(csv.DictReader(file, delimiter=comma), start=1):
+                yield number, {(key or "").strip(): value for key, value in row.items() if isinstance(value, str)}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read as a CSV table ({error}); save it again as UTF-8") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+
+    shown = is_progress_bar_enabled()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            disable_progress_bars()
+            table = Dataset.from_parquet(str(path), cache_dir=folder)
+            for number, row in enumerate(table, start=1):
+                yield number, dict(row)
+            del table
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path} cannot be read as a parquet table ({reason}); write it again") from error
+        finally:
+            if shown:
+                enable_progress_bars()
