@@ -97,7 +97,7 @@ class VideoStep:
         condition = choose_condition(self.options.condition, conditioner.reads, captions)
         dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16
         place = EncoderPlace(self.device, dtype)
-        folder = self.clips.cache_folder if self.options.cache else None
+        folder = self.data.cache_folder / "encodings" if self.options.cache else None
         return ClipEncodings(self.clips, self.base.autoencoder(), conditioner, condition, place, folder)
 
     def _tokens(self) -> int:
