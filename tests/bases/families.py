@@ -211,7 +211,10 @@ def own(folder: Path) -> Any:
 
 def unconditional(folder: Path) -> Any:
     """A DDPM of pixels."""
-    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    blocks: dict[str, Any] = {
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    }
     small: dict[str, Any] = {"block_out_channels": (16, 16), "norm_num_groups": 8, "layers_per_block": 1}
     unet = randomized(diffusers.UNet2DModel(sample_size=SIDE, **small, **blocks, attention_head_dim=8), 71)
     return saved(diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()), folder)
