@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from inflate.bases.parts import read_part, write_part
+from inflate.bases.prediction import predict_channels
+from inflate.bases.texts import encode_clip_text
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.models.foreign import encode_clip_text, predict_frames, read_part, write_part
 from inflate.stages import StageSettings, denoise
 from superres.spatial import SpatialConfig, SpatialStage
 from superres.stage import padded
@@ -93,7 +95,7 @@ class StableDiffusionX4Stage(SpatialStage):
 
         def predict(sample: Tensor, timestep: Tensor) -> Tensor:
             def on_tile(part: Tensor, condition: Tensor) -> Tensor:
-                return predict_frames(network, torch.cat([part, condition], 1)[:, :, None], timestep, told, fps)[
+                return predict_channels(network, torch.cat([part, condition], 1)[:, :, None], timestep, told, fps)[
                     :, :, 0
                 ]
 

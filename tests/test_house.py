@@ -23,6 +23,7 @@ LADDER = (
     {"inflate.schedulers"},
     {"inflate.inflater"},
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
+    {"inflate.bases"},
     {"inflate.models", "inflate.evaluate"},
     {"interp", "superres"},
     {"inflate.cascade", "inflate.train"},
@@ -38,7 +39,7 @@ MAX_FUNCTION_LINES = 60
 _STAGES = {"inflate.stages", "interp", "superres", "interp.training", "superres.training"}
 KEEPERS = {
     "diffusers": {"inflate.inflater", "inflate.checkpoint", "inflate.models", "inflate.cascade", "inflate.train"}
-    | {"inflate.schedulers"}
+    | {"inflate.schedulers", "inflate.bases"}
     | _STAGES,
     "huggingface_hub": {"inflate.checkpoint"},
     "av": {"inflate.data"},

@@ -1,6 +1,5 @@
 """The decoder: CLIP image embedding -> picture (D) or video (D^t of Make-A-Video, arXiv:2209.14792, section 3.2)."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from inflate.bases.autoencoder import decode_pictures, encode_pixels, pixels_per_cell
+from inflate.bases.conditioners.images import image_conditioning
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.diffusion.guidance import Guidance, GuidanceOptions
 from inflate.diffusion.long_noise import reschedule_noise
@@ -25,33 +25,6 @@ from inflate.video import fold_frames, unfold_frames
 
 _TEMPORAL_NAME = "temporal.safetensors"
 _FRAMES_AT_ONCE = 16
-
-
-def image_conditioning(image_embeds: Tensor) -> dict[str, Tensor]:
-    """What the decoder's network is told: the embedding (B, D) brought to norm sqrt(D), so that a number is about 1.
-
-    It enters twice: added to the time embedding (``class_labels`` (B, D)) and as one token to attend to
-    (``encoder_hidden_states`` (B, 1, D)), after unCLIP (arXiv:2204.06125, section 2.1). An embedding of zeros stays
-    zero: the unconditional case.
-    """
-    scaled = functional.normalize(image_embeds, dim=-1) * math.sqrt(image_embeds.shape[-1])
-    return {"class_labels": scaled, "encoder_hidden_states": scaled[:, None]}
-
-
-def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
-    """Pixels (N, 3, H, W) in [-1, 1] -> latents (N, c, h, w) of about unit variance; the mean where the VAE has one."""
-    encoded = vae.encode(pixels.to(vae.dtype))
-    latents = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return (latents - shift) * vae.config.scaling_factor
-
-
-def decode_pictures(vae: Any | None, latents: Tensor) -> Tensor:
-    """Latents (N, c, h, w) -> pixels (N, 3, H, W), float32, differentiable and not clipped; None as below."""
-    if vae is None:
-        return latents.float()
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype)).sample.float()
 
 
 def decode_latents(vae: Any | None, latents: Tensor, pictures_at_once: int = 16) -> Tensor:
@@ -293,8 +266,7 @@ class DecoderStage(ComponentStage):
         """Side of the frames it makes, in pixels, without reading weights; None where no config says it."""
         side = self.component_config("unet").get("sample_size")
         vae = self.component_config("vae")
-        blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [0]
-        return side * 2 ** (len(blocks) - 1) if isinstance(side, int) else None
+        return side * pixels_per_cell(vae) if isinstance(side, int) else None
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``frames``, video by video, so that memory does not grow with their number."""

@@ -1,139 +1,28 @@
-"""What other people's pipelines have in common: parts of transformers, CLIP's text, and networks told with variance."""
+"""What decoders of other people's pipelines have in common: how they sample, and networks that predict variance too."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
 from torch import Tensor
 
+from inflate.bases.parts import read_part, write_part
+from inflate.bases.prediction import predict_channels
 from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.models.clip import EncodedText
 from inflate.models.decoder import DecoderStage, frame_noise
 from inflate.models.guided import check_threshold, guidance_of, needs_both, thresholded
 from inflate.models.known_frames import Predict
-from inflate.models.prior import warn_if_cut
 from inflate.models.segments import embeds_at, on_show, prompt_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
-from inflate.stages import ChainState, OnStep, StageSettings, denoise, read_diffusers_component, stage_generator
-
-# "Fast" tokenizers and feature extractors are what transformers once called what it now calls by the second name.
-_TRANSFORMERS = {
-    "CLIPTextModel": "CLIPTextModel",
-    "CLIPTextModelWithProjection": "CLIPTextModelWithProjection",
-    "CLIPVisionModelWithProjection": "CLIPVisionModelWithProjection",
-    "CLIPTokenizer": "CLIPTokenizer",
-    "CLIPTokenizerFast": "CLIPTokenizer",
-    "CLIPImageProcessor": "CLIPImageProcessor",
-    "CLIPFeatureExtractor": "CLIPImageProcessor",
-    "XLMRobertaTokenizer": "XLMRobertaTokenizer",
-    "XLMRobertaTokenizerFast": "XLMRobertaTokenizer",
-}
-# Classes that diffusers keeps beside a pipeline -> the library that indices name (or "diffusers"), and the modules of
-# new and old releases.
-_BESIDE_PIPELINES = {
-    "UnCLIPTextProjModel": ("unclip", ("pipelines.deprecated.unclip.text_proj", "pipelines.unclip.text_proj")),
-    "MultilingualCLIP": ("kandinsky", ("pipelines.kandinsky.text_encoder",)),
-}
+from inflate.stages import ChainState, OnStep, StageSettings, denoise, stage_generator
 
 Told = Mapping[str, Any] | Callable[[float], Mapping[str, Any]]
 """A network's own arguments, or what gives them by the place of a window's middle in the video, in frames."""
-
-
-def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
-    """A component of somebody's pipeline: diffusers' own, or one of the few others that pipelines are made of.
-
-    Weights come from safetensors only, and nothing is downloaded.
-
-    Raises:
-        InputError: another kind of component, or the folder is missing or damaged.
-    """
-    if library == "diffusers" and class_name not in _BESIDE_PIPELINES:
-        return read_diffusers_component(folder, library, class_name, dtype)
-    found = _class_of(library, class_name)
-    if found is None:
-        raise InputError(f"{folder} is a {library}.{class_name}, which no stage of a cascade knows.")
-    if not folder.is_dir():
-        raise InputError(f"{folder} is missing; the pipeline's model_index.json names it.")
-    read: Callable[..., Any] = found.from_pretrained
-    options: dict[str, Any] = {"use_safetensors": True} if issubclass(found, torch.nn.Module) else {}
-    options |= {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
-    try:
-        part = read(folder, local_files_only=True, **options)
-    except Exception as error:
-        # transformers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error
-    if not isinstance(part, torch.nn.Module):
-        return part
-    return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
-
-
-def write_part(component: Any, folder: Path) -> list[str]:
-    """Save a component that :func:`read_part` reads; returns [library, class] as diffusers' indices have them."""
-    component.save_pretrained(folder)
-    name = type(component).__name__
-    if name in _BESIDE_PIPELINES:
-        return [_BESIDE_PIPELINES[name][0], name]
-    return ["transformers" if name in _TRANSFORMERS else "diffusers", name]
-
-
-def _class_of(library: str, class_name: str) -> Any:
-    if library == "transformers" and class_name in _TRANSFORMERS:
-        import transformers
-
-        return getattr(transformers, _TRANSFORMERS[class_name], None)
-    home, modules = _BESIDE_PIPELINES.get(class_name, ("", ()))
-    for module in modules if library in (home, "diffusers") else ():
-        try:
-            return getattr(import_module(f"diffusers.{module}"), class_name)
-        except ModuleNotFoundError:
-            continue
-    return None
-
-
-def encode_clip_text(text_encoder: Any, tokenizer: Any, text: str) -> EncodedText:
-    """A text as transformers' ``CLIPTextModelWithProjection`` encodes it, padded to the length the encoder knows.
-
-    Embedding and hidden states (batch 1) are as the model gives them, the embedding not of unit norm: unCLIP's networks
-    were trained so.
-    """
-    limit = min(int(tokenizer.model_max_length), int(text_encoder.config.max_position_embeddings))
-    warn_if_cut(text, len(tokenizer(text).input_ids), limit)
-    tokens = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        encoded = text_encoder(tokens.input_ids.to(text_encoder.device))
-    mask = tokens.attention_mask.bool().to(text_encoder.device)
-    embeds = getattr(encoded, "text_embeds", None)
-    if embeds is None:
-        embeds = encoded.pooler_output
-    return EncodedText(embeds, encoded.last_hidden_state, mask)
-
-
-def predict_frames(model: Any, sample: Tensor, timestep: Tensor, told: Mapping[str, Any], fps: float | None) -> Tensor:
-    """One evaluation of a network on videos (B, c, F, h, w): all frames at once if inflated, else one after the other.
-
-    ``told`` are the network's own arguments, tensors of first size B; floating point ones are cast to its dtype.
-    Returns float32, with whatever channels the network has.
-    """
-    arguments: dict[str, Any] = _cast(told, model.dtype)
-    if isinstance(model, InflatedModel):
-        rate = {} if fps is None or model.scheme.fps_range is None else {"fps": float(fps)}
-        return model(sample.to(model.dtype), timestep, **rate, **arguments).sample.float()
-    pictures = [model(frame.to(model.dtype), timestep, **arguments).sample.float() for frame in sample.unbind(2)]
-    return torch.stack(pictures, dim=2)
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _cast(item, dtype) for key, item in value.items()}
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def sample_frames(
@@ -182,7 +71,7 @@ def frames_predictor(
 
     def predict(sample: Tensor, timestep: Tensor, middle: float = 0.0) -> Tensor:
         channels, now = sample.shape[1], told(middle) if callable(told) else told
-        made = predict_frames(model, torch.cat([sample, sample]) if guided else sample, timestep, now, fps)
+        made = predict_channels(model, torch.cat([sample, sample]) if guided else sample, timestep, now, fps)
         if guided:
             unconditional, conditional = made.chunk(2)
             guess = guidance(unconditional[:, :channels], conditional[:, :channels], timestep)

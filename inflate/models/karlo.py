@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inflate.models.clip import EncodedText
-from inflate.models.foreign import ForeignDecoderStage, TextConfig, encode_clip_text, optional_config
+from inflate.bases.clip import EncodedText
+from inflate.bases.texts import encode_clip_text
+from inflate.models.foreign import ForeignDecoderStage, TextConfig, optional_config
 from inflate.stages import StageSettings
 
 

@@ -3,7 +3,6 @@
 diffusers' ``PriorTransformer`` predicts the clean embedding itself, normalised by the statistics it carries.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inflate.bases.clip import EncodedText, TextImageEncoder
+from inflate.bases.texts import warn_if_cut
 from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
-from inflate.models.clip import EncodedText, TextImageEncoder
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
 
 
@@ -160,11 +160,3 @@ class PriorStage(ComponentStage):
         """Image embeddings (N, D) of pictures (N, 3, H, W) in [-1, 1], of the norm that the decoder knows."""
         embeds = self.components["text_encoder"].encode_image(pixels)
         return functional.normalize(embeds.float(), dim=-1)
-
-
-def warn_if_cut(prompt: str, length: int, limit: int) -> None:
-    """Warn of a prompt of more tokens than the text encoder reads."""
-    if length > limit:
-        warnings.warn(
-            f"The prompt {prompt[:40]!r}... has {length} tokens; only the first {limit - 1} were read.", stacklevel=2
-        )

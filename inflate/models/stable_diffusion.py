@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from inflate.bases.texts import encode_clip_text, warn_if_cut
 from inflate.diffusion.latent_motion import renoised, translated_frames
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.decoder import check_fps
-from inflate.models.foreign import ForeignDecoderStage, Told, encode_clip_text, sample_frames
+from inflate.models.foreign import ForeignDecoderStage, Told, sample_frames
 from inflate.models.guided import check_threshold, needs_both
-from inflate.models.prior import warn_if_cut
 from inflate.models.segments import blend_told, check_segments, on_show
 from inflate.models.windows import WindowConfig, windows_of
 from inflate.stages import ChainState, OnStep, StageSettings, stage_generator

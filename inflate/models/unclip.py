@@ -5,17 +5,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from inflate.bases.clip import EncodedText
+from inflate.bases.conditioners.images import embed_pictures
+from inflate.bases.parts import read_part, write_part
+from inflate.bases.texts import encode_clip_text
 from inflate.errors import InputError
-from inflate.models.clip import EncodedText
-from inflate.models.foreign import encode_clip_text, read_part, write_part
 from inflate.models.prior import PriorStage
 from inflate.stages import StageSettings
-
-# OpenAI's CLIP, per channel of pixels in [0, 1]; an image processor beside the encoder may say otherwise.
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class UnclipPriorStage(PriorStage):
@@ -54,13 +51,4 @@ class UnclipPriorStage(PriorStage):
                 "This prior has no image encoder, which embedding images needs; name one in the role file: "
                 "image_encoder = FOLDER under [prior.components]."
             )
-        processor = self.components.get("image_processor")
-        mean = torch.tensor(getattr(processor, "image_mean", None) or _MEAN, device=pixels.device)
-        std = torch.tensor(getattr(processor, "image_std", None) or _STD, device=pixels.device)
-        size = (int(encoder.config.image_size),) * 2
-        pixels = pixels.float()
-        if tuple(pixels.shape[-2:]) != size:
-            # Nothing of a picture may be cut off, so one that is not square is squeezed.
-            pixels = functional.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
-        pixels = ((pixels + 1) / 2 - mean[:, None, None]) / std[:, None, None]
-        return encoder(pixels.to(encoder.dtype)).image_embeds.float()
+        return embed_pictures(encoder, self.components.get("image_processor"), pixels)

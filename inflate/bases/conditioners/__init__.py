@@ -1,0 +1,1 @@
+"""One conditioner for each family."""

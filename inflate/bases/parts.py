@@ -1,0 +1,164 @@
+"""Parts of people's pipelines beside the network: which class each is, reading, writing, and their fingerprints."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+
+from inflate.checkpoint.fingerprint import weights_fingerprint
+from inflate.checkpoint.header import read_header
+from inflate.checkpoint.source import Weights
+from inflate.errors import InputError
+from inflate.stages import read_diffusers_component
+
+INDEX_NAME = "model_index.json"
+# "Fast" tokenizers and feature extractors are what transformers once called what it now calls by the second name.
+TRANSFORMERS = {
+    "CLIPTextModel": "CLIPTextModel",
+    "CLIPTextModelWithProjection": "CLIPTextModelWithProjection",
+    "CLIPVisionModelWithProjection": "CLIPVisionModelWithProjection",
+    "CLIPTokenizer": "CLIPTokenizer",
+    "CLIPTokenizerFast": "CLIPTokenizer",
+    "CLIPImageProcessor": "CLIPImageProcessor",
+    "CLIPImageProcessorFast": "CLIPImageProcessor",
+    "CLIPFeatureExtractor": "CLIPImageProcessor",
+    "T5EncoderModel": "T5EncoderModel",
+    "T5Tokenizer": "T5Tokenizer",
+    "T5TokenizerFast": "T5Tokenizer",
+    "XLMRobertaTokenizer": "XLMRobertaTokenizer",
+    "XLMRobertaTokenizerFast": "XLMRobertaTokenizer",
+}
+# Classes that diffusers keeps beside a pipeline -> the library that indices name (or "diffusers"), and the modules of
+# new and old releases.
+_BESIDE_PIPELINES = {
+    "UnCLIPTextProjModel": ("unclip", ("pipelines.deprecated.unclip.text_proj", "pipelines.unclip.text_proj")),
+    "MultilingualCLIP": ("kandinsky", ("pipelines.kandinsky.text_encoder",)),
+}
+# Files that say a part's class, and under which key.
+_SAYS_CLASS = (
+    ("scheduler_config.json", "_class_name"),
+    ("config.json", "_class_name"),
+    ("config.json", "architectures"),
+    ("tokenizer_config.json", "tokenizer_class"),
+    ("preprocessor_config.json", "image_processor_type"),
+    ("preprocessor_config.json", "feature_extractor_type"),
+)
+
+
+def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, variant: str | None = None) -> Any:
+    """A component of somebody's pipeline: diffusers' own, or one of the few others that pipelines are made of.
+
+    Weights come from safetensors only, those of ``variant`` where the folder has them, and nothing is downloaded.
+
+    Raises:
+        InputError: another kind of component, or the folder is missing or damaged.
+    """
+    with_variant = variant is not None and any(folder.glob(f"*.{variant}*.safetensors*"))
+    if library == "diffusers" and class_name not in _BESIDE_PIPELINES and not with_variant:
+        return read_diffusers_component(folder, library, class_name, dtype)
+    found = _class_of(library, class_name)
+    if found is None:
+        raise InputError(f"{folder} is a {library}.{class_name}, which no stage of a cascade knows.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing; the pipeline's model_index.json names it.")
+    read: Callable[..., Any] = found.from_pretrained
+    options: dict[str, Any] = {"use_safetensors": True} if issubclass(found, torch.nn.Module) else {}
+    options |= {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
+    options |= {"variant": variant} if with_variant else {}
+    try:
+        part = read(folder, local_files_only=True, **options)
+    except Exception as error:
+        # transformers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error
+    if not isinstance(part, torch.nn.Module):
+        return part
+    return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
+
+
+def write_part(component: Any, folder: Path) -> list[str]:
+    """Save a component that :func:`read_part` reads; returns [library, class] as diffusers' indices have them."""
+    component.save_pretrained(folder)
+    name = type(component).__name__
+    if name in _BESIDE_PIPELINES:
+        return [_BESIDE_PIPELINES[name][0], name]
+    return ["transformers" if name in TRANSFORMERS else "diffusers", name]
+
+
+def _class_of(library: str, class_name: str) -> Any:
+    if library == "transformers" and class_name in TRANSFORMERS:
+        import transformers
+
+        return getattr(transformers, TRANSFORMERS[class_name], None)
+    home, modules = _BESIDE_PIPELINES.get(class_name, ("", ()))
+    for module in modules if library in (home, "diffusers") else ():
+        try:
+            return getattr(import_module(f"diffusers.{module}"), class_name)
+        except ModuleNotFoundError:
+            continue
+    if library == "diffusers" and not modules:
+        import diffusers
+
+        found = getattr(diffusers, class_name, None)
+        return found if isinstance(found, type) and issubclass(found, ModelMixin) else None
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a JSON file; ``InputError`` for a file that is missing or holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; copy the folder again.") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not readable as JSON ({error}); copy the folder again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold an object; copy the folder again.")
+    return content
+
+
+def part_config(folder: Path) -> dict[str, Any]:
+    """The config of a part, empty where it has none."""
+    return read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+
+
+def part_class(folder: Path) -> tuple[str, str]:
+    """[library, class] of a part, told from its own files.
+
+    Raises:
+        InputError: there is no such folder, or it does not say.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}.")
+    for name, key in _SAYS_CLASS:
+        value = read_json(folder / name).get(key) if (folder / name).is_file() else None
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, str):
+            return ("transformers" if value in TRANSFORMERS else "diffusers"), value
+    index = folder.parent / INDEX_NAME
+    entry = read_json(index).get(folder.name) if index.is_file() else None
+    if isinstance(entry, list) and len(entry) == 2 and all(isinstance(one, str) for one in entry):
+        return entry[0], entry[1]
+    raise InputError(f"{folder} is no part of a pipeline: none of its files says of what class it is.")
+
+
+def parts_fingerprint(parts: Mapping[str, Path], *more: str) -> str:
+    """SHA-256 over the files of parts by role, and over ``more``; nothing is loaded.
+
+    Of large tensors samples are read, as for a network's own fingerprint, so that it takes no time for a T5 of 9 GB.
+    """
+    digest = hashlib.sha256("\n".join(more).encode())
+    for role, folder in sorted(parts.items()):
+        digest.update(f"\n{role}\n".encode())
+        for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+            digest.update(f"{path.name}\n".encode())
+            if path.suffix == ".safetensors":
+                digest.update(weights_fingerprint(Weights(None, (path,), (read_header(path),))).encode())
+            else:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
