@@ -81,7 +81,8 @@ class ClipEncodings:
         self._latents = self._told = None
         if folder is not None:
             self._latents = EncodingStore(folder, f"latents-{autoencoder.fingerprint()}")
-            self._told = EncodingStore(folder, f"{condition}-{conditioner.fingerprint()}-{place.dtype}")
+            if condition != "nothing":
+                self._told = EncodingStore(folder, f"{condition}-{conditioner.fingerprint()}-{place.dtype}")
 
     @property
     def cached(self) -> bool:
@@ -131,7 +132,9 @@ class ClipEncodings:
         self.autoencoder.release()
 
     def _prepare_told(self, prompts: Sequence[str], quiet: bool) -> dict[str, Encoding]:
-        names = {self._told_name(number): number for number in range(len(self.clips.windows))}
+        names: dict[str, int] = {}
+        for number in range(len(self.clips.windows)):
+            names.setdefault(self._told_name(number), number)
         missing = [] if self._told is None else self._told.missing(list(names))
         # The unconditional branch and the prompts of samples are few: they are encoded at every start.
         self.conditioner.load(self.place.device, self.place.dtype)

@@ -57,6 +57,16 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def labelled(clips: Path, tmp_path: Path) -> Path:
+    """The clips with a class's name, or its number, as captions."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    for number, path in enumerate(sorted(clips.glob("*.mp4"))):
+        (folder / path.name).write_bytes(path.read_bytes())
+        (folder / path.with_suffix(".txt").name).write_text("goldfish" if number % 2 else "0")
+    return folder
+
+
 def sums(folder: Path) -> dict[str, str]:
     """SHA-256 of every weight file below a folder, by its place."""
     return {
@@ -95,17 +105,10 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_image_checkpoint_becomes_a_video_model(family: str, clips: Path, tmp_path: Path) -> None:
     model = build(family, tmp_path / "model")
-    parts = [f'options.parts.{role}="{folder}"' for role, folder in parts_of(family, tmp_path / "parts").items()]
-    captions = ["options.condition=class"] if family == "dit" else []
-    before, folder = sums(model), clips
-    if captions:  # class names, or numbers, are the captions then
-        folder = tmp_path / "labelled"
-        folder.mkdir()
-        for number, path in enumerate(sorted(clips.glob("*.mp4"))):
-            (folder / path.name).write_bytes(path.read_bytes())
-            (folder / path.with_suffix(".txt").name).write_text("goldfish" if number % 2 else "0")
-    run = tmp_path / "run"
-    assert finetune(model, folder, run, *parts, *captions) == 0
+    parts = [f'options.parts.{role}="{folder}"' for role, folder in parts_of(family, model).items()]
+    before, run = sums(model), tmp_path / "run"
+    folder = labelled(clips, tmp_path) if family == "dit" else clips
+    assert finetune(model, folder, run, *parts) == 0
     assert len(losses(run)) == 3 and np.isfinite(losses(run)).all()
     export = run / "export"
     assert sums(model) == before
@@ -124,8 +127,8 @@ def test_an_image_checkpoint_becomes_a_video_model(family: str, clips: Path, tmp
 def test_the_export_generates_a_video(family: str, clips: Path, tmp_path: Path) -> None:
     model = build(family, tmp_path / "model")
     run = tmp_path / "run"
-    captions = ["options.condition=class", 'data.caption="goldfish"'] if family == "dit" else []
-    assert finetune(model, clips, run, *captions, steps=1) == 0
+    folder = labelled(clips, tmp_path) if family == "dit" else clips
+    assert finetune(model, folder, run, steps=1) == 0
     prompt = {"unconditional": [], "dit": ["goldfish"]}.get(family, ["red sea"])
     video = tmp_path / "video.mp4"
     more = ["--until", "decoder"] if family == "inflate" else []
