@@ -30,6 +30,8 @@ STAGES: dict[str, StageEntry] = {
 # Other people's networks that can play a stage: stage -> player -> where it is. A cascade's index names them in
 # "stage_players"; a stage it does not name there is played by its class in STAGES.
 _UPSCALER = ("unet", "scheduler", "low_res_scheduler", "vae", "text_encoder", "tokenizer")
+_READS_TEXT = ("unet", "scheduler", "vae", "decoder_text_encoder", "decoder_tokenizer")
+_READS_TEXTS = (*_READS_TEXT, "decoder_text_encoder_2", "decoder_tokenizer_2")
 PLAYERS: dict[str, dict[str, StageEntry]] = {
     "prior": {
         "unclip": StageEntry(
@@ -45,15 +47,21 @@ PLAYERS: dict[str, dict[str, StageEntry]] = {
         ),
         "stable-diffusion": StageEntry(
             "inflate.models.stable_diffusion:StableDiffusionDecoderStage",
-            ("unet", "scheduler", "vae", "decoder_text_encoder", "decoder_tokenizer"),
+            _READS_TEXT,
         ),
         "stable-diffusion-xl": StageEntry(
             "inflate.models.stable_diffusion:StableDiffusionXLDecoderStage",
-            (
-                *("unet", "scheduler", "vae", "decoder_text_encoder", "decoder_tokenizer"),
-                *("decoder_text_encoder_2", "decoder_tokenizer_2"),
-            ),
+            _READS_TEXTS,
         ),
+        "pixart": StageEntry("inflate.models.transformers:PixArtDecoderStage", _READS_TEXT),
+        "sd3": StageEntry(
+            "inflate.models.transformers:StableDiffusion3DecoderStage",
+            _READS_TEXTS,
+            ("decoder_text_encoder_3", "decoder_tokenizer_3"),
+        ),
+        "flux": StageEntry("inflate.models.transformers:FluxDecoderStage", _READS_TEXTS),
+        "dit": StageEntry("inflate.models.transformers:LabelDecoderStage", ("unet", "scheduler", "vae")),
+        "unconditional": StageEntry("inflate.models.unconditional:UnconditionalDecoderStage", ("unet", "scheduler")),
         "kandinsky": StageEntry(
             "inflate.models.kandinsky:KandinskyDecoderStage",
             ("unet", "scheduler", "vae"),

@@ -70,13 +70,14 @@ class Autoencoder:
         """
         if self.folder is None:
             return
-        if self.vae is None:
+        vae = self.vae
+        if vae is None:
             library, name = part_class(self.folder)
             if name not in _CLASSES:
                 raise InputError(f"{self.folder} is a {name}; an autoencoder must be one of {', '.join(_CLASSES)}.")
-            self.vae = read_part(self.folder, library, name, dtype, self.variant).eval().requires_grad_(False)
-        upcast = dtype == torch.float16 and self.vae.config.get("force_upcast", False)
-        self.vae.to(device=device, dtype=torch.float32 if upcast else dtype)
+            vae = read_part(self.folder, library, name, dtype, self.variant).eval().requires_grad_(False)
+        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
+        self.vae = vae.to(device=device, dtype=torch.float32 if upcast else dtype)
 
     def release(self) -> None:
         """Let go of it; :meth:`load` reads it again."""

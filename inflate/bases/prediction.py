@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from inflate.inflater import InflatedModel, call_image_model
@@ -42,19 +43,27 @@ def predict_channels(
     timestep: Tensor,
     arguments: Mapping[str, Any],
     fps: Tensor | float | None = None,
-    fractions: bool = False,
+    fractions: bool | None = None,
 ) -> Tensor:
-    """As :func:`predict`, float32, with whatever channels the network has; ``fractions`` for FLUX's timesteps."""
+    """As :func:`predict`, float32, with whatever channels the network has.
+
+    ``fractions``: whether it takes timesteps as FLUX does; None sees for itself.
+    """
     dtype = None if torch.is_autocast_enabled(noisy.device.type) else model.dtype
     told: dict[str, Any] = cast(arguments, noisy.device, dtype)
     sample = noisy if dtype is None else noisy.to(dtype)
-    if fractions:  # in the network's dtype, as FLUX's pipeline does it
+    if is_flux(model) if fractions is None else fractions:  # in the network's dtype, as FLUX's pipeline does it
         timestep = torch.as_tensor(timestep, device=noisy.device).to(sample.dtype) / TIMESTEPS
     if isinstance(model, InflatedModel):
         rate = {} if fps is None or model.scheme.fps_range is None else {"fps": fps}
         return model(sample, timestep, **rate, **told).sample.float()
     pictures = [call_image_model(model, frame, timestep, **told).sample.float() for frame in sample.unbind(2)]
     return torch.stack(pictures, dim=2)
+
+
+def is_flux(model: nn.Module) -> bool:
+    """Whether a network, inflated or not, is FLUX's."""
+    return isinstance(model.image_model if isinstance(model, InflatedModel) else model, FluxTransformer2DModel)
 
 
 def cast(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:

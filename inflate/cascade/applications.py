@@ -73,6 +73,10 @@ class Applications:
         decoder: Any = self.stage("decoder")
         return None if decoder is None else decoder.frame_size()
 
+    def told_nothing(self) -> bool:
+        """Whether its frames come from noise alone, so that it takes no prompt."""
+        return bool(getattr(self.stage("decoder"), "told_nothing", False))
+
     def window_size(self) -> int | None:
         """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""
         decoder: Any = self.stage("decoder")

@@ -141,7 +141,8 @@ class Cascade(Applications):
             CancelledError: a callback returned False.
         """
         check_output_type(output_type)
-        state = first_state(prompt, image_embeds, Timing(num_frames, fps, frame_skip), generator, segments)
+        timing, nothing = Timing(num_frames, fps, frame_skip), self.told_nothing()
+        state = first_state(prompt, image_embeds, timing, generator, segments, nothing)
         settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
         state = self.run(state, settings, callback_on_step_end, until, callback_on_stage_end)
         frames = None if state.frames is None else as_output(state.frames, output_type)
@@ -149,7 +150,7 @@ class Cascade(Applications):
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | None = None,
         num_frames: int = 16,
         fps: float = 8,
         generator: torch.Generator | None = None,
@@ -172,7 +173,7 @@ class Cascade(Applications):
             InputError: bad arguments, or ``until`` names a stage before the decoder.
         """
         timing = Timing(num_frames, fps, frame_skip, MAX_STREAMED_FRAMES)
-        state = first_state(prompt, None, timing, generator, segments)
+        state = first_state(prompt, None, timing, generator, segments, self.told_nothing())
         settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
         return stream_video(self, state, settings, callback_on_step_end, until)
 

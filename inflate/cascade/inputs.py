@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +51,11 @@ def first_state(
     timing: Timing,
     generator: Generators,
     segments: Segments = (),
+    told_nothing: bool = False,
 ) -> ChainState:
-    """The state of a chain that starts from prompts or from image embeddings (B, D)."""
+    """The state of a chain that starts from prompts or from image embeddings (B, D), or is told nothing at all."""
+    if told_nothing:
+        return _untold_state(prompt, image_embeds, timing, generator, segments)
     prompts = () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt)
     if (not prompts) == (image_embeds is None):
         raise InputError("Give a prompt or image_embeds, and not both.")
@@ -70,6 +74,17 @@ def first_state(
         frame_skip=timing.frame_skip,
         segments=tuple(one if isinstance(one, Segment) else Segment(*one) for one in segments),
     )
+
+
+def _untold_state(
+    prompt: Any, image_embeds: Tensor | None, timing: Timing, generator: Generators, segments: Segments
+) -> ChainState:
+    """Of a chain whose decoder is told nothing: one video, or one per generator."""
+    if prompt is not None or image_embeds is not None or segments:
+        raise InputError("This model is told nothing of what to show, so a prompt would change nothing; leave it out.")
+    count = len(generator) if isinstance(generator, Sequence) else 1
+    seeds = draw_seeds(generator, count)
+    return ChainState(("",) * count, seeds, timing.num_frames, float(timing.fps), frame_skip=timing.frame_skip)
 
 
 def draw_seeds(generator: Generators, count: int) -> tuple[int, ...]:

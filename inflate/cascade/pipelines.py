@@ -1,6 +1,7 @@
 """Which stages of the chain other people's pipeline folders can play, by the class that their index names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from inflate.stages import StageSettings
 
@@ -11,7 +12,8 @@ class Part:
 
     ``player``: its name in ``PLAYERS``, empty for the stage's own class. ``components``: the stage's components -> the
     pipeline's; those in ``optional`` may be missing. ``settings`` where the class's own defaults are not this
-    pipeline's. ``config``: what of the stage's configuration the pipeline's index says, under the same name.
+    pipeline's. ``config``: what of the stage's configuration the pipeline's index says, under the same name;
+    ``values``: what of it follows from the pipeline's class.
     """
 
     player: str
@@ -19,6 +21,7 @@ class Part:
     optional: tuple[str, ...] = ()
     settings: StageSettings | None = None
     config: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 _KARLO_DECODER = Part(
@@ -49,7 +52,7 @@ _KANDINSKY_PRIOR = Part(
     },
     optional=("image_encoder", "image_processor"),
 )
-_KANDINSKY_DECODER = {"unet": "unet", "scheduler": "scheduler", "vae": "movq"}
+_KANDINSKY_DECODER = {"unet": "unet", "scheduler": "scheduler", "vae": "movq", "image_encoder": "image_encoder"}
 
 _STABLE_DIFFUSION = {
     "unet": "unet",
@@ -58,6 +61,13 @@ _STABLE_DIFFUSION = {
     "decoder_text_encoder": "text_encoder",
     "decoder_tokenizer": "tokenizer",
 }
+
+_SECOND_TEXT = {"decoder_text_encoder_2": "text_encoder_2", "decoder_tokenizer_2": "tokenizer_2"}
+_TRANSFORMER = {"unet": "transformer", "scheduler": "scheduler", "vae": "vae"}
+_PIXART = _TRANSFORMER | {"decoder_text_encoder": "text_encoder", "decoder_tokenizer": "tokenizer"}
+_THIRD_TEXT = {"decoder_text_encoder_3": "text_encoder_3", "decoder_tokenizer_3": "tokenizer_3"}
+_SIZE = ("height", "width")  # in pixels; `inflate finetune` writes them into an export's index
+_UNCONDITIONAL = Part("unconditional", {"unet": "unet", "scheduler": "scheduler"}, config=_SIZE)
 
 # Class of the pipeline -> stage -> the part.
 PIPELINES: dict[str, dict[str, Part]] = {
@@ -81,16 +91,28 @@ PIPELINES: dict[str, dict[str, Part]] = {
         "decoder": Part(
             "kandinsky",
             _KANDINSKY_DECODER | {"decoder_text_encoder": "text_encoder", "decoder_tokenizer": "tokenizer"},
+            optional=("image_encoder",),
+            config=_SIZE,
         )
     },
-    "KandinskyV22Pipeline": {"decoder": Part("kandinsky", _KANDINSKY_DECODER)},
-    "StableDiffusionPipeline": {"decoder": Part("stable-diffusion", _STABLE_DIFFUSION)},
+    "KandinskyV22Pipeline": {"decoder": Part("kandinsky", _KANDINSKY_DECODER, ("image_encoder",), config=_SIZE)},
+    "StableDiffusionPipeline": {"decoder": Part("stable-diffusion", _STABLE_DIFFUSION, config=_SIZE)},
     "StableDiffusionXLPipeline": {
         "decoder": Part(
             "stable-diffusion-xl",
-            _STABLE_DIFFUSION | {"decoder_text_encoder_2": "text_encoder_2", "decoder_tokenizer_2": "tokenizer_2"},
+            _STABLE_DIFFUSION | _SECOND_TEXT,
+            config=(*_SIZE, "force_zeros_for_empty_prompt"),
         )
     },
+    "PixArtAlphaPipeline": {"decoder": Part("pixart", _PIXART, config=_SIZE, values={"max_sequence_length": 120})},
+    "PixArtSigmaPipeline": {"decoder": Part("pixart", _PIXART, config=_SIZE, values={"max_sequence_length": 300})},
+    "StableDiffusion3Pipeline": {
+        "decoder": Part("sd3", _PIXART | _SECOND_TEXT | _THIRD_TEXT, optional=tuple(_THIRD_TEXT), config=_SIZE)
+    },
+    "FluxPipeline": {"decoder": Part("flux", _PIXART | _SECOND_TEXT, config=_SIZE)},
+    "DiTPipeline": {"decoder": Part("dit", _TRANSFORMER, config=(*_SIZE, "id2label"))},
+    "DDPMPipeline": {"decoder": _UNCONDITIONAL},
+    "DDIMPipeline": {"decoder": _UNCONDITIONAL},
     "StableDiffusionUpscalePipeline": {
         "upscaler": Part(
             "stable-diffusion-x4",

@@ -126,7 +126,7 @@ class Completing:
         stage = cascade.stage("decoder")
         if not isinstance(stage, DecoderStage):
             raise InputError("This cascade has no decoder, which completing a video needs.")
-        if not (prompt or stage.needs_embeds):
+        if not (prompt or stage.needs_embeds or stage.told_nothing):
             raise InputError("This decoder makes frames from a prompt; say what the video shows (prompt, --prompt).")
         if prompt and not stage.reads_prompt():
             raise InputError("This decoder is told what a video shows by its frames alone; leave the prompt out.")
@@ -163,7 +163,8 @@ class Completing:
         device, count, shown = self.model.device, frames.shape[2], frames[:, :, mask]
         seen = shown if low is None else frames
         embeds = self.cascade.embed_images(seen).to(device) if self.stage.needs_embeds else None
-        noise = frame_noise(self.model, 1, count, self.generator, device, self.fps)
+        shape = self.stage.picture_shape()
+        noise = frame_noise(self.model, 1, count, self.generator, device, self.fps, None, shape)
         latents, constraints = torch.zeros_like(noise), []
         if shown.shape[2]:
             with torch.no_grad():
@@ -178,7 +179,7 @@ class Completing:
         with saving_memory(self.model, self.save_memory):
             made = sample_known(
                 predict,
-                self.stage.components["scheduler"],
+                self.stage.scheduler(),
                 noise,
                 Known(latents, mask, constraints if self.weight else (), covariance, self.weight),
                 num_inference_steps=self.settings.num_inference_steps,

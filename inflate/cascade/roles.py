@@ -126,9 +126,10 @@ def _stage(role: Role) -> ComponentStage:
         )
     entries, paths = _components(role, index, part)
     found = stage_class(role.stage, part.player)
-    config = found.config_class(**{name: index[name] for name in part.config if name in index})
-    defaults, config = _options(role, part.settings or found.defaults, config)
-    return found(index=entries, paths=paths, defaults=defaults, config=config)
+    config = found.config_class(**part.values | {name: index[name] for name in part.config if name in index})
+    stage = found(index=entries, paths=paths, defaults=part.settings, config=config)
+    stage.defaults, stage.config = _options(role, stage.defaults, config)
+    return stage
 
 
 def _own_stage(role: Role, index: dict[str, Any]) -> ComponentStage:

@@ -68,8 +68,14 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    prompts: Annotated[list[str], typer.Argument(help='What to show: one or several, such as "party popper".')],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif; several prompts: out-1.mp4 …")],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help='What to show: one or several, such as "party popper"; a class\'s name or number for a model of '
+            "classes, nothing for one that is told nothing."
+        ),
+    ] = None,
     model: Model = "bundled:emoji",
     frames: LongFrames = 16,
     prompt_at: PromptAt = None,
@@ -100,7 +106,8 @@ def generate(
     from inflate.cascade import Cascade
     from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text
 
-    videos = [output] if len(prompts) == 1 else [numbered(output, number + 1) for number in range(len(prompts))]
+    names = prompts or [""]
+    videos = [output] if len(names) == 1 else [numbered(output, number + 1) for number in range(len(names))]
     sheet_path, settings_path = output.with_suffix(".sheet.png"), output.with_suffix(".json")
     for path in videos:
         check_output(path, overwrite=force)
@@ -111,14 +118,15 @@ def generate(
 
     start = time.monotonic()
     cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+    _check_prompts(cascade, prompts)
     used = {name: asdict(values) for name, values in cascade.settings(**chosen).items()}
     options = chosen | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
-    job = _Job(cascade, prompts, frames, fps, seed, quiet, options)
+    job = _Job(cascade, prompts or [], frames, fps, seed, quiet, options)
     shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:
-        write_contact_sheet(sheet_path, shown, prompts, overwrite=force)
-    settings = {"model": model, "prompts": prompts, "seed": seed, "fps": fps, "frames": frames, "stages": used}
+        write_contact_sheet(sheet_path, shown, names, overwrite=force)
+    settings = {"model": model, "prompts": prompts or [], "seed": seed, "fps": fps, "frames": frames, "stages": used}
     settings |= {"frame_skip": frame_skip, "until": until, "shown_fps": shown_fps, "scale": scale, "resample": resample}
     settings |= {"dtype": dtype, "device": str(cascade.device)}
     settings |= {"prompt_at": prompt_at, "transition": transition} if prompt_at else {}
@@ -196,9 +204,17 @@ def check_device(name: str | None) -> str | None:
     return name
 
 
+def _check_prompts(cascade: "Cascade", prompts: list[str] | None) -> None:
+    """``InputError`` where a model that is told something gets no prompt, or one that is told nothing gets one."""
+    if prompts and cascade.told_nothing():
+        raise InputError("This model is told nothing of what to show, so a prompt would change nothing; leave it out.")
+    if not prompts and not cascade.told_nothing():
+        raise InputError('Say what to show, such as inflate generate "party popper" -o out.mp4.')
+
+
 @dataclass(frozen=True)
 class _Job:
-    """Videos to make; each prompt has the whole seed to itself, so that it comes out the same alone."""
+    """Videos to make, one without prompts; each has the whole seed to itself, so that it comes out the same alone."""
 
     cascade: "Cascade"
     prompts: list[str]
@@ -229,10 +245,10 @@ class _Job:
     def _sample(self) -> "tuple[list[np.ndarray], float]":
         import numpy as np
 
-        generators = [self._generator() for _ in self.prompts]
+        generators = [self._generator() for _ in self.prompts or [""]]
         with progress_bar(self.quiet) as on_step:
             out = self.cascade(
-                self.prompts, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
+                self.prompts or None, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
             )
         if out.frames is None:
             raise InputError("This model stops before it makes frames; it needs a decoder.")
@@ -246,7 +262,7 @@ class _Job:
         from inflate.video import to_uint8
 
         rows, fps = [], self.fps
-        for prompt, path in zip(self.prompts, paths, strict=True):
+        for prompt, path in zip(self.prompts or [None], paths, strict=True):
             with progress_bar(self.quiet) as on_step:
                 made = self.cascade.stream(
                     prompt, self.frames, self.fps, self._generator(), callback_on_step_end=on_step, **self.options

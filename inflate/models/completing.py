@@ -9,13 +9,22 @@ from inflate.stages import StageSettings
 
 
 class Completes(Protocol):
-    """A decoder stage that unknown frames can be drawn with: ``components`` hold "unet" and "scheduler"."""
+    """A decoder stage that unknown frames can be drawn with: ``components`` hold "unet"."""
 
     components: dict[str, Any]
     needs_embeds: ClassVar[bool]
+    told_nothing: ClassVar[bool]
 
     def reads_prompt(self) -> bool:
         """Whether it is told a prompt."""
+        ...
+
+    def scheduler(self) -> Any:
+        """The scheduler that it samples with."""
+        ...
+
+    def picture_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of a frame as the network draws it; None for what its config says."""
         ...
 
     def encode(self, pixels: Tensor) -> Tensor:

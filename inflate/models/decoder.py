@@ -171,17 +171,21 @@ def frame_noise(
     device: torch.device,
     fps: float | None = None,
     repeat: Windows | None = None,
+    picture: tuple[int, int, int] | None = None,
 ) -> Tensor:
-    """Noise of videos (B, c, F, h, w), or of pictures (B, c, h, w) for ``frames`` None, at the model's own size.
+    """Noise of videos (B, c, F, h, w), or of pictures (B, c, h, w) for ``frames`` None.
+
+    A picture is (c, h, w) as ``picture`` says, or of the model's own size.
 
     Frames share as much of it as the model's scheme says for ``fps``; with ``repeat``, what is a frame's own beyond the
     first window is that of an earlier frame (see ``reschedule_noise``).
     """
-    size = model.config.sample_size
-    if size is None:
-        raise InputError("The decoder's config has no sample_size; set it to the side of its latents.")
-    height, width = (size, size) if isinstance(size, int) else size
-    picture = (model.config.in_channels, height, width)
+    if picture is None:
+        size = model.config.sample_size
+        if size is None:
+            raise InputError("The decoder's config has no sample_size; set it to the side of its latents.")
+        height, width = (size, size) if isinstance(size, int) else size
+        picture = (model.config.in_channels, height, width)
     if frames is None:
         return draw_noise((batch, *picture), generator, device)
     # Frame by frame, so that the first frames of a longer video start from the same noise.
@@ -219,6 +223,7 @@ class DecoderStage(ComponentStage):
     name: ClassVar[str] = "decoder"
     guidance_options: ClassVar[bool] = True
     needs_embeds: ClassVar[bool] = True  # whether it is told image embeddings, rather than a prompt alone
+    told_nothing: ClassVar[bool] = False  # whether it is told neither embeddings nor a prompt
     pictures_at_once: ClassVar[int] = 16  # through the VAE
     defaults = StageSettings(num_inference_steps=15, guidance_scale=2.0)
     config_class = WindowConfig
@@ -310,6 +315,14 @@ class DecoderStage(ComponentStage):
         check_fps(model, state.fps)
         check_segments(state, windows_of(model).size)
         return state.image_embeds
+
+    def scheduler(self) -> Any:
+        """The scheduler that it samples with."""
+        return self.components["scheduler"]
+
+    def picture_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of a frame as the network draws it; None for what its config says."""
+        return None
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""

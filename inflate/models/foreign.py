@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from inflate.bases.autoencoder import pixels_per_cell
+from inflate.bases.conditioner import Conditioner, Encoding, joined
+from inflate.bases.flow import at_resolution
 from inflate.bases.parts import read_part, write_part
 from inflate.bases.prediction import predict_channels
 from inflate.diffusion.guidance import Guidance
@@ -20,6 +23,9 @@ from inflate.models.known_frames import Predict
 from inflate.models.segments import embeds_at, on_show, prompt_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
 from inflate.stages import ChainState, OnStep, StageSettings, denoise, stage_generator
+
+# Parts of a conditioner that a stage calls "decoder_…", for a prior beside it may have one of the same name.
+_ENCODERS = tuple(f"{role}{suffix}" for suffix in ("", "_2", "_3") for role in ("text_encoder", "tokenizer"))
 
 Told = Mapping[str, Any] | Callable[[float], Mapping[str, Any]]
 """A network's own arguments, or what gives them by the place of a window's middle in the video, in frames."""
@@ -82,8 +88,24 @@ def frames_predictor(
 
 
 @dataclass(frozen=True)
-class TextConfig(WindowConfig):
-    """Of a decoder that reads a text beside the image embedding; as :class:`WindowConfig`.
+class SizeConfig(WindowConfig):
+    """Of a decoder that draws frames of any size; as :class:`WindowConfig`.
+
+    ``height`` and ``width``, in pixels; 0 is what the network was made for.
+    """
+
+    height: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.height, self.width) < 0 or bool(self.height) != bool(self.width):
+            raise InputError(f"height and width must both be given, or neither; got {self.height} and {self.width}.")
+
+
+@dataclass(frozen=True)
+class TextConfig(SizeConfig):
+    """Of a decoder that reads a text beside the image embedding; as :class:`SizeConfig`.
 
     ``read_prompt``: whether that is the prompt, as in the image pipeline. False gives it the empty text, for
     Make-A-Video learns from videos without any.
@@ -93,11 +115,94 @@ class TextConfig(WindowConfig):
 
 
 class ForeignDecoderStage(DecoderStage, ABC):
-    """D, or D^t, of somebody else: a subclass says what its network is told, and how latents become pixels and back."""
+    """D, or D^t, of somebody else: its conditioner says what its network is told, in sampling as in training."""
+
+    conditioner_class: ClassVar[type[Conditioner]]
+    default_cells: ClassVar[int | None] = None  # latent cells a side where the network's config does not say it
+    patch: ClassVar[int] = 1  # latent cells along a side of a token
+    even_steps: ClassVar[bool] = False  # as of at_resolution
+    config_class = SizeConfig
+    config: SizeConfig
+
+    def conditioner(self) -> Conditioner:
+        """What makes the network's arguments, of this stage's own components."""
+        roles = {role: f"decoder_{role}" for role in _ENCODERS}
+        components = {role: self.components[name] for role, name in roles.items() if name in self.components}
+        return self.conditioner_class(
+            self.component_config("unet"), components=self.components | components, options=asdict(self.config)
+        )
 
     @abstractmethod
-    def told(self, image_embeds: Tensor, prompt: str, guided: bool) -> dict[str, Any]:
-        """The network's arguments for one embedding (1, D): first sizes 2 (unconditional, conditional), or 1."""
+    def encode_told(self, conditioner: Conditioner, image_embeds: Tensor | None, prompt: str) -> Encoding:
+        """What is encoded of one embedding (1, D), or of a prompt."""
+
+    def encode_untold(self, conditioner: Conditioner) -> Encoding:
+        """What guidance goes away from."""
+        return conditioner.unconditional(1)
+
+    def told(
+        self, image_embeds: Tensor | None, prompt: str, guided: bool, inside: float | None = None
+    ) -> dict[str, Any]:
+        """The network's arguments for one embedding (1, D) or prompt: first sizes 2 (unconditional, conditional), or 1.
+
+        ``inside`` is the scale of guidance that a network with guidance in its weights is told.
+        """
+        conditioner = self.conditioner()
+        encoding = self.encode_told(conditioner, image_embeds, prompt)
+        if guided:
+            encoding = joined(self.encode_untold(conditioner), encoding)
+        return conditioner.arguments(encoding, *self.picture_size(), inside)
+
+    def guidance_inside(self, settings: StageSettings) -> tuple[StageSettings, float | None]:
+        """Settings to sample with, and the scale that the network itself is told, where it has guidance inside."""
+        return settings, None
+
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the frames it makes, in pixels.
+
+        Raises:
+            InputError: no config says them, or the network cannot draw them.
+        """
+        if not self.config.height:
+            cells = self._cells()
+            if cells is None:
+                raise InputError("The decoder's config has no sample_size; set it to the side of its latents.")
+            factor = pixels_per_cell(self.component_config("vae"))
+            return cells[0] * factor, cells[1] * factor
+        multiple = pixels_per_cell(self.component_config("vae")) * self.patch
+        if self.config.height % multiple or self.config.width % multiple:
+            raise InputError(
+                f"This decoder makes frames whose height and width {multiple} divides, not {self.config.height} x "
+                f"{self.config.width}."
+            )
+        return self.config.height, self.config.width
+
+    def frame_size(self) -> int | None:
+        """As :meth:`DecoderStage.frame_size`."""
+        if not self.config.height and self._cells() is None:
+            return None
+        height, width = self.picture_size()
+        return height if height == width else None
+
+    def picture_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a frame as the network draws it."""
+        height, width = self.picture_size()
+        factor = pixels_per_cell(self.component_config("vae"))
+        return self.channels(), height // factor, width // factor
+
+    def channels(self) -> int:
+        """Channels of a frame as the network draws it."""
+        return int(self.component_config("unet")["in_channels"])
+
+    def scheduler(self) -> Any:
+        """The pipeline's, with the steps that it takes for this size."""
+        _, height, width = self.picture_shape()
+        tokens = (height // self.patch) * (width // self.patch)
+        return at_resolution(self.components["scheduler"], tokens, self.even_steps)
+
+    def _cells(self) -> tuple[int, int] | None:
+        size = self.component_config("unet").get("sample_size") or self.default_cells
+        return (size, size) if isinstance(size, int) else None if size is None else (int(size[0]), int(size[1]))
 
     def reads_prompt(self) -> bool:
         """As its configuration says, where it can."""
@@ -107,10 +212,11 @@ class ForeignDecoderStage(DecoderStage, ABC):
         self, image_embeds: Tensor | None, prompt: str, num_frames: int, fps: float, settings: StageSettings
     ) -> Predict:
         """As :meth:`DecoderStage.predictor`."""
-        model, scheduler = self.components["unet"], self.components["scheduler"]
+        model, scheduler = self.components["unet"], self.scheduler()
         check_threshold(settings, self.vae())
+        settings, inside = self.guidance_inside(settings)
         with torch.no_grad():
-            told = self.told(image_embeds, prompt, needs_both(settings))  # pyright: ignore[reportArgumentType]
+            told = self.told(image_embeds, prompt, needs_both(settings), inside)
         guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
         return thresholded(frames_predictor(model, scheduler, told, guidance, fps), scheduler, settings.threshold)
 
@@ -137,7 +243,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
             told = self.told_by_time(state, video, needs_both(settings))
         return sample_frames(
             model,
-            self.components["scheduler"],
+            self.scheduler(),
             told,
             noise,
             settings,
@@ -161,7 +267,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
         """Noise (1, c, F, h, w) that a video starts from."""
         model = self.components["unet"]
         repeat = windows_of(model, self.config) if self.config.repeat_noise else None
-        return frame_noise(model, 1, state.num_frames, generator, model.device, state.fps, repeat)
+        return frame_noise(model, 1, state.num_frames, generator, model.device, state.fps, repeat, self.picture_shape())
 
     def told_by_time(self, state: ChainState, video: int, guided: bool) -> Told:
         """:meth:`told` for one of the state's videos; for one of segments by the frame in a window's middle."""

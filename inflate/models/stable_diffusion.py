@@ -1,121 +1,71 @@
 """Stable Diffusion 1.x, 2.x and XL as the decoder: text to frames without a prior, inflated or frame by frame."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from inflate.bases.texts import encode_clip_text, warn_if_cut
+from inflate.bases.conditioner import Conditioner
+from inflate.bases.conditioners.stable_diffusion import StableDiffusionConditioner, StableDiffusionXLConditioner
 from inflate.diffusion.latent_motion import renoised, translated_frames
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.models.decoder import check_fps
-from inflate.models.foreign import ForeignDecoderStage, Told, sample_frames
-from inflate.models.guided import check_threshold, needs_both
-from inflate.models.segments import blend_told, check_segments, on_show
-from inflate.models.windows import WindowConfig, windows_of
-from inflate.stages import ChainState, OnStep, StageSettings, stage_generator
+from inflate.models.foreign import Told
+from inflate.models.text_decoder import TextDecoderConfig, TextDecoderStage
+from inflate.stages import StageSettings
 
 # Text2Video-Zero, arXiv:2303.13439: pictures move between T' = 881 and T = 941 of 1,000 timesteps.
 _MOVE_FROM, _MOVE_TO = 0.1, 0.04  # shares of the steps that come before
 
 
 @dataclass(frozen=True)
-class StableDiffusionConfig(WindowConfig):
-    """Of Stable Diffusion as the decoder; as :class:`WindowConfig`.
+class StableDiffusionConfig(TextDecoderConfig):
+    """Of Stable Diffusion as the decoder; as :class:`TextDecoderConfig`.
 
     ``motion_x``, ``motion_y``: for the scheme text2video-zero, how far the picture moves to the right and down from one
-    frame to the next, in pixels of a picture of 512 (the paper's lambda is 12). ``negative_prompt`` is what guidance
-    goes away from.
+    frame to the next, in pixels of a picture of 512 (the paper's lambda is 12).
     """
 
     motion_x: float = 12.0
     motion_y: float = 12.0
-    negative_prompt: str = ""
 
 
-class StableDiffusionDecoderStage(ForeignDecoderStage):
+@dataclass(frozen=True)
+class StableDiffusionXLConfig(StableDiffusionConfig):
+    """As :class:`StableDiffusionConfig`.
+
+    ``force_zeros_for_empty_prompt``: whether guidance without a negative prompt goes away from zeros; the pipeline's
+    index says it.
+    """
+
+    force_zeros_for_empty_prompt: bool = True
+
+
+class StableDiffusionDecoderStage(TextDecoderStage):
     """D^t of Stable Diffusion: it reads the prompt itself, so the chain has no prior."""
 
     player: ClassVar[str] = "stable-diffusion"
+    title: ClassVar[str] = "Stable Diffusion"
+    conditioner_class: ClassVar[type[Conditioner]] = StableDiffusionConditioner
     defaults = StageSettings(num_inference_steps=25, guidance_scale=7.5)
-    needs_embeds: ClassVar[bool] = False
-    pictures_at_once: ClassVar[int] = 4
     config_class = StableDiffusionConfig
     config: StableDiffusionConfig
 
-    def embed_size(self) -> int | None:
-        """None: it takes no image embeddings."""
-        return None
-
-    def told(self, image_embeds: Tensor | None, prompt: str, guided: bool) -> dict[str, Any]:
-        """The states of the prompt, and before them with guidance those of the negative prompt."""
-        texts = (self.config.negative_prompt, prompt) if guided else (prompt,)
-        encoder, tokenizer = self.components["decoder_text_encoder"], self.components["decoder_tokenizer"]
-        return {
-            "encoder_hidden_states": torch.cat(
-                [encode_clip_text(encoder, tokenizer, text).text_hidden_states for text in texts]
-            )
-        }
-
-    def reads_prompt(self) -> bool:
-        """It reads nothing else."""
-        return True
-
-    def vae(self) -> Any:
-        """The autoencoder, as float32 where it overflows in float16."""
-        vae = self.components["vae"]
-        if vae.dtype == torch.float16 and vae.config.force_upcast:
-            vae.to(torch.float32)
-        return vae
-
-    def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
-        """Latents (1, c, F, h, w) of one video."""
-        if not state.prompts:
-            raise InputError(
-                "Stable Diffusion makes frames from a prompt, and there is none; its networks cannot be told an image "
-                "embedding, so varying and animating pictures needs another decoder (Karlo's, Kandinsky's, ours)."
-            )
-        model = self.components["unet"]
-        check_fps(model, state.fps)
-        check_segments(state, windows_of(model).size)
-        check_threshold(settings, self.vae())
-        generator = stage_generator(state.seeds[video], self.name)
-        noise = self.first_noise(state, generator)
-        with torch.no_grad():
-            told = self.told_by_time(state, video, needs_both(settings))
-
-        def step(number: int, timestep: Tensor, sample: Tensor) -> Tensor:
-            return on_step(video, number, timestep, sample)
-
-        draw = self._draw_moving if _without_training(model) else self._draw
-        return draw(told, noise, settings, state.fps, generator, step)
-
-    def told_by_time(self, state: ChainState, video: int, guided: bool) -> Told:
-        """As for other decoders; in a transition the states of two texts are mixed."""
-        texts = (state.prompts[video], *(one.prompt for one in state.segments))
-        told = [self.told(None, text, guided) for text in texts]
-
-        def at(frame: float) -> Mapping[str, Any]:
-            number, share = on_show(state, frame / state.fps)
-            return told[number] if share == 1 else blend_told(told[number - 1], told[number], share)
-
-        return at if state.segments else told[0]
-
-    def _draw(
+    def sample(
         self,
         told: Told,
         noise: Tensor,
         settings: StageSettings,
         fps: float,
         generator: torch.Generator,
-        on_step: Callable[[int, Tensor, Tensor], Tensor] | None,
+        on_step: Callable[[int, Tensor, Tensor], Tensor],
     ) -> Tensor:
-        model, scheduler = self.components["unet"], self.components["scheduler"]
-        windows = windows_of(model, self.config)
-        return sample_frames(model, scheduler, told, noise, settings, fps, generator, on_step, windows)
+        """As :meth:`TextDecoderStage.sample`, or by the rule of Text2Video-Zero."""
+        if not _without_training(self.components["unet"]):
+            return super().sample(told, noise, settings, fps, generator, on_step)
+        return self._draw_moving(told, noise, settings, fps, generator, on_step)
 
     def _draw_moving(
         self,
@@ -148,7 +98,7 @@ class StableDiffusionDecoderStage(ForeignDecoderStage):
         def step(number: int, timestep: Tensor, sample: Tensor) -> Tensor:
             return on_step(number, timestep, start if number == late - 1 else sample)
 
-        return self._draw(told, noise, settings, fps, generator, step)
+        return super().sample(told, noise, settings, fps, generator, step)
 
     def _first_frame_at(
         self,
@@ -172,7 +122,7 @@ class StableDiffusionDecoderStage(ForeignDecoderStage):
             return sample
 
         try:
-            self._draw(told, noise, settings, fps, generator, keep)
+            super().sample(told, noise, settings, fps, generator, keep)
         except _EnoughError:
             pass
         return [(kept[count], timesteps[count]) for count in counts]
@@ -192,36 +142,10 @@ class StableDiffusionXLDecoderStage(StableDiffusionDecoderStage):
     """D^t of Stable Diffusion XL: two text encoders, and the size of the picture as a condition."""
 
     player: ClassVar[str] = "stable-diffusion-xl"
+    conditioner_class: ClassVar[type[Conditioner]] = StableDiffusionXLConditioner
     defaults = StageSettings(num_inference_steps=25, guidance_scale=5.0)
-
-    def told(self, image_embeds: Tensor | None, prompt: str, guided: bool) -> dict[str, Any]:
-        """As SDXL's pipeline: without a negative prompt, guidance goes away from zeros."""
-        encoded = [self._encode(prompt)]
-        if guided:
-            negative = self.config.negative_prompt
-            empty = [torch.zeros_like(part) for part in encoded[0]]
-            encoded.insert(0, self._encode(negative) if negative else (empty[0], empty[1]))
-        states, pooled = (torch.cat(parts) for parts in zip(*encoded, strict=True))
-        side = float(self.frame_size() or 1024)
-        time_ids = torch.tensor([[side, side, 0, 0, side, side]], device=states.device).expand(len(states), -1)
-        return {
-            "encoder_hidden_states": states,
-            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
-        }
-
-    def _encode(self, text: str) -> tuple[Tensor, Tensor]:
-        """States (1, T, D1 + D2), the second last of both encoders, and the second's embedding (1, D2)."""
-        states, pooled = [], torch.empty(0)
-        for suffix in ("", "_2"):
-            encoder = self.components[f"decoder_text_encoder{suffix}"]
-            tokenizer = self.components[f"decoder_tokenizer{suffix}"]
-            limit = min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings))
-            warn_if_cut(text, len(tokenizer(text).input_ids), limit)
-            tokens = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-            encoded = encoder(tokens.input_ids.to(encoder.device), output_hidden_states=True)
-            states.append(encoded.hidden_states[-2])
-            pooled = encoded[0]
-        return torch.cat(states, dim=-1), pooled
+    config_class = StableDiffusionXLConfig
+    config: StableDiffusionXLConfig
 
 
 class _EnoughError(Exception):

@@ -84,7 +84,7 @@ def stable_diffusion_v(folder: Path) -> Any:
         text_encoder=text_encoder(vocabulary, 23, CLIPTextModel),
         tokenizer=vocabulary,
         unet=randomized(diffusers.UNet2DConditionModel(**config("sd21_unet", **small)), 24),
-        scheduler=diffusers.DDIMScheduler(**config("sd21_scheduler")),
+        scheduler=diffusers.DDIMScheduler(**config("sd21_scheduler")),  # pyright: ignore[reportArgumentType]
         safety_checker=None,  # pyright: ignore[reportArgumentType]  # as its documentation says
         feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,
@@ -124,7 +124,7 @@ def pixart_sigma(folder: Path) -> Any:
         transformer=randomized(
             diffusers.PixArtTransformer2DModel(**config("pixart_sigma_xl_2_512", **_PIXART, sample_size=8)), 36
         ),
-        scheduler=diffusers.DPMSolverMultistepScheduler(**config("pixart_scheduler")),
+        scheduler=diffusers.DPMSolverMultistepScheduler(**config("pixart_scheduler")),  # pyright: ignore[reportArgumentType]
     )
     return saved(pipeline, folder)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inflate.bases.clip import EncodedText, TextImageEncoder
+from inflate.bases.clip import TextImageEncoder
 from inflate.bases.conditioner import Conditioner, Encoding
 from inflate.bases.texts import encode_clip_text
 from inflate.errors import InputError
@@ -113,14 +113,14 @@ class KarloConditioner(ImageConditioner):
 
     def encode_embeds(self, image_embeds: Tensor, texts: Sequence[str]) -> Encoding:
         """``states`` (B, T + 4, D), ``mask`` (B, T + 4) and ``label`` (B, D'): what Karlo's projection makes."""
-        projected = [self._project(one, text) for one, text in zip(image_embeds.split(1), texts, strict=True)]
-        return {name: torch.cat([one[name] for one in projected]) for name in projected[0]}
+        pairs = [self._project(one, text) for one, text in zip(image_embeds.split(1), texts, strict=True)]
+        return {name: torch.cat([pair[name][1:] for pair in pairs]) for name in pairs[0]}
 
     def unconditional(self, count: int) -> Encoding:
         """Karlo's learned embedding in place of the image's, with the empty text."""
-        learned = self.components["text_proj"].learned_classifier_free_guidance_embeddings.detach()
-        encoding = self._project(learned.reshape(1, -1), "")
-        return {name: value.expand(count, *value.shape[1:]) for name, value in encoding.items()}
+        projection = self.components["text_proj"]
+        pair = self._project(torch.zeros_like(projection.learned_classifier_free_guidance_embeddings)[None], "")
+        return {name: value[:1].expand(count, *value.shape[1:]) for name, value in pair.items()}
 
     def arguments(self, encoding: Encoding, height: int, width: int, guidance: float | None = None) -> dict[str, Any]:
         """As :meth:`Conditioner.arguments`."""
@@ -131,16 +131,18 @@ class KarloConditioner(ImageConditioner):
         }
 
     def _project(self, image_embeds: Tensor, text: str) -> Encoding:
-        projection = self.components["text_proj"]
-        encoded: EncodedText = encode_clip_text(self.components["text_encoder"], self.components["tokenizer"], text)
+        """Unconditional and conditional of one embedding (1, D), together, as Karlo's pipeline projects them."""
+        projection, encoder = self.components["text_proj"], self.components["text_encoder"]
+        texts = [encode_clip_text(encoder, self.components["tokenizer"], one) for one in ("", text)]
         with torch.no_grad():
             states, label = projection(
-                image_embeddings=image_embeds.to(projection.dtype),
-                prompt_embeds=encoded.text_embeds,
-                text_encoder_hidden_states=encoded.text_hidden_states,
-                do_classifier_free_guidance=False,
+                image_embeddings=image_embeds.to(projection.device, projection.dtype),
+                prompt_embeds=torch.cat([one.text_embeds for one in texts]),
+                text_encoder_hidden_states=torch.cat([one.text_hidden_states for one in texts]),
+                do_classifier_free_guidance=True,
             )
-        mask = functional.pad(encoded.mask, (projection.config.clip_extra_context_tokens, 0), value=True)
+        mask = torch.cat([one.mask for one in texts])
+        mask = functional.pad(mask, (projection.config.clip_extra_context_tokens, 0), value=True)
         return {"states": states, "mask": mask, "label": label}
 
 
