@@ -6,6 +6,7 @@ stated rate. Rotation and mirroring are undone by the display matrix, not by the
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -147,7 +148,7 @@ def _container(footage: Footage, timing: Timing, start: float, origin: float | N
         stream.codec_context.thread_count = 1
         _refuse_cut_off(footage, stream)
         if origin is not None and stream.time_base:
-            container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True)
+            container.seek(math.floor((origin + start) / stream.time_base), stream=stream, backward=True)
         yield from _timed(footage, stream, timing, origin)
 
 
@@ -155,7 +156,7 @@ def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) 
     """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
     painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
     step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    shown, last = 0, float("-inf")
+    shown, last, sought = 0, float("-inf"), origin is not None
     for frame in stream.container.decode(stream):
         if frame.is_corrupt:
             if shown:
@@ -168,7 +169,7 @@ def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) 
         held = float(frame.duration * frame.time_base) if frame.duration and timing == "stamped" else step
         last, shown = time, shown + 1
         yield painter.shown(frame, time - origin, time - origin + held, time)
-    if not shown:
+    if not shown and not sought:
         raise VideoError(footage.label, "it has no frames")
 
 
