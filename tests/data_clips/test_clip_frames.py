@@ -205,3 +205,58 @@ def test_an_mp4_whose_index_comes_first_is_refused_when_cut_off(write_clip: Writ
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])
     with pytest.raises(VideoError, match=r"cut off: \d+ of 30 frames"):
         scan_video(footage(tmp_path / "cut.mp4"), ClipOptions("x", num_frames=4))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".avi"])
+def test_a_file_that_stops_half_way_is_refused(write_clip: WriteClip, tmp_path: Path, suffix: str) -> None:
+    def noise(number: int) -> np.ndarray:
+        return np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+
+    codec = {"codec": "libvpx-vp9"} if suffix == ".webm" else {"bf": "0", "g": "5"}
+    whole = write_clip(tmp_path / f"whole{suffix}", noise, 60, **codec)
+    assert scan_video(footage(whole), ClipOptions("x", num_frames=4, cut_threshold=0)).frames == 60
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+    with pytest.raises(VideoError, match="cut"):
+        scan_video(footage(path), ClipOptions("x", num_frames=4))
+
+
+def test_a_cut_off_animation_is_refused(tmp_path: Path) -> None:
+    noise = [np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8) for number in range(12)]
+    frames = [Image.fromarray(pixels) for pixels in noise]
+    for suffix in (".webp", ".gif"):
+        path = tmp_path / f"a{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, lossless=True)
+        assert len(levels(path)) == 12
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+        with pytest.raises(VideoError):
+            levels(path)
+
+
+def test_a_clock_that_starts_again_loses_nothing(write_clip: WriteClip, tmp_path: Path) -> None:
+    first = write_clip(tmp_path / "1.ts", ramp, 24, bf="0").read_bytes()
+    second = write_clip(tmp_path / "2.ts", lambda n: ramp(n + 24), 24, bf="0").read_bytes()
+    (tmp_path / "both.ts").write_bytes(first + second)
+    scan = scan_video(footage(tmp_path / "both.ts"), ClipOptions("x", num_frames=4, cut_threshold=0))
+    assert scan.frames == 48 and scan.duration == pytest.approx(2.0, abs=0.01)
+
+
+def test_gif_delays_of_a_hundredth_are_shown_as_browsers_do(tmp_path: Path) -> None:
+    frames = [Image.fromarray(ramp(number)) for number in range(4)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[10, 20, 100, 0])
+    times = [shown.time for shown in shown_frames(footage(tmp_path / "a.gif"))]
+    np.testing.assert_allclose(times, [0, 0.1, 0.12, 0.22])
+
+
+def test_untagged_hd_is_bt709(write_clip: WriteClip, tmp_path: Path) -> None:
+    red = np.zeros((720, 64, 3), np.uint8)
+    red[...] = (200, 30, 30)
+    path = write_clip(tmp_path / "hd.mp4", lambda _: red, 2)
+    with av.open(str(path)) as container:
+        plane = next(container.decode(video=0)).to_ndarray()
+    y, u, v = (float(part.mean()) for part in (plane[:720], plane[720:900], plane[900:]))
+    # BT.709, video range, by its definition.
+    luma, cb, cr = (y - 16) * 255 / 219, (u - 128) * 255 / 224, (v - 128) * 255 / 224
+    expected = [luma + 1.5748 * cr, luma - 0.1873 * cb - 0.4681 * cr, luma + 1.8556 * cb]
+    found = next(iter(shown_frames(footage(path)))).pixels().mean(axis=(0, 1))
+    np.testing.assert_allclose(found, expected, atol=2)

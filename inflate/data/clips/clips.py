@@ -199,7 +199,7 @@ class _Builder:
         self.taken.append((video, scan, "clip", moving))
 
     def _remarks(self, scan: Scan, moving: list[Placed]) -> list[str]:
-        said = []
+        said = list(scan.remarks)
         if len(moving) < len(scan.placed):
             said.append(f"{len(scan.placed) - len(moving)} of {len(scan.placed)} windows hardly move")
         empty = scan.shots - len({window.shot for window in scan.placed})

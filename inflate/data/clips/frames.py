@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from inflate.data.clips.endings import missing_bytes
 from inflate.data.clips.footage import ANIMATIONS, Footage
 from inflate.data.decode import VideoError, on_white
 
@@ -28,6 +29,7 @@ _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
+_HDR = {16: "PQ", 18: "HLG"}
 
 
 class OutOfOrderError(Exception):
@@ -108,6 +110,7 @@ def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
 
 
 def _animation(footage: Footage) -> Iterator[Shown]:
+    _refuse_shortened(footage, footage.length())
     with footage.open() as file, Image.open(file) as image:
         start = 0.0
         for index in range(getattr(image, "n_frames", 1)):
@@ -182,13 +185,21 @@ def _stamp(frame: Any, last: float) -> float:
 
 def _refuse_cut_off(footage: Footage, stream: Any) -> None:
     """mp4 and mov list every packet's place before the first one is read: a place behind the end was cut off."""
-    entries = stream.index_entries
-    if not len(entries) or "mov" not in stream.container.format.name:
-        return
     length = footage.length()
+    entries = stream.index_entries
+    if "mov" not in stream.container.format.name:
+        _refuse_shortened(footage, length)
+        return
     missing = sum(1 for entry in entries if entry.pos + entry.size > length)
     if missing:
         raise VideoError(footage.label, f"it is cut off: {missing} of {len(entries)} frames lie behind its end")
+
+
+def _refuse_shortened(footage: Footage, length: int) -> None:
+    with footage.open() as file:
+        missing = missing_bytes(file, length)
+    if missing:
+        raise VideoError(footage.label, f"it is cut off: {missing} of {length + missing} bytes are missing")
 
 
 class _Painter:
@@ -197,7 +208,8 @@ class _Painter:
     def __init__(self, aspect: float) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.reformatter, self.aspect = VideoReformatter(), aspect
+        # One each for whole and reduced frames: a converter that changes sizes is made anew each time.
+        self.whole, self.reduced, self.aspect = VideoReformatter(), VideoReformatter(), aspect
         self.matrix: tuple[int, int, int, int] | None = None
 
     def shown(self, frame: Any, time: float, end: float, stamp: float) -> Shown:
@@ -205,11 +217,12 @@ class _Painter:
             self.matrix = _display_matrix(frame)
         sideways = self.matrix[0] == 0
         aspect = 1 / self.aspect if sideways else self.aspect
-        return Stamped(time, end, aspect, lambda: self.pixels(frame), lambda side: self.small(frame, side), stamp)
+        hdr = _HDR.get(int(frame.color_trc), "")
+        return Stamped(time, end, aspect, lambda: self.pixels(frame), lambda side: self.small(frame, side), stamp, hdr)
 
     def pixels(self, frame: Any) -> np.ndarray:
         alpha = any(component.is_alpha for component in frame.format.components)
-        pixels = self.reformatter.reformat(frame, format="rgba" if alpha else "rgb24", **_colours(frame)).to_ndarray()
+        pixels = self.whole.reformat(frame, format="rgba" if alpha else "rgb24", **_colours(frame)).to_ndarray()
         if alpha:
             pixels = np.asarray(on_white(Image.fromarray(pixels, "RGBA")))
         return np.ascontiguousarray(_upright(pixels, self.matrix or (1, 0, 0, 1)))
@@ -217,15 +230,16 @@ class _Painter:
     def small(self, frame: Any, side: int) -> np.ndarray:
         scale = min(1.0, side / max(frame.width, frame.height))
         width, height = max(2, round(frame.width * scale)), max(2, round(frame.height * scale))
-        reduced = self.reformatter.reformat(frame, width, height, "bgr24", interpolation="AREA", **_colours(frame))
+        reduced = self.reduced.reformat(frame, width, height, "bgr24", interpolation="AREA", **_colours(frame))
         return reduced.to_ndarray()
 
 
 @dataclass(frozen=True)
 class Stamped(Shown):
-    """A frame of a container, with ``stamp``, the container's own time of it."""
+    """A frame of a container, with ``stamp``, the container's own time of it; ``transfer`` names HDR's curves."""
 
     stamp: float = 0.0
+    transfer: str = ""
 
 
 def _colours(frame: Any) -> dict[str, Any]:
