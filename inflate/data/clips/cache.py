@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -67,6 +68,11 @@ class ScanCache:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 _hide_from_git(self.path.parent)
                 self._scan_new(wanted, found, left, progress)
+            except BrokenProcessPool as error:
+                raise InputError(
+                    "a process that scanned videos was ended from outside, most likely for want of memory; lower "
+                    "data.workers and start again: what was found so far is kept"
+                ) from error
             except OSError as error:
                 raise InputError(
                     f"cannot write what was found in the videos to {self.path} ({error.strerror}); free some space or "

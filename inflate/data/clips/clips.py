@@ -168,6 +168,7 @@ class _Builder:
         self.skipped: list[Left] = []
         self.ignored: list[Left] = []
         self.partly: list[Left] = []
+        self._said = False  # whether folders, shards or tables name a validation split
 
     def take(self, video: Listed, scan: Scan | str, kind: Kind) -> None:
         """A scanned video or picture, or the reason why it could not be."""
@@ -198,7 +199,7 @@ class _Builder:
         self.taken.append((video, scan, "clip", moving))
 
     def _remarks(self, scan: Scan, moving: list[Placed]) -> list[str]:
-        said = []
+        said = list(scan.remarks)
         if len(moving) < len(scan.placed):
             said.append(f"{len(scan.placed) - len(moving)} of {len(scan.placed)} windows hardly move")
         empty = scan.shots - len({window.shot for window in scan.placed})
@@ -216,10 +217,11 @@ class _Builder:
     def finish(self, listings: list[Listing]) -> ClipSet:
         """All windows, with their splits."""
         held_out = self._held_out()
+        self._leave_doubles(held_out)
         windows: list[Window] = []
         sources: list[Source] = []
         for video, scan, kind, placed in self.taken:
-            split: Split = "validation" if kind == "clip" and _group(video, scan) in held_out else "train"
+            split: Split = "validation" if kind == "clip" and scan.content in held_out else "train"
             for window in placed:
                 windows.append(self._window(video, scan, kind, window, split))
                 sources.append(Source(video.footage, scan))
@@ -238,13 +240,14 @@ class _Builder:
         """The groups of equal files that are validation: those a folder says, else a share by the hash of the name."""
         share = self.options.validation
         clips = [(video, scan) for video, scan, kind, _ in self.taken if kind == "clip"]
-        said = {_group(video, scan) for video, scan in clips if video.hint == "validation"}
+        said = {scan.content for video, scan in clips if video.hint == "validation"}
+        self._said = bool(said)
         if said or share == 0:
             return said
         # Equal files lie on one side, whatever they are called; the first name of them decides.
         names: dict[str, str] = {}
         for video, scan in clips:
-            group = _group(video, scan)
+            group = scan.content
             names[group] = min(names.get(group, video.name), video.name)
         ranked = sorted(names, key=lambda group: unit("validation", names[group]))
         chosen = {group for group in ranked if unit("validation", names[group]) < share}
@@ -253,6 +256,17 @@ class _Builder:
             chosen -= {ranked[-1]} if len(chosen) == len(ranked) else set()
             return chosen
         return set()
+
+    def _leave_doubles(self, held_out: set[str]) -> None:
+        """A video of the training split that is in the validation split too is left out of training."""
+        kept = []
+        for one in self.taken:
+            video, scan, kind, _ = one
+            if video.hint in ("", "train") and scan.content in held_out and self._said and kind == "clip":
+                self.ignored.append((video.footage.label, "the same video is in the validation split"))
+            else:
+                kept.append(one)
+        self.taken = kept
 
     def _window(self, video: Listed, scan: Scan, kind: Kind, placed: Placed, split: Split) -> Window:
         size = nearest_size(self.sizes, *_shown_size(scan))
@@ -271,10 +285,6 @@ class _Builder:
             width=size[1],
             kind=kind,
         )
-
-
-def _group(video: Listed, scan: Scan) -> str:
-    return scan.content
 
 
 def _shown_size(scan: Scan) -> tuple[float, float]:

@@ -6,6 +6,7 @@ stated rate. Rotation and mirroring are undone by the display matrix, not by the
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from inflate.data.clips.endings import missing_bytes
 from inflate.data.clips.footage import ANIMATIONS, Footage
 from inflate.data.decode import VideoError, on_white
 
@@ -27,6 +29,7 @@ _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
+_HDR = {16: "PQ", 18: "HLG"}
 
 
 class OutOfOrderError(Exception):
@@ -107,6 +110,7 @@ def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
 
 
 def _animation(footage: Footage) -> Iterator[Shown]:
+    _refuse_shortened(footage, footage.length())
     with footage.open() as file, Image.open(file) as image:
         start = 0.0
         for index in range(getattr(image, "n_frames", 1)):
@@ -147,7 +151,7 @@ def _container(footage: Footage, timing: Timing, start: float, origin: float | N
         stream.codec_context.thread_count = 1
         _refuse_cut_off(footage, stream)
         if origin is not None and stream.time_base:
-            container.seek(int((origin + start) / stream.time_base), stream=stream, backward=True)
+            container.seek(math.floor((origin + start) / stream.time_base), stream=stream, backward=True)
         yield from _timed(footage, stream, timing, origin)
 
 
@@ -155,7 +159,7 @@ def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) 
     """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
     painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
     step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    shown, last = 0, float("-inf")
+    shown, last, sought = 0, float("-inf"), origin is not None
     for frame in stream.container.decode(stream):
         if frame.is_corrupt:
             if shown:
@@ -168,7 +172,7 @@ def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) 
         held = float(frame.duration * frame.time_base) if frame.duration and timing == "stamped" else step
         last, shown = time, shown + 1
         yield painter.shown(frame, time - origin, time - origin + held, time)
-    if not shown:
+    if not shown and not sought:
         raise VideoError(footage.label, "it has no frames")
 
 
@@ -181,13 +185,21 @@ def _stamp(frame: Any, last: float) -> float:
 
 def _refuse_cut_off(footage: Footage, stream: Any) -> None:
     """mp4 and mov list every packet's place before the first one is read: a place behind the end was cut off."""
-    entries = stream.index_entries
-    if not len(entries) or "mov" not in stream.container.format.name:
-        return
     length = footage.length()
+    entries = stream.index_entries
+    if "mov" not in stream.container.format.name:
+        _refuse_shortened(footage, length)
+        return
     missing = sum(1 for entry in entries if entry.pos + entry.size > length)
     if missing:
         raise VideoError(footage.label, f"it is cut off: {missing} of {len(entries)} frames lie behind its end")
+
+
+def _refuse_shortened(footage: Footage, length: int) -> None:
+    with footage.open() as file:
+        missing = missing_bytes(file, length)
+    if missing:
+        raise VideoError(footage.label, f"it is cut off: {missing} of {length + missing} bytes are missing")
 
 
 class _Painter:
@@ -196,7 +208,8 @@ class _Painter:
     def __init__(self, aspect: float) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.reformatter, self.aspect = VideoReformatter(), aspect
+        # One each for whole and reduced frames: a converter that changes sizes is made anew each time.
+        self.whole, self.reduced, self.aspect = VideoReformatter(), VideoReformatter(), aspect
         self.matrix: tuple[int, int, int, int] | None = None
 
     def shown(self, frame: Any, time: float, end: float, stamp: float) -> Shown:
@@ -204,11 +217,12 @@ class _Painter:
             self.matrix = _display_matrix(frame)
         sideways = self.matrix[0] == 0
         aspect = 1 / self.aspect if sideways else self.aspect
-        return Stamped(time, end, aspect, lambda: self.pixels(frame), lambda side: self.small(frame, side), stamp)
+        hdr = _HDR.get(int(frame.color_trc), "")
+        return Stamped(time, end, aspect, lambda: self.pixels(frame), lambda side: self.small(frame, side), stamp, hdr)
 
     def pixels(self, frame: Any) -> np.ndarray:
         alpha = any(component.is_alpha for component in frame.format.components)
-        pixels = self.reformatter.reformat(frame, format="rgba" if alpha else "rgb24", **_colours(frame)).to_ndarray()
+        pixels = self.whole.reformat(frame, format="rgba" if alpha else "rgb24", **_colours(frame)).to_ndarray()
         if alpha:
             pixels = np.asarray(on_white(Image.fromarray(pixels, "RGBA")))
         return np.ascontiguousarray(_upright(pixels, self.matrix or (1, 0, 0, 1)))
@@ -216,15 +230,16 @@ class _Painter:
     def small(self, frame: Any, side: int) -> np.ndarray:
         scale = min(1.0, side / max(frame.width, frame.height))
         width, height = max(2, round(frame.width * scale)), max(2, round(frame.height * scale))
-        reduced = self.reformatter.reformat(frame, width, height, "bgr24", interpolation="AREA", **_colours(frame))
+        reduced = self.reduced.reformat(frame, width, height, "bgr24", interpolation="AREA", **_colours(frame))
         return reduced.to_ndarray()
 
 
 @dataclass(frozen=True)
 class Stamped(Shown):
-    """A frame of a container, with ``stamp``, the container's own time of it."""
+    """A frame of a container, with ``stamp``, the container's own time of it; ``transfer`` names HDR's curves."""
 
     stamp: float = 0.0
+    transfer: str = ""
 
 
 def _colours(frame: Any) -> dict[str, Any]:

@@ -102,9 +102,11 @@ def list_files(root: Path, folder: Path, files: list[Path], rate: float, listing
         listing.videos.append(Listed(name, footage, read_caption(own) if own else "", hint))
     frames = {path for pictures in numbered.values() for path in pictures}
     for path in files:
-        if path in frames or path.suffix.lower() in VIDEOS or (path.suffix.lower() == ".txt" and path.stem in spoken):
+        if path in frames or path.suffix.lower() in VIDEOS:
             continue
-        listing.ignored.append((str(path), _why_ignored(path, folder)))
+        if path.suffix.lower() == ".txt" and (path.stem in spoken or (folder / path.stem).is_dir()):
+            continue  # a caption that was read, of a video or of a folder of pictures
+        listing.ignored.append((str(path), _why_ignored(path)))
 
 
 def _beside(folder: Path, root: Path) -> Path | None:
@@ -123,11 +125,9 @@ def _numbered(pictures: list[Path]) -> dict[str, list[Path]]:
     return {prefix: [p for _, _, p in sorted(run)] for (prefix, _), run in sorted(runs.items()) if len(run) > 1}
 
 
-def _why_ignored(path: Path, folder: Path) -> str:
+def _why_ignored(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".txt":
-        if (folder / path.stem).is_dir():
-            return "the caption of a folder of pictures"
         return f"a caption, but no video called {path.stem} lies beside it"
     if suffix in STILLS:
         return "a single picture; data.pictures takes a folder of them"

@@ -53,14 +53,13 @@ def place_windows(content: str, shots: Sequence[Shot], options: ClipOptions, loo
         return _drawn(content, shots, options, loop)
     placed = []
     for number, shot in enumerate(shots):
-        begin, end = shot.begin + 0.5 / shot.rate, shot.end
-        k = 0
+        begin, k = shot.begin, 0
         while True:
-            room = float("inf") if loop and not k else end - begin - _SAME_TIME
+            room = float("inf") if loop and not k else shot.end - begin - _SAME_TIME
             fps = _draw_rate(shot, room, options, unit(content, number, k))
             if fps is None:
                 break
-            placed.append(Placed(number, round(begin, 6), fps))
+            placed.append(Placed(number, _within(begin, room, fps, shot, options), fps))
             begin += options.num_frames / fps
             k += 1
     if len(placed) > _MOST_PER_VIDEO:
@@ -70,7 +69,7 @@ def place_windows(content: str, shots: Sequence[Shot], options: ClipOptions, loo
 
 
 def _drawn(content: str, shots: Sequence[Shot], options: ClipOptions, loop: bool) -> list[Placed]:
-    rooms = [float("inf") if loop else s.end - s.begin - 0.5 / s.rate - _SAME_TIME for s in shots]
+    rooms = [float("inf") if loop else shot.end - shot.begin - _SAME_TIME for shot in shots]
     fitting = [
         number
         for number, (shot, room) in enumerate(zip(shots, rooms, strict=True))
@@ -87,9 +86,16 @@ def _drawn(content: str, shots: Sequence[Shot], options: ClipOptions, loop: bool
         fps = _draw_rate(shot, rooms[number], options, unit(content, number, k))
         assert fps is not None, "the shot was found to fit"
         slack = shot.end - shot.begin if loop else rooms[number] - (options.num_frames - 1) / fps
-        whole = np.floor(unit(content, "start", k) * slack * shot.rate) / shot.rate
-        placed.append(Placed(number, round(shot.begin + 0.5 / shot.rate + float(whole), 6), fps))
+        whole = float(np.floor(unit(content, "start", k) * slack * shot.rate) / shot.rate)
+        start = _within(shot.begin + whole, rooms[number] - whole, fps, shot, options)
+        placed.append(Placed(number, start, fps))
     return placed
+
+
+def _within(begin: float, room: float, fps: float, shot: Shot, options: ClipOptions) -> float:
+    """Half a frame behind ``begin``, or in the middle of what is left where that is less."""
+    left = room - (options.num_frames - 1) / fps
+    return round(begin + min(0.5 / shot.rate, left / 2), 6)
 
 
 def _draw_rate(shot: Shot, room: float, options: ClipOptions, u: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class PrefetchedClips:
     :meth:`batch` gives what is asked for, whatever it is; places asked for in order (``micro_batches`` of
     ``batch_size`` an update, then the next update) are read ahead by ``workers`` processes, ``ahead`` batches each, any
     other place begins a new run ahead from there. What a batch holds depends on the seed and its place alone, not on
-    the number of workers. Processes are spawned, so that a calling script needs its ``__main__`` guard.
+    the number of workers. Processes are started afresh, so that a calling script needs its ``__main__`` guard.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class PrefetchedClips:
                 sampler=plan,  # type: ignore[arg-type]
                 num_workers=self._workers,
                 prefetch_factor=self._ahead,
-                multiprocessing_context="spawn",
+                multiprocessing_context=_context(),
             )
             self._running = iter(loader)
         assert self._next is not None
@@ -119,6 +120,15 @@ class PrefetchedClips:
     def close(self) -> None:
         """End the worker processes."""
         self._running = self._next = self._expected = None
+
+
+def _context() -> Any:
+    """Workers are forked off a small server that has loaded torch once; where there is none, each loads it."""
+    if "forkserver" not in get_all_start_methods():
+        return "spawn"
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _checked(found: Any) -> ClipsBatch:

@@ -73,8 +73,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from _parquet(path)
     elif suffix in (".csv", ".tsv"):
         yield from _csv(path)
+    elif suffix == ".json":
+        yield from _json(path)
     else:
         yield from _jsonl(path)
+
+
+def _json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A list of objects; a file of one object a line is read as such, whatever it is called."""
+    try:
+        rows = json.loads(path.read_text(encoding=encoding_of(path)))
+    except ValueError:
+        rows = None
+    if not isinstance(rows, list):
+        yield from _jsonl(path)
+        return
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path} entry {number} is no JSON object; correct it")
+        yield number, row
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
