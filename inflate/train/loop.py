@@ -70,10 +70,11 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
 def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
     # accelerate keeps one state for the process; a run before this one may have had another precision.
     AcceleratorState._reset_state()
+    precision = recipe.train.mixed_precision
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             cpu=device == "cpu",
-            mixed_precision=recipe.train.mixed_precision,
+            mixed_precision=precision,
             gradient_accumulation_steps=recipe.train.gradient_accumulation_steps,
             log_with=list(recipe.train.trackers) or None,
             project_config=ProjectConfiguration(logging_dir=str(recipe.output_folder / "trackers")),
@@ -82,9 +83,14 @@ def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
         if "mixed precision" not in str(error):
             raise
         raise InputError(
-            f"train.mixed_precision = {recipe.train.mixed_precision!r} does not work on this device ({error}); "
-            "use 'bf16' or 'no'."
+            f"train.mixed_precision = {precision!r} does not work on this device ({error}); use another."
         ) from error
+    if precision == "fp16" and accelerator.scaler is None:  # accelerate would train in float32 and say nothing
+        raise InputError(
+            f"train.mixed_precision = 'fp16' needs a GPU, and this run is on the {accelerator.device.type}; "
+            "use 'bf16' or 'no'."
+        )
+    return accelerator
 
 
 class _Wrapped(nn.Module):
@@ -229,14 +235,14 @@ class _Run:
         self.ema.step(list(self.parameters.values()))
 
     def _check_numbers(self, update: int, loss: Tensor, norm: float, rate: float) -> None:
-        """Stop before the weights change, where the loss or (but for fp16, whose scaler sees to it) its gradient is not
-        a number."""
+        """Stop before the weights change, where the loss or its gradient is not a number. fp16's scaler skips such an
+        update and halves the scale, which is why a few of them are its ordinary way."""
         if self.accelerator.num_processes > 1:
             mean = self.accelerator.reduce(loss, reduction="mean")
             assert isinstance(mean, Tensor)
             loss.copy_(mean)
         value = float(loss)
-        if math.isfinite(value) and (math.isfinite(norm) or self.scaler is not None):
+        if self.scaler is not None or (math.isfinite(value) and math.isfinite(norm)):
             return
         what = f"loss of {self.recipe.name!r} became {value}"
         if math.isfinite(value):

@@ -160,7 +160,7 @@ def load_state(
         _restore(path, tensors, meta, parameters, optimizer, ema, scaler)
         for bad, error in damaged:
             tell(_set_aside(bad, error, path))
-        return int(meta["step"])
+        return meta["step"]
     if damaged:
         path, error = damaged[0]
         raise InputError(f"The state in {path} cannot be read ({error}); delete it to start anew.")
@@ -168,11 +168,13 @@ def load_state(
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    meta: dict[str, Any] = json.loads((path / _META).read_text())
+    meta: Any = json.loads((path / _META).read_text())
+    if not isinstance(meta, dict) or not isinstance(meta.get("step"), int):
+        raise ValueError(f"{_META} does not say how many updates it has")
     if "crc32" in meta and meta["crc32"] != _checksum(path / _WEIGHTS):
         raise ValueError("its checksum is another")
     tensors = load_file(path / _WEIGHTS)
-    return tensors, meta | {"step": int(meta["step"])}
+    return tensors, meta
 
 
 def _set_aside(bad: Path, error: Exception, used: Path) -> str:

@@ -9,12 +9,15 @@ import sys
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from safetensors.torch import load_file
 from torch import nn
 
 from inflate.cli.app import main
 from inflate.errors import InputError, StoppedError
 from inflate.train import log as log_module
+from inflate.train import loop as loop_module
 from inflate.train.guards import only_process
 from inflate.train.loop import train
 from inflate.train.recipe import TrainOptions
@@ -94,8 +97,46 @@ def test_bf16_autocasts_and_fp16_on_a_cpu_is_refused_in_one_sentence(tmp_path):
     assert all(value.dtype == torch.float32 for value in half.values()) and not _same(plain, half)
     for name, value in plain.items():
         torch.testing.assert_close(half[name], value, atol=5e-2, rtol=0)
-    with pytest.raises(InputError, match=r"'fp16' does not work on this device .*; use 'bf16' or 'no'"):
+    with pytest.raises(InputError, match=r"'fp16' needs a GPU, and this run is on the cpu; use 'bf16' or 'no'"):
         _go(toy_recipe(tmp_path / "fp16", mixed_precision="fp16"))
+
+
+def _scaled_on_the_cpu(monkeypatch):
+    """What accelerate sets up for fp16 on a GPU, on the CPU: autocast to float16 and a scaler of the loss."""
+
+    def accelerator(recipe, device):
+        made = Accelerator(cpu=True, mixed_precision="fp16")
+        made.native_amp = True
+        made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+        made.autocast_handler = AutocastKwargs(enabled=True)
+        scalers.append(made.scaler)
+        return made
+
+    scalers = []
+    monkeypatch.setattr(loop_module, "_accelerator", accelerator)
+    return scalers
+
+
+def test_the_scale_of_fp16_survives_a_stop_and_an_overflow_changes_no_weight(tmp_path, monkeypatch):
+    scalers = _scaled_on_the_cpu(monkeypatch)
+    _go(toy_recipe(tmp_path / "whole", mixed_precision="fp16", checkpoint_every=1, keep_checkpoints=20))
+    assert scalers[-1].get_scale() == 2.0**14  # it has grown four times
+    stop = {"signal": "SIGTERM", "at": 6}
+    with pytest.raises(StoppedError):
+        _go(toy_recipe(tmp_path / "run", stop, mixed_precision="fp16", checkpoint_every=1, keep_checkpoints=20))
+    _forget(tmp_path / "run", stop)
+    _go(toy_recipe(tmp_path / "run", mixed_precision="fp16", checkpoint_every=1, keep_checkpoints=20))
+    assert scalers[-1].get_scale() == 2.0**14
+    assert _same(_weights(tmp_path / "run"), _weights(tmp_path / "whole"))
+
+    _go(toy_recipe(tmp_path / "over", {"huge": 4}, mixed_precision="fp16", checkpoint_every=1, keep_checkpoints=20))
+    before, after, later = (
+        load_file(tmp_path / f"over/state/step-0000000{number}/state.safetensors") for number in (4, 5, 6)
+    )
+    kinds = [name for name in before if name.startswith(("parameter.", "ema."))]
+    assert kinds and all(torch.equal(before[name], after[name]) for name in kinds)
+    assert not any(torch.equal(after[name], later[name]) for name in kinds)
+    assert _lines(tmp_path / "over")[4]["gradient_norm"] is None
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")

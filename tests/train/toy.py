@@ -27,8 +27,9 @@ SETTINGS: dict[str, Any] = {
 
 
 class ToyStep:
-    """`options`: `noise` (std of noise in the loss), `width`, `pause` (seconds an update takes), `signal` and `at` (a
-    signal that it sends to itself in that update), `bad` (the update whose loss is not a number)."""
+    """`options`: `noise` (std of noise in the loss), `width`, `pause` (seconds an update takes); and by their numbers
+    the updates `at` which it sends itself a `signal`, whose loss is `bad`, that is no number, and whose gradient is too
+    `huge` for fp16."""
 
     unit = "points"
 
@@ -54,6 +55,8 @@ class ToyStep:
         noise = self.options.get("noise", 0.0)
         x = x + noise * torch.randn_like(x) if noise else x
         loss = (self.trained(x) - x.sum(1, keepdim=True)).square().mean()
+        if self.options.get("huge", -1) == self.update:
+            loss = loss * 1e36  # finite, but not its scaled gradient
         if self.options.get("bad", -1) == self.update:
             loss = loss * float("nan")
         return StepLoss(loss, {"half": loss / 2})
