@@ -1,4 +1,4 @@
-"""The one exception a user can cause."""
+"""The exceptions a user can cause: bad input, and asking a run to stop."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,17 @@ class InputError(ValueError):
 
     The command line prints it after ``error: `` and exits with code 2; library callers can catch it as ``ValueError``.
     """
+
+
+class StoppedError(Exception):
+    """A run was asked to stop, saved what it had and left; the message is one sentence that says how to go on.
+
+    ``exit_code``: what a program ends with then, 128 and the signal's number: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, sentence: str, signal_number: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = 128 + signal_number
 
 
 def nearest(name: str, allowed: "list[str] | tuple[str, ...]") -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from inflate.errors import InputError
+from inflate.errors import InputError, StoppedError
 
 # Each module has register(app); none may import torch, diffusers or Gradio at import time.
 COMMAND_MODULES = (
@@ -110,12 +110,16 @@ def _unexpected(error: Exception) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; returns 0 (done), 2 (bad usage or input, one sentence on stderr) or 1 (anything else)."""
+    """Run the program; returns 0 (done), 2 (bad usage or input, one sentence on stderr), 130 or 143 (a run that was
+    asked to stop has saved its state) or 1 (anything else)."""
     _show_traceback.set(os.environ.get("INFLATE_DEBUG", "") not in ("", "0"))
     try:
         result = app(args=arguments, prog_name="inflate", standalone_mode=False)
     except InputError as error:
         return _fail(error, str(error), BAD_INPUT)
+    except StoppedError as stop:
+        print(_one_line(stop), file=sys.stderr)
+        return stop.exit_code
     except _ClickException as error:
         return _bad_usage(error)
     except (KeyboardInterrupt, typer.Abort) as stop:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +43,33 @@ class DataOptions:
     split: str = "train"
 
 
+# TrainOptions' whole numbers and the least they may be.
+_COUNTS = {
+    "steps": 1,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "sample_every": 0,
+    "validate_every": 0,
+    "warmup_steps": 0,
+    "decay_steps": 0,
+    "seed": 0,
+}
+# Its other numbers: what fits (never NaN, which compares false with everything), and that in words.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda value: 0 <= value <= 1, "a number from 0 to 1, 1e-4 for instance"),
+    "weight_decay": (lambda value: 0 <= value <= 1, "a number from 0 to 1, 0.01 for instance"),
+    "beta2": (lambda value: 0 <= value < 1, "a number from 0 to below 1, 0.99 for instance"),
+    "ema_decay": (lambda value: 0 <= value < 1, "a number from 0 (no average) to below 1, 0.999 for instance"),
+    "max_grad_norm": (
+        lambda value: 0 < value and math.isfinite(value),
+        "a finite number above 0, a very large one to clip nothing",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """How long and how: steps, batch size per process, AdamW, warm-up, constant, then linear decay to zero, EMA.
@@ -48,6 +77,10 @@ class TrainOptions:
     ``compile`` runs the trained network through ``torch.compile`` and channels-last convolutions: a minute or two of
     start-up for updates that take two thirds of the time (measured on 2 CPU cores); resuming is then no longer exact to
     the bit. ``learning_rate_scale`` multiplies the learning rate of the parameters whose names start so.
+    ``optimizer``: ``adamw`` or ``adamw-8bit`` (bitsandbytes). ``gradient_checkpointing``: the image model keeps fewer
+    activations and computes them again, about a third more time for much less memory. ``trackers``: of
+    ``tensorboard``, ``wandb``, ``trackio``. ``validate_every`` and ``sample_every``: 0 for never;
+    ``keep_checkpoints``: the newest so many.
     """
 
     steps: int
@@ -67,16 +100,23 @@ class TrainOptions:
     log_every: int = 20
     checkpoint_every: int = 250
     sample_every: int = 500
+    validate_every: int = 250
+    keep_checkpoints: int = 2
+    optimizer: str = "adamw"
+    gradient_checkpointing: bool = False
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "gradient_accumulation_steps", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        _check_numbers(self)
+        if self.optimizer not in ("adamw", "adamw-8bit"):
+            raise InputError(f"train.optimizer is {self.optimizer!r}; use 'adamw' or 'adamw-8bit'.")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
             raise InputError(f"train.mixed_precision is {self.mixed_precision!r}; use 'no', 'fp16' or 'bf16'.")
         for prefix, scale in self.learning_rate_scale.items():
-            if isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale <= 0:
-                raise InputError(f"train.learning_rate_scale of {prefix!r} is {scale!r}; it must be a number above 0.")
+            if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale <= 1000:
+                raise InputError(
+                    f"train.learning_rate_scale of {prefix!r} is {scale!r}; it must be a number above 0, at most 1000."
+                )
         if self.warmup_steps + self.decay_steps > self.steps:
             raise InputError(
                 f"train.warmup_steps + train.decay_steps = {self.warmup_steps + self.decay_steps} is more than "
@@ -88,6 +128,21 @@ class TrainOptions:
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
         decay = min(1.0, (self.steps - step) / (self.decay_steps + 1)) if self.decay_steps else 1.0
         return self.learning_rate * warmup * decay
+
+
+def _check_numbers(options: TrainOptions) -> None:
+    for name, lowest in _COUNTS.items():
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InputError(f"train.{name} is {value!r}; it must be a whole number.")
+        if value < lowest:
+            raise InputError(f"train.{name} is {value}; it must be at least {lowest}.")
+    if options.seed >= 2**63:
+        raise InputError(f"train.seed is {options.seed}; it must be less than 2^63.")
+    for name, (fits, allowed) in _RANGES.items():
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
+            raise InputError(f"train.{name} is {value!r}; it must be {allowed}.")
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,55 @@ class TrainStep(Protocol):
         ...
 
 
+# What a step may have beside a TrainStep's members; the loop asks `isinstance(step, Validates)` and so on.
+
+
+@runtime_checkable
+class Validates(Protocol):
+    """A step with clips held out."""
+
+    def validate(self) -> dict[str, float]:
+        """Losses at fixed noise and timesteps, such as ``validation_loss`` and ``image_model_loss``; the averaged
+        weights are in place, and no gradient is kept."""
+        ...
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A step that writes more than one sheet."""
+
+    def samples(self, folder: Path) -> None:
+        """Write generated clips and a sheet into ``folder``; the averaged weights are in place."""
+        ...
+
+
+@runtime_checkable
+class StatesFacts(Protocol):
+    """A step that tells the diagnosis what it knows (the names are in :mod:`inflate.train.diagnosis`)."""
+
+    def facts(self) -> dict[str, float]:
+        """Cheap numbers for a line of the log."""
+        ...
+
+
+@runtime_checkable
+class Advises(Protocol):
+    """A step that knows something about the data before the training begins."""
+
+    def advice(self) -> list[str]:
+        """Sentences to print at the start."""
+        ...
+
+
+@runtime_checkable
+class SaysNext(Protocol):
+    """A step that knows what to do with its export."""
+
+    def next_steps(self, export: Path) -> str:
+        """What to type next."""
+        ...
+
+
 # name -> "module:function"; the function takes a Recipe and a device and returns a TrainStep.
 TRAIN_STEPS: dict[str, str] = {
     "autoencoder": "inflate.train.steps.autoencoder:build",

@@ -1,4 +1,6 @@
 import errno
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +65,77 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(tmp_pat
         save_state(tmp_path, 3, parameters, optimizer, ema)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
     assert load_state(tmp_path, parameters, optimizer, ema) == 2
+
+
+def test_no_room_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+    _, parameters, optimizer, ema = _run(2)
+    save_state(tmp_path, 2, parameters, optimizer, ema)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(state_module, "save_file", lambda *arguments: pytest.fail("it was written"))
+    with pytest.raises(InputError, match=r"it needs 17 MB, and 1 MB are free\); free some space"):
+        save_state(tmp_path, 3, parameters, optimizer, ema)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def _flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("state.safetensors", _truncate),
+        ("state.safetensors", _flip_a_bit),
+        ("state.safetensors", Path.unlink),
+        ("state.json", lambda path: path.write_text("{")),
+        ("state.json", lambda path: path.write_text("[]")),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, file, damage):
+    _, parameters, optimizer, ema = _run(2)
+    save_state(tmp_path, 1, parameters, optimizer, ema, keep=2)
+    expected = {name: value.detach().clone() for name, value in parameters.items()}
+    _, parameters, optimizer, ema = _run(3)
+    save_state(tmp_path, 3, parameters, optimizer, ema, keep=2)
+    damage(tmp_path / "step-00000003" / file)
+    said = []
+    _, parameters, optimizer, ema = _run(0, seed=1)
+    assert load_state(tmp_path, parameters, optimizer, ema, tell=said.append) == 1
+    assert all(torch.equal(value, expected[name]) for name, value in parameters.items())
+    [sentence] = said
+    assert "step-00000003 is damaged" in sentence and "step-00000001 is used instead" in sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-step-00000003", "step-00000001"]
+    damage(tmp_path / "step-00000001" / file)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(tmp_path, parameters, optimizer, ema)
+
+
+def test_the_scaler_of_fp16_is_restored(tmp_path):
+    _, parameters, optimizer, ema = _run(1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+    scaler.scale(torch.ones(1))
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 512.0, "_growth_tracker": 3})
+    save_state(tmp_path, 1, parameters, optimizer, ema, scaler)
+    other = torch.amp.GradScaler("cpu")
+    assert load_state(tmp_path, parameters, optimizer, ema, other) == 1
+    assert other.get_scale() == 512.0 and other.state_dict()["_growth_tracker"] == 3
+
+
+def test_the_files_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    done = []
+    flush, replace = state_module._flush, state_module.os.replace
+    monkeypatch.setattr(state_module, "_flush", lambda path: done.append(path.name) or flush(path))
+    monkeypatch.setattr(state_module.os, "replace", lambda *paths: done.append("rename") or replace(*paths))
+    _, parameters, optimizer, ema = _run(1)
+    save_state(tmp_path / "state", 1, parameters, optimizer, ema)
+    assert done[:2] == ["state.safetensors", "state.json"] and done[3:] == ["rename", "state"]
 
 
 def test_no_state_is_update_zero(tmp_path):
