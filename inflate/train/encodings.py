@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from inflate.bases import Autoencoder, Conditioner, Encoding
-from inflate.data.clips import ClipSet, EncodingStore, Window
+from inflate.data.clips import ClipSet, EncodingStore
 from inflate.errors import InputError
 from inflate.train.pictures import to_model_range
 from inflate.video import unfold_frames
@@ -101,17 +102,17 @@ class ClipEncodings:
             self.conditioner.release()
         return told
 
-    def latents(self, number: int) -> Tensor:
-        """Latents (c, F, h, w) of a window, float32 on the CPU."""
+    def latents(self, number: int, frames: np.ndarray | None = None) -> Tensor:
+        """Latents (c, F, h, w) of a window, float32 on the CPU; ``frames`` are its, if they have been read already."""
         if self._latents is not None:
             return self._latents.get(self.clips.windows[number].key)["latents"]
-        return self._encode_latents(number)
+        return self._encode_latents(number, frames)
 
-    def told(self, number: int) -> Encoding:
+    def told(self, number: int, frames: np.ndarray | None = None) -> Encoding:
         """What the network is told of a window, tensors of first size 1, on the CPU."""
         if self._told is not None:
             return self._told.get(self._told_name(number))
-        return self._encode_told(number)
+        return self._encode_told(number, frames)
 
     def unconditional(self) -> Encoding:
         """Guidance's other branch, tensors of first size 1, on the CPU."""
@@ -155,24 +156,24 @@ class ClipEncodings:
         return hashlib.sha256(f"{self.condition} {said}".encode()).hexdigest()[:32]
 
     @torch.no_grad()
-    def _encode_latents(self, number: int) -> Tensor:
-        pixels = to_model_range(self.clips.read(number))
+    def _encode_latents(self, number: int, frames: np.ndarray | None = None) -> Tensor:
+        pixels = to_model_range(self.clips.read(number) if frames is None else frames)
         parts = [
             self.autoencoder.encode(part.to(self.place.device)).float().cpu() for part in pixels.split(_FRAMES_AT_ONCE)
         ]
         return unfold_frames(torch.cat(parts), len(pixels))[0].contiguous()
 
     @torch.no_grad()
-    def _encode_told(self, number: int) -> Encoding:
+    def _encode_told(self, number: int, frames: np.ndarray | None = None) -> Encoding:
         window = self.clips.windows[number]
         if self.condition == "image":
-            return self._encode_frame(number, window)
+            return self._encode_frame(self.clips.read(number) if frames is None else frames)
         return self._encode_text(window.caption if self.condition in ("text", "class") else "")
 
-    def _encode_frame(self, number: int, window: Window) -> Encoding:
+    def _encode_frame(self, frames: np.ndarray) -> Encoding:
         """The frame in the middle stands for the clip (Make-A-Video, arXiv:2209.14792, section 3.4)."""
-        frame = to_model_range(self.clips.read(number)[window.num_frames // 2 : window.num_frames // 2 + 1])
-        return _on_cpu(self.conditioner.encode([""], pictures=frame.to(self.place.device)))
+        middle = to_model_range(frames[len(frames) // 2][None])
+        return _on_cpu(self.conditioner.encode([""], pictures=middle.to(self.place.device)))
 
     @torch.no_grad()
     def _encode_text(self, text: str) -> Encoding:

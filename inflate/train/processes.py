@@ -14,6 +14,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from inflate.bases.flow import dynamic_shift
 from inflate.diffusion.weights import WEIGHTINGS, loss_weight, signal_to_noise
 from inflate.errors import InputError, nearest
 
@@ -207,16 +208,10 @@ def diffusion_config(scheduler_config: Mapping[str, Any], name: str = "") -> dic
 
 
 def flow_shift(scheduler_config: Mapping[str, Any], tokens: int) -> float:
-    """The factor by which noise levels are moved: the config's, or FLUX's by the number of tokens of a picture.
-
-    FLUX's is ``exp(mu)``, mu linear in the number of tokens (its own sampling code, and ``calculate_shift`` of
-    diffusers' pipelines).
-    """
+    """The factor by which noise levels are moved: the config's, or ``exp(mu)`` where it follows from the resolution."""
     if not scheduler_config.get("use_dynamic_shifting"):
         return float(scheduler_config.get("shift") or 1.0)
-    few, many = (int(scheduler_config.get(f"{end}_image_seq_len") or n) for end, n in (("base", 256), ("max", 4096)))
-    low, high = (float(scheduler_config.get(f"{end}_shift") or mu) for end, mu in (("base", 0.5), ("max", 1.15)))
-    return math.exp(low + (high - low) * (tokens - few) / (many - few))
+    return math.exp(dynamic_shift(scheduler_config, tokens))
 
 
 def _logit_normal(uniform: Tensor) -> Tensor:

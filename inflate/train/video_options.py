@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from inflate.data.clips import ClipSet
 from inflate.errors import InputError, nearest
+from inflate.inflater import InflatedModel
+from inflate.layers.starting import StartsAsIdentity
 
 TRAINABLE = ("temporal", "temporal+lora", "all")
 
@@ -78,12 +81,6 @@ def data_advice(clips: ClipSet, condition: str, fps_range: tuple[float, float] |
     """Sentences about clips that will not teach what their owner hopes."""
     windows = [window for window in clips.windows if window.kind == "clip" and window.split == "train"]
     said = []
-    captions = {window.caption for window in windows}
-    if condition == "text" and len(captions) == 1 and len(windows) > 1:
-        said.append(
-            f"All {len(windows)} clips have the caption {next(iter(captions))!r}: the model learns to ignore it; write "
-            "captions of their own, or set options.condition = 'empty'."
-        )
     without = sum(not window.caption for window in windows)
     if condition == "text" and without:
         said.append(f"{without} of {len(windows)} clips have no caption and are told the empty text.")
@@ -95,3 +92,11 @@ def data_advice(clips: ClipSet, condition: str, fps_range: tuple[float, float] |
                 "scheme's frame-rate embedding; set data.fps within it."
             )
     return said
+
+
+def temporal_change(video_model: InflatedModel) -> float:
+    """How far the temporal layers have left the identity: the largest weight of a projection that started at zero."""
+    layers = [layer for layer in video_model.temporal.values() if isinstance(layer, StartsAsIdentity)]
+    witnesses = [layer.identity_witness() for layer in layers]
+    found = [float(one.detach().abs().max()) for one in witnesses if isinstance(one, Tensor) and one.numel()]
+    return max(found, default=1.0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inflate.bases import Base, Encoding
+from inflate.bases.flow import at_resolution
 from inflate.data.writing import write_contact_sheet, write_video
 from inflate.diffusion.noise import mix_noise
 from inflate.inflater import InflatedModel
@@ -93,7 +94,10 @@ class VideoSamples:
     def make(self, request: SampleRequest, embedded: float) -> np.ndarray:
         """One video, uint8 (F, H, W, 3); the autoencoder is loaded."""
         height, width = request.size
-        guided = self.settings.guidance_scale != 1
+        settings = self.settings
+        if self.base.family == "flux":  # its guidance goes into the network, which is evaluated once
+            embedded, settings = settings.guidance_scale, replace(settings, guidance_scale=1.0)
+        guided = settings.guidance_scale != 1
         told = stacked([request.unconditional, request.told]) if guided else request.told
         device = self.model.device
         arguments = self.conditioner.arguments(on_device(told, device), height, width, embedded)
@@ -101,7 +105,7 @@ class VideoSamples:
         generator = torch.Generator().manual_seed(request.seed)
         noise = self._noise((self.autoencoder.channels, height // factor, width // factor), request, generator)
         latents = sample_frames(
-            self.model, self._scheduler(), arguments, noise.to(device), self.settings, request.fps, generator
+            self.model, self._scheduler(noise), arguments, noise.to(device), settings, request.fps, generator
         )
         with torch.no_grad():
             parts = [
@@ -119,11 +123,13 @@ class VideoSamples:
             return own
         return mix_noise(own, torch.randn(1, channels, 1, height, width, generator=generator), share)
 
-    def _scheduler(self) -> Any:
-        config = self.base.scheduler_config
-        name = str(config.get("_class_name", "DDPMScheduler"))
+    def _scheduler(self, noise: Tensor) -> Any:
+        """The pipeline's own, with the steps that it takes for pictures of this size."""
+        name = str(self.base.scheduler_config.get("_class_name", "DDPMScheduler"))
         library = "inflate" if name in SCHEDULERS else "diffusers"
-        return read_diffusers_component(self.base.parts["scheduler"], library, name, torch.float32)
+        found = read_diffusers_component(self.base.parts["scheduler"], library, name, torch.float32)
+        tokens = noise.shape[-2] * noise.shape[-1] // self.base.patch**2
+        return at_resolution(found, tokens, self.base.family == "flux")
 
 
 def _facts(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:

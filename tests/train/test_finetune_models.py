@@ -92,10 +92,8 @@ def settings(*more: str, steps: int = 3) -> list[str]:
 
 
 def finetune(model: Path, clips: Path, run: Path, *more: str, steps: int = 3) -> int:
-    return main(
-        ["finetune", "--model", str(model), "--data", str(clips), "-o", str(run), "--device", "cpu", "--quiet"]
-        + settings(*more, steps=steps)
-    )
+    named = ["--model", str(model), "--data", str(clips), "-o", str(run), "--device", "cpu", "--quiet"]
+    return main(["finetune", *named, *settings(*more, steps=steps)])
 
 
 def losses(run: Path) -> list[float]:

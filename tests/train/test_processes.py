@@ -34,7 +34,7 @@ def _samples(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_diffusion_is_what_the_pipelines_scheduler_does(kind: str) -> None:
     clean, noise = _samples()
-    config = DDIMScheduler(**SD, prediction_type=kind).config
+    config: Any = DDIMScheduler(**SD, prediction_type=kind).config  # pyright: ignore[reportArgumentType]
     process = process_of({"_class_name": "DDIMScheduler", **config}, "diffusion")
     times = process.levels(torch.tensor([0.0, 0.5, 0.999]))
     assert times.tolist() == [0, 500, 999]

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from inflate.bases import Base, Encoding, drop, open_base, predict
-from inflate.data.clips import ClipSet, draw_windows, open_clips
+from inflate.data.clips import ClipSet, PrefetchedClips, draw_windows, open_clips
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel, inflate, resolve_scheme
-from inflate.layers import identity_layers
 from inflate.train.adapters import (
     DOMAIN,
     add_domain_adapter,
@@ -34,7 +33,7 @@ from inflate.train.processes import process_of, squared_errors
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.step import Batch, StepLoss
 from inflate.train.video_export import export_video_model, read_start
-from inflate.train.video_options import DTYPE_OF_PRECISION, DTYPES, VideoOptions, data_advice
+from inflate.train.video_options import DTYPE_OF_PRECISION, DTYPES, VideoOptions, data_advice, temporal_change
 from inflate.train.video_samples import SampleRequest, VideoSamples, sample_settings
 
 _HELD_OUT_SEED = 20_261
@@ -59,6 +58,7 @@ class VideoStep:
         self._check_data()
         self.encodings = self._encodings()
         self.told = self.encodings.prepare(options.sample_prompts)
+        self.reader = None if options.cache else self._reader()
         self.process = process_of(
             self.base.scheduler_config,
             self.base.process,
@@ -100,6 +100,17 @@ class VideoStep:
         folder = self.data.cache_folder / "encodings" if self.options.cache else None
         return ClipEncodings(self.clips, self.base.autoencoder(), conditioner, condition, place, folder)
 
+    def _reader(self) -> PrefetchedClips:
+        train = self.recipe.train
+        return PrefetchedClips(
+            self.clips,
+            self.seed,
+            train.batch_size,
+            train.gradient_accumulation_steps,
+            self.train_numbers,
+            self.data.workers,
+        )
+
     def _tokens(self) -> int:
         """Tokens of one picture of the first clip, for schedulers that shift by resolution."""
         window = self.clips.windows[self.train_numbers[0]]
@@ -129,8 +140,6 @@ class VideoStep:
             add_domain_adapter(video_model.image_model, options.lora_rank, options.lora_alpha)
         if options.motion_lora_rank:
             add_motion_lora(video_model, options.motion_lora_rank, options.lora_alpha)
-        if self.recipe.train.gradient_checkpointing:
-            video_model.image_model.enable_gradient_checkpointing()
         return video_model.to(self.device)
 
     # What an update sees
@@ -149,21 +158,31 @@ class VideoStep:
         return batch
 
     def _draw(self, numbers: Sequence[int], update: int, first: int, count: int, stream: tuple[int, ...] = ()) -> Batch:
-        windows = [self.clips.windows[number] for number in numbers]
-        drawn = [numbers[place] for place in draw_windows(windows, self.seed, update, first, count)]
-        latents = torch.stack([self.encodings.latents(number) for number in drawn])
+        drawn, frames = self._drawn(numbers, update, first, count)
+        latents = torch.stack([self.encodings.latents(*one) for one in zip(drawn, frames, strict=True)])
         keys = [(self.seed, update, first + place, *stream) for place in range(count)]
         uniform = torch.tensor([_generator(key, _TIME).random() for key in keys], dtype=torch.float64)
         dropped = torch.tensor([_generator(key, _DROP).random() for key in keys]) < self.options.condition_dropout
         return {
             "latents": latents,
-            "told": stacked([self.encodings.told(number) for number in drawn]),
+            "told": stacked([self.encodings.told(*one) for one in zip(drawn, frames, strict=True)]),
             "dropped": dropped,
             "times": self.process.times(uniform.float()),
             "noise": self._noise(keys, latents, torch.tensor([self.clips.windows[number].fps for number in drawn])),
             "fps": torch.tensor([self.clips.windows[number].fps for number in drawn], dtype=torch.float32),
             "size": (self.clips.windows[drawn[0]].height, self.clips.windows[drawn[0]].width),
         }
+
+    def _drawn(
+        self, numbers: Sequence[int], update: int, first: int, count: int
+    ) -> tuple[list[int], list[np.ndarray | None]]:
+        """Numbers of the drawn windows, and their frames where these are read ahead."""
+        if self.reader is not None and numbers is self.train_numbers:
+            batch = self.reader.batch(update, first, count)
+            return list(batch.indices), list(batch.frames.numpy())
+        windows = [self.clips.windows[number] for number in numbers]
+        drawn = [numbers[place] for place in draw_windows(windows, self.seed, update, first, count)]
+        return drawn, [None] * count
 
     def _noise(self, keys: Sequence[tuple[int, ...]], latents: Tensor, fps: Tensor) -> Tensor:
         own = torch.stack([_normal(key, _NOISE, one.shape) for key, one in zip(keys, latents, strict=True)])
@@ -257,15 +276,12 @@ class VideoStep:
     # What a run shows and leaves
 
     def facts(self) -> dict[str, float]:
-        """The share of temporal layers that still answer their input, for the diagnosis."""
-        layers = list(self.trained.temporal.values())
-        was_training = self.trained.training
-        self.trained.temporal.eval()
-        try:
-            still = identity_layers(layers)
-        finally:
-            self.trained.temporal.train(was_training)
-        return {"temporal_at_identity": len(still) / max(1, len(layers))} | self.video_samples.facts
+        """What the diagnosis asks for; see :mod:`inflate.train.diagnosis`."""
+        said = [self.clips.windows[number].caption for number in self.train_numbers]
+        values = {"temporal_change": temporal_change(self.trained)} | self.video_samples.facts
+        if self.encodings.condition == "text":
+            values |= {"captions": float(len(said)), "distinct_captions": float(len(set(said)))}
+        return values
 
     def advice(self) -> list[str]:
         """What is known of data and condition before anything is trained."""
