@@ -17,6 +17,7 @@ from inflate.errors import InputError
 from inflate.stages import read_diffusers_component
 
 INDEX_NAME = "model_index.json"
+OURS = "_inflate"  # what of a pipeline's index is ours: {"height": 320, "width": 512}, in pixels
 # "Fast" tokenizers and feature extractors are what transformers once called what it now calls by the second name.
 TRANSFORMERS = {
     "CLIPTextModel": "CLIPTextModel",
