@@ -106,7 +106,7 @@ def _read_clip(window: Window, source: Source, size: Size) -> list[np.ndarray]:
     # Which frame is shown at a time is known once the next one comes later; only those shown are converted.
     for shown in shown_frames(source.footage, scan.timing, float(times[order[0]]), scan.origin):
         while held is not None and len(found) < len(order) and times[order[len(found)]] + SAME_TIME < shown.time:
-            pixels = fit(held.pixels(), scan.box, scan.aspect, size) if pixels is None else pixels
+            pixels = _fitted(held, source, size) if pixels is None else pixels
             found.append(pixels)
         held, pixels = shown, None
         if len(found) == len(order):
@@ -114,9 +114,16 @@ def _read_clip(window: Window, source: Source, size: Size) -> list[np.ndarray]:
     if held is None:
         raise VideoError(source.footage.label, "it has changed since it was scanned")
     while len(found) < len(order):
-        pixels = fit(held.pixels(), scan.box, scan.aspect, size) if pixels is None else pixels
+        pixels = _fitted(held, source, size) if pixels is None else pixels
         found.append(pixels)
     return [found[place] for place in np.argsort(order, kind="stable")]
+
+
+def _fitted(shown: Shown, source: Source, size: Size) -> np.ndarray:
+    pixels = shown.pixels()
+    if pixels.shape[:2] != (source.scan.height, source.scan.width):
+        raise VideoError(source.footage.label, "its frames change size half-way")
+    return fit(pixels, source.scan.box, source.scan.aspect, size)
 
 
 def open_clips(options: ClipOptions, multiple: int, progress: Callable[[int, int], None] | None = None) -> ClipSet:

@@ -145,14 +145,22 @@ def _container(footage: Footage, timing: Timing, start: float, origin: float | N
         if not isinstance(file, str):
             stack.enter_context(file)
         container = stack.enter_context(av.open(file, mode="r", options=options))
-        if not container.streams.video:
+        stream = _moving(container)
+        if stream is None:
             raise VideoError(footage.label, "it has no video stream")
-        stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         _refuse_cut_off(footage, stream)
         if origin is not None and stream.time_base:
             container.seek(math.floor((origin + start) / stream.time_base), stream=stream, backward=True)
         yield from _timed(footage, stream, timing, origin)
+
+
+def _moving(container: Any) -> Any:
+    """The first video stream that is not the cover of a record or a film."""
+    for stream in container.streams.video:
+        if not stream.disposition & type(stream.disposition).attached_pic:
+            return stream
+    return None
 
 
 def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) -> Iterator[Shown]:

@@ -122,6 +122,8 @@ class _Pass:
     def _is_cut(self, detector: "_Cuts", small: np.ndarray) -> bool:
         if self.first_small is None:
             self.first_small = small
+        if small.shape != self.first_small.shape:
+            raise VideoError(self.footage.label, "its frames change size half-way")
         return detector.is_cut(small) and len(self.times) > 0
 
     def _look(self, shown: Shown) -> None:
@@ -168,6 +170,8 @@ class _Pass:
 
     def _remarks(self, shots: list[Shot]) -> tuple[str, ...]:
         said = []
+        if self.footage.kind == "numbered":
+            said.append(f"pictures have no times; taken as {self.footage.rate:g} frames/s, the highest of data.fps")
         if self.timing == "counted":
             said.append(f"its times run backwards; frames are taken one after the other at {shots[0].rate:g} frames/s")
         if self.transfer:
