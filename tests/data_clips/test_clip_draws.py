@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,14 @@ def test_a_link_to_a_folder_above_is_followed_once(clips: ClipSet, tmp_path: Pat
     (tmp_path / "set" / "inside").mkdir()
     (tmp_path / "set" / "inside" / "up").symlink_to(tmp_path / "set", target_is_directory=True)
     assert open_clips(options(tmp_path), 8).windows == clips.windows
+
+
+def test_a_worker_that_was_ended_is_one_sentence(
+    clips: ClipSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly")
+
+    monkeypatch.setattr(cache_module, "_scan_all", ended)
+    with pytest.raises(InputError, match=r"want of memory; lower data\.workers"):
+        open_clips(options(tmp_path, num_frames=5), 8)
