@@ -29,6 +29,7 @@ _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _HDR = {16: "PQ", 18: "HLG"}
 
 
@@ -163,12 +164,25 @@ def _moving(container: Any) -> Any:
     return None
 
 
+def _decoded(stream: Any) -> Iterator[Any]:
+    """Frames in order of showing; of VP8 and VP9 with transparency by the one decoder that does not drop it."""
+    import av
+
+    name = _WITH_ALPHA.get(stream.codec_context.name) if stream.metadata.get("alpha_mode") == "1" else None
+    if name is None:
+        yield from stream.container.decode(stream)
+        return
+    decoder: Any = av.CodecContext.create(name, "r")
+    for packet in stream.container.demux(stream):
+        yield from decoder.decode(packet)  # the last packet is empty, and hands out what is left
+
+
 def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) -> Iterator[Shown]:
     """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
     painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
     step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
     shown, last, sought = 0, float("-inf"), origin is not None
-    for frame in stream.container.decode(stream):
+    for frame in _decoded(stream):
         if frame.is_corrupt:
             if shown:
                 raise VideoError(footage.label, f"its picture is damaged at {last:.2f} s")
