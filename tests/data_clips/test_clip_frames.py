@@ -283,3 +283,20 @@ def test_transparency_of_vp9_is_white(tmp_path: Path) -> None:
     assert isinstance(shown[0], Stamped)
     [*_, last] = shown_frames(footage(path), start=0.15, origin=shown[0].stamp)
     assert last.time == pytest.approx(5 / 24, abs=1e-3)
+
+
+def test_a_title_in_an_old_encoding_is_no_damage(write_clip: WriteClip, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", ramp, 6, bf="0")
+    bare = {"write_crc32": "0"}  # so that changed bytes are not taken for damage
+    with av.open(str(path)) as source, av.open(str(tmp_path / "titled.mkv"), "w", options=bare) as target:
+        target.metadata["title"] = "Caf__"
+        theirs = source.streams.video[0]
+        ours = target.add_stream_from_template(theirs)
+        for packet in source.demux(theirs):
+            if packet.dts is not None:
+                packet.stream = ours
+                target.mux(packet)
+    data = (tmp_path / "titled.mkv").read_bytes()
+    assert b"Caf__" in data
+    (tmp_path / "titled.mkv").write_bytes(data.replace(b"Caf__", b"Caf\xe9\xe9"))
+    assert len(levels(tmp_path / "titled.mkv")) == 6

@@ -89,8 +89,9 @@ def plain(error: BaseException) -> str:
     """A library's reason in a few words."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture file Pillow knows"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0].rstrip(".").strip()
+    text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    text = text.splitlines()[0].rstrip(".").strip()
+    return text if isinstance(error, OSError | SyntaxError) else f"its data is damaged ({text})"
 
 
 def _pictured(picture: Image.Image, time: float, end: float) -> Shown:
@@ -138,22 +139,29 @@ def _sought(footage: Footage, start: float, origin: float) -> Iterator[Shown]:
 
 
 def _container(footage: Footage, timing: Timing, start: float, origin: float | None) -> Generator[Shown, None, None]:
-    import av
-
     file: Any = str(footage.path) if footage.kind == "file" and footage.size < 0 else footage.open()
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     with contextlib.ExitStack() as stack:
         if not isinstance(file, str):
             stack.enter_context(file)
-        container = stack.enter_context(av.open(file, mode="r", options=options))
+        container = stack.enter_context(_open(file, options))
         stream = _moving(container)
         if stream is None:
             raise VideoError(footage.label, "it has no video stream")
+        if stream.codec_context is None:
+            raise VideoError(footage.label, "its codec is unknown here")
         stream.codec_context.thread_count = 1
         _refuse_cut_off(footage, stream)
         if origin is not None and stream.time_base:
             container.seek(math.floor((origin + start) / stream.time_base), stream=stream, backward=True)
         yield from _timed(footage, stream, timing, origin)
+
+
+def _open(file: Any, options: dict[str, str]) -> Any:
+    import av
+
+    # Titles and authors in old encodings are no reason to refuse a video.
+    return av.open(file, mode="r", options=options, metadata_errors="replace")
 
 
 def _moving(container: Any) -> Any:
