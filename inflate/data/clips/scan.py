@@ -14,6 +14,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
+from inflate.data.clips.extras import needs_training_extra
 from inflate.data.clips.footage import Footage
 from inflate.data.clips.frames import OutOfOrderError, Shown, Stamped, Timing, loops, shown_frames
 from inflate.data.clips.options import ClipOptions
@@ -186,8 +187,8 @@ class _Cuts:
         self.detector: Any = None
         self.number = 0
         if threshold > 0:
-            from scenedetect import ContentDetector
-
+            with needs_training_extra():
+                from scenedetect import ContentDetector
             self.detector = ContentDetector(threshold=threshold, min_scene_len=1)
 
     def is_cut(self, small: np.ndarray) -> bool:
