@@ -77,7 +77,10 @@ class Autoencoder:
                 raise InputError(f"{self.folder} is a {name}; an autoencoder must be one of {', '.join(_CLASSES)}.")
             vae = read_part(self.folder, library, name, dtype, self.variant).eval().requires_grad_(False)
         upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
-        self.vae = vae.to(device=device, dtype=torch.float32 if upcast else dtype)
+        wanted = torch.float32 if upcast else dtype
+        if vae.dtype != wanted:
+            torch.nn.Module.to(vae, dtype=wanted)  # diffusers' own `to` warns of a list that is empty here
+        self.vae = vae.to(device=device)
 
     def release(self) -> None:
         """Let go of it; :meth:`load` reads it again."""

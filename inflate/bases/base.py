@@ -11,7 +11,7 @@ from torch import nn
 from inflate.bases.autoencoder import Autoencoder
 from inflate.bases.conditioner import Conditioner
 from inflate.bases.families import FAMILIES, PIPELINES, Pipeline, cascade_pipeline, family_of
-from inflate.bases.parts import INDEX_NAME, part_config, read_json
+from inflate.bases.parts import INDEX_NAME, OURS, part_config, read_json
 from inflate.checkpoint import Source, find_source, load_image_model, read_config, resolve_path
 from inflate.checkpoint.hub import download, is_hub_name
 from inflate.errors import InputError, nearest
@@ -198,7 +198,9 @@ def _folder(path: str | Path) -> Path:
 
 def _said(index: Mapping[str, Any]) -> dict[str, Any]:
     """What an index says beside its parts."""
-    return {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
+    ours = index.get(OURS)
+    said = {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
+    return said | (dict(ours) if isinstance(ours, dict) else {})
 
 
 def _process(scheduler: Mapping[str, Any]) -> Literal["diffusion", "flow"]:

@@ -61,7 +61,9 @@ class Conditioner(ABC):
                 self.components[role] = self.read(role, folder, dtype)
         for component in self.components.values():
             if isinstance(component, torch.nn.Module):
-                component.to(device=device, dtype=dtype).eval()
+                if component.dtype != dtype:
+                    component.to(dtype=dtype)
+                component.to(device=device).eval()
 
     def read(self, role: str, folder: Path, dtype: torch.dtype) -> Any:
         """Read one part; overridden where it is of our own kind."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from inflate.errors import InputError
 from inflate.stages import read_diffusers_component
 
 INDEX_NAME = "model_index.json"
+OURS = "_inflate"  # what of a pipeline's index is ours: {"height": 320, "width": 512}, in pixels
 # "Fast" tokenizers and feature extractors are what transformers once called what it now calls by the second name.
 TRANSFORMERS = {
     "CLIPTextModel": "CLIPTextModel",
@@ -66,6 +68,11 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
         raise InputError(f"{folder} is a {library}.{class_name}, which no stage of a cascade knows.")
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; the pipeline's model_index.json names it.")
+    if _needs_sentencepiece(folder):
+        raise InputError(
+            f"{folder} has its vocabulary as spiece.model alone, which transformers reads with two more libraries; "
+            "install them (pip install sentencepiece protobuf)."
+        )
     read: Callable[..., Any] = found.from_pretrained
     options: dict[str, Any] = {"use_safetensors": True} if issubclass(found, torch.nn.Module) else {}
     options |= {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
@@ -79,6 +86,12 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
     if not isinstance(part, torch.nn.Module):
         return part
     return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
+
+
+def _needs_sentencepiece(folder: Path) -> bool:
+    """Whether a tokenizer lacks the file that needs no other library, and this library is not there."""
+    alone = (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file()
+    return alone and not all(find_spec(name) for name in ("sentencepiece", "google.protobuf"))
 
 
 def write_part(component: Any, folder: Path) -> list[str]:

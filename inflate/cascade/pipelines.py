@@ -66,8 +66,7 @@ _SECOND_TEXT = {"decoder_text_encoder_2": "text_encoder_2", "decoder_tokenizer_2
 _TRANSFORMER = {"unet": "transformer", "scheduler": "scheduler", "vae": "vae"}
 _PIXART = _TRANSFORMER | {"decoder_text_encoder": "text_encoder", "decoder_tokenizer": "tokenizer"}
 _THIRD_TEXT = {"decoder_text_encoder_3": "text_encoder_3", "decoder_tokenizer_3": "tokenizer_3"}
-_SIZE = ("height", "width")  # in pixels; `inflate finetune` writes them into an export's index
-_UNCONDITIONAL = Part("unconditional", {"unet": "unet", "scheduler": "scheduler"}, config=_SIZE)
+_UNCONDITIONAL = Part("unconditional", {"unet": "unet", "scheduler": "scheduler"})
 
 # Class of the pipeline -> stage -> the part.
 PIPELINES: dict[str, dict[str, Part]] = {
@@ -92,25 +91,24 @@ PIPELINES: dict[str, dict[str, Part]] = {
             "kandinsky",
             _KANDINSKY_DECODER | {"decoder_text_encoder": "text_encoder", "decoder_tokenizer": "tokenizer"},
             optional=("image_encoder",),
-            config=_SIZE,
         )
     },
-    "KandinskyV22Pipeline": {"decoder": Part("kandinsky", _KANDINSKY_DECODER, ("image_encoder",), config=_SIZE)},
-    "StableDiffusionPipeline": {"decoder": Part("stable-diffusion", _STABLE_DIFFUSION, config=_SIZE)},
+    "KandinskyV22Pipeline": {"decoder": Part("kandinsky", _KANDINSKY_DECODER, ("image_encoder",))},
+    "StableDiffusionPipeline": {"decoder": Part("stable-diffusion", _STABLE_DIFFUSION)},
     "StableDiffusionXLPipeline": {
         "decoder": Part(
             "stable-diffusion-xl",
             _STABLE_DIFFUSION | _SECOND_TEXT,
-            config=(*_SIZE, "force_zeros_for_empty_prompt"),
+            config=("force_zeros_for_empty_prompt",),
         )
     },
-    "PixArtAlphaPipeline": {"decoder": Part("pixart", _PIXART, config=_SIZE, values={"max_sequence_length": 120})},
-    "PixArtSigmaPipeline": {"decoder": Part("pixart", _PIXART, config=_SIZE, values={"max_sequence_length": 300})},
+    "PixArtAlphaPipeline": {"decoder": Part("pixart", _PIXART, values={"max_sequence_length": 120})},
+    "PixArtSigmaPipeline": {"decoder": Part("pixart", _PIXART, values={"max_sequence_length": 300})},
     "StableDiffusion3Pipeline": {
-        "decoder": Part("sd3", _PIXART | _SECOND_TEXT | _THIRD_TEXT, optional=tuple(_THIRD_TEXT), config=_SIZE)
+        "decoder": Part("sd3", _PIXART | _SECOND_TEXT | _THIRD_TEXT, optional=tuple(_THIRD_TEXT))
     },
-    "FluxPipeline": {"decoder": Part("flux", _PIXART | _SECOND_TEXT, config=_SIZE)},
-    "DiTPipeline": {"decoder": Part("dit", _TRANSFORMER, config=(*_SIZE, "id2label"))},
+    "FluxPipeline": {"decoder": Part("flux", _PIXART | _SECOND_TEXT)},
+    "DiTPipeline": {"decoder": Part("dit", _TRANSFORMER, config=("id2label",))},
     "DDPMPipeline": {"decoder": _UNCONDITIONAL},
     "DDIMPipeline": {"decoder": _UNCONDITIONAL},
     "StableDiffusionUpscalePipeline": {

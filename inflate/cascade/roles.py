@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from inflate.bases.parts import OURS
 from inflate.cascade.folder import INDEX_NAME, family_folder, read_index, read_stages
 from inflate.cascade.pipelines import PIPELINES, Part
 from inflate.checkpoint import resolve_path
@@ -126,10 +127,19 @@ def _stage(role: Role) -> ComponentStage:
         )
     entries, paths = _components(role, index, part)
     found = stage_class(role.stage, part.player)
-    config = found.config_class(**part.values | {name: index[name] for name in part.config if name in index})
+    config = found.config_class(**part.values | _said(index, part.config, found.config_class))
     stage = found(index=entries, paths=paths, defaults=part.settings, config=config)
     stage.defaults, stage.config = _options(role, stage.defaults, config)
     return stage
+
+
+def _said(index: dict[str, Any], names: tuple[str, ...], config_class: type) -> dict[str, Any]:
+    """What of a stage's configuration an index says: in its own words, or in ours, which diffusers passes over."""
+    ours = index.get(OURS) if isinstance(index.get(OURS), dict) else {}
+    known = [one.name for one in fields(config_class)]
+    return {name: index[name] for name in names if name in index} | {
+        name: value for name, value in (ours or {}).items() if name in known
+    }
 
 
 def _own_stage(role: Role, index: dict[str, Any]) -> ComponentStage:

@@ -39,6 +39,13 @@ GuidanceOscillate = Annotated[
 Threshold = Annotated[
     str, typer.Option(help="Quantile, such as 0.995, of dynamic thresholding; likewise, for decoders of pixels only.")
 ]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help='What to show: one or several, such as "party popper"; a class\'s name or number for a model of classes, '
+        "nothing for one that is told nothing."
+    ),
+]
 FrameSkip = Annotated[
     int, typer.Option(help="Frame interpolation multiplies the frame rate by this; 1 leaves it out.", min=1)
 ]
@@ -69,13 +76,7 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif; several prompts: out-1.mp4 …")],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help='What to show: one or several, such as "party popper"; a class\'s name or number for a model of '
-            "classes, nothing for one that is told nothing."
-        ),
-    ] = None,
+    prompts: Prompts = None,
     model: Model = "bundled:emoji",
     frames: LongFrames = 16,
     prompt_at: PromptAt = None,
@@ -103,7 +104,6 @@ def generate(
     if resample not in RESAMPLES:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
     chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
-    from inflate.cascade import Cascade
     from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text
 
     names = prompts or [""]
@@ -117,8 +117,7 @@ def generate(
         check_output(settings_path, (".json",), force)
 
     start = time.monotonic()
-    cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
-    _check_prompts(cascade, prompts)
+    cascade = _opened(model, device, dtype, prompts)
     used = {name: asdict(values) for name, values in cascade.settings(**chosen).items()}
     options = chosen | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
@@ -204,12 +203,16 @@ def check_device(name: str | None) -> str | None:
     return name
 
 
-def _check_prompts(cascade: "Cascade", prompts: list[str] | None) -> None:
-    """``InputError`` where a model that is told something gets no prompt, or one that is told nothing gets one."""
+def _opened(model: str, device: str | None, dtype: str, prompts: list[str] | None) -> "Cascade":
+    """The cascade; ``InputError`` where one that is told something gets no prompt, or one told nothing gets one."""
+    from inflate.cascade import Cascade
+
+    cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
     if prompts and cascade.told_nothing():
         raise InputError("This model is told nothing of what to show, so a prompt would change nothing; leave it out.")
     if not prompts and not cascade.told_nothing():
         raise InputError('Say what to show, such as inflate generate "party popper" -o out.mp4.')
+    return cascade
 
 
 @dataclass(frozen=True)

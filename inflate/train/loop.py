@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -211,6 +211,8 @@ class _Run:
                 if self.accelerator.sync_gradients:
                     clipped = self.accelerator.clip_grad_norm_(self.parameters.values(), self.options.max_grad_norm)
                     norm = float(clipped) if clipped is not None else math.nan
+                    if self.accelerator.num_processes > 1:
+                        sums = cast(dict[str, Tensor], self.accelerator.reduce(sums, reduction="mean"))
                     self._check_numbers(update, sums["loss"], norm, rate)
                 self._step()
         values = {name: float(value) for name, value in sums.items()}
@@ -237,10 +239,6 @@ class _Run:
     def _check_numbers(self, update: int, loss: Tensor, norm: float, rate: float) -> None:
         """Stop before the weights change, where the loss or its gradient is not a number. fp16's scaler skips such an
         update and halves the scale, which is why a few of them are its ordinary way."""
-        if self.accelerator.num_processes > 1:
-            mean = self.accelerator.reduce(loss, reduction="mean")
-            assert isinstance(mean, Tensor)
-            loss.copy_(mean)
         value = float(loss)
         if self.scaler is not None or (math.isfinite(value) and math.isfinite(norm)):
             return

@@ -67,7 +67,7 @@ def latent_vae(name: str, seed: int) -> Any:
 def of_size(folder: Path, side: int = SIDE) -> None:
     """Say in a pipeline's index what size it makes, where its network does not, or is made for a larger one."""
     path = folder / "model_index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"height": side, "width": side}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_inflate": {"height": side, "width": side}}))
 
 
 def stable_diffusion(folder: Path) -> Any:

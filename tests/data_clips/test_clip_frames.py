@@ -260,3 +260,43 @@ def test_untagged_hd_is_bt709(write_clip: WriteClip, tmp_path: Path) -> None:
     expected = [luma + 1.5748 * cr, luma - 0.1873 * cb - 0.4681 * cr, luma + 1.8556 * cb]
     found = next(iter(shown_frames(footage(path)))).pixels().mean(axis=(0, 1))
     np.testing.assert_allclose(found, expected, atol=2)
+
+
+def test_transparency_of_vp9_is_white(tmp_path: Path) -> None:
+    path = tmp_path / "a.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=24)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuva420p"
+        for number in range(6):
+            pixels = np.zeros((64, 64, 4), np.uint8)
+            pixels[:32, :, 3] = 255
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva420p")
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    shown = list(shown_frames(footage(path)))
+    assert len(shown) == 6
+    for frame in shown:
+        pixels = frame.pixels()
+        assert pixels[:28].max() < 30 and pixels[36:].min() > 225
+    assert isinstance(shown[0], Stamped)
+    [*_, last] = shown_frames(footage(path), start=0.15, origin=shown[0].stamp)
+    assert last.time == pytest.approx(5 / 24, abs=1e-3)
+
+
+def test_a_title_in_an_old_encoding_is_no_damage(write_clip: WriteClip, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", ramp, 6, bf="0")
+    bare = {"write_crc32": "0"}  # so that changed bytes are not taken for damage
+    with av.open(str(path)) as source, av.open(str(tmp_path / "titled.mkv"), "w", options=bare) as target:
+        target.metadata["title"] = "Caf__"
+        theirs = source.streams.video[0]
+        ours = target.add_stream_from_template(theirs)
+        for packet in source.demux(theirs):
+            if packet.dts is not None:
+                packet.stream = ours
+                target.mux(packet)
+    data = (tmp_path / "titled.mkv").read_bytes()
+    assert b"Caf__" in data
+    (tmp_path / "titled.mkv").write_bytes(data.replace(b"Caf__", b"Caf\xe9\xe9"))
+    assert len(levels(tmp_path / "titled.mkv")) == 6

@@ -256,6 +256,7 @@ def test_splits_from_folders(videos: dict[str, Path], tmp_path: Path) -> None:
         place(videos[name], root / "data" / split / "label" / f"{name}.mp4")
     clips = opened(root)
     assert splits(clips) == {"data/train/label/a": "train", "data/val/label/b": "validation"}
+    assert splits(opened(root, validation=0.0)) == {"data/train/label/a": "train"}
     assert "test split" in left(clips.report.ignored)["c.mp4"]
     shutil.rmtree(root / "data" / "train")
     shutil.rmtree(root / "data" / "val")

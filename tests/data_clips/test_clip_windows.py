@@ -1,6 +1,7 @@
 """Windows: where they lie, at what rate, what they show, and what is left out with which reason."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -289,3 +290,12 @@ def test_pictures_are_clips_of_one_frame(write_clip: WriteClip, tmp_path: Path) 
 def test_wrong_options_are_one_sentence(changes: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         ClipOptions(**{"path": "x", **changes})
+
+
+def test_a_missing_library_is_one_sentence(
+    write_clip: WriteClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "a.mp4")
+    monkeypatch.setitem(sys.modules, "scenedetect", None)
+    with pytest.raises(InputError, match=r"scenedetect is needed.*inflate-video\[train\]"):
+        open_clips(options(tmp_path), 8)

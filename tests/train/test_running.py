@@ -10,7 +10,6 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs
 from safetensors.torch import load_file
 from torch import nn
 
@@ -108,7 +107,6 @@ def _scaled_on_the_cpu(monkeypatch):
         made = Accelerator(cpu=True, mixed_precision="fp16")
         made.native_amp = True
         made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
-        made.autocast_handler = AutocastKwargs(enabled=True)
         scalers.append(made.scaler)
         return made
 

@@ -106,7 +106,7 @@ def _read_clip(window: Window, source: Source, size: Size) -> list[np.ndarray]:
     # Which frame is shown at a time is known once the next one comes later; only those shown are converted.
     for shown in shown_frames(source.footage, scan.timing, float(times[order[0]]), scan.origin):
         while held is not None and len(found) < len(order) and times[order[len(found)]] + SAME_TIME < shown.time:
-            pixels = fit(held.pixels(), scan.box, scan.aspect, size) if pixels is None else pixels
+            pixels = _fitted(held, source, size) if pixels is None else pixels
             found.append(pixels)
         held, pixels = shown, None
         if len(found) == len(order):
@@ -114,9 +114,16 @@ def _read_clip(window: Window, source: Source, size: Size) -> list[np.ndarray]:
     if held is None:
         raise VideoError(source.footage.label, "it has changed since it was scanned")
     while len(found) < len(order):
-        pixels = fit(held.pixels(), scan.box, scan.aspect, size) if pixels is None else pixels
+        pixels = _fitted(held, source, size) if pixels is None else pixels
         found.append(pixels)
     return [found[place] for place in np.argsort(order, kind="stable")]
+
+
+def _fitted(shown: Shown, source: Source, size: Size) -> np.ndarray:
+    pixels = shown.pixels()
+    if pixels.shape[:2] != (source.scan.height, source.scan.width):
+        raise VideoError(source.footage.label, "its frames change size half-way")
+    return fit(pixels, source.scan.box, source.scan.aspect, size)
 
 
 def open_clips(options: ClipOptions, multiple: int, progress: Callable[[int, int], None] | None = None) -> ClipSet:
@@ -133,13 +140,13 @@ def open_clips(options: ClipOptions, multiple: int, progress: Callable[[int, int
     clips = list_clips(options)
     pictures = list_pictures(options.pictures) if options.pictures else Listing()
     cache = ScanCache(options.cache_folder, options)
-    wanted = [(v.footage, "clip") for v in clips.videos] + [(v.footage, "picture") for v in pictures.videos]
     builder = _Builder(options, sizes)
-    found = list(cache.scan(wanted, progress))
-    for video, scan in zip(clips.videos, found, strict=False):
-        builder.take(video, scan, "clip")
-    for video, scan in zip(pictures.videos, found[len(clips.videos) :], strict=True):
-        builder.take(video, scan, "picture")
+    wanted: list[tuple[Listed, Kind]] = []
+    wanted.extend((video, "clip") for video in clips.videos if builder.wants(video))
+    wanted.extend((video, "picture") for video in pictures.videos if builder.wants(video))
+    found = cache.scan([(video.footage, kind) for video, kind in wanted], progress)
+    for (video, kind), scan in zip(wanted, found, strict=True):
+        builder.take(video, scan, kind)
     made = builder.finish([clips, pictures])
     _write_report(options, made.report)
     if not any(window.kind == "clip" and window.split == "train" for window in made.windows):
@@ -170,15 +177,21 @@ class _Builder:
         self.partly: list[Left] = []
         self._said = False  # whether folders, shards or tables name a validation split
 
-    def take(self, video: Listed, scan: Scan | str, kind: Kind) -> None:
-        """A scanned video or picture, or the reason why it could not be."""
+    def wants(self, video: Listed) -> bool:
+        """Whether a video's split is used at all; those of others are not even scanned."""
         label = video.footage.label
         if video.hint == "test":
             self.ignored.append((label, "it belongs to a test split, which is not trained on"))
         elif video.hint == "validation" and self.options.validation == 0:
             self.ignored.append((label, "it belongs to a validation split, and data.validation is 0"))
-        elif isinstance(scan, str):
-            self.skipped.append((label, scan))
+        else:
+            return True
+        return False
+
+    def take(self, video: Listed, scan: Scan | str, kind: Kind) -> None:
+        """A scanned video or picture, or the reason why it could not be."""
+        if isinstance(scan, str):
+            self.skipped.append((video.footage.label, scan))
         elif kind == "picture":
             self.taken.append((video, scan, kind, [Placed(0, 0.0, self.options.fps[0])]))
         else:

@@ -29,6 +29,7 @@ _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _HDR = {16: "PQ", 18: "HLG"}
 
 
@@ -88,8 +89,9 @@ def plain(error: BaseException) -> str:
     """A library's reason in a few words."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture file Pillow knows"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0].rstrip(".").strip()
+    text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    text = text.splitlines()[0].rstrip(".").strip()
+    return text if isinstance(error, OSError | SyntaxError) else f"its data is damaged ({text})"
 
 
 def _pictured(picture: Image.Image, time: float, end: float) -> Shown:
@@ -137,17 +139,17 @@ def _sought(footage: Footage, start: float, origin: float) -> Iterator[Shown]:
 
 
 def _container(footage: Footage, timing: Timing, start: float, origin: float | None) -> Generator[Shown, None, None]:
-    import av
-
     file: Any = str(footage.path) if footage.kind == "file" and footage.size < 0 else footage.open()
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     with contextlib.ExitStack() as stack:
         if not isinstance(file, str):
             stack.enter_context(file)
-        container = stack.enter_context(av.open(file, mode="r", options=options))
-        if not container.streams.video:
+        container = stack.enter_context(_open(file, options))
+        stream = _moving(container)
+        if stream is None:
             raise VideoError(footage.label, "it has no video stream")
-        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise VideoError(footage.label, "its codec is unknown here")
         stream.codec_context.thread_count = 1
         _refuse_cut_off(footage, stream)
         if origin is not None and stream.time_base:
@@ -155,12 +157,40 @@ def _container(footage: Footage, timing: Timing, start: float, origin: float | N
         yield from _timed(footage, stream, timing, origin)
 
 
+def _open(file: Any, options: dict[str, str]) -> Any:
+    import av
+
+    # Titles and authors in old encodings are no reason to refuse a video.
+    return av.open(file, mode="r", options=options, metadata_errors="replace")
+
+
+def _moving(container: Any) -> Any:
+    """The first video stream that is not the cover of a record or a film."""
+    for stream in container.streams.video:
+        if not stream.disposition & type(stream.disposition).attached_pic:
+            return stream
+    return None
+
+
+def _decoded(stream: Any) -> Iterator[Any]:
+    """Frames in order of showing; of VP8 and VP9 with transparency by the one decoder that does not drop it."""
+    import av
+
+    name = _WITH_ALPHA.get(stream.codec_context.name) if stream.metadata.get("alpha_mode") == "1" else None
+    if name is None:
+        yield from stream.container.decode(stream)
+        return
+    decoder: Any = av.CodecContext.create(name, "r")
+    for packet in stream.container.demux(stream):
+        yield from decoder.decode(packet)  # the last packet is empty, and hands out what is left
+
+
 def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) -> Iterator[Shown]:
     """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
     painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
     step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
     shown, last, sought = 0, float("-inf"), origin is not None
-    for frame in stream.container.decode(stream):
+    for frame in _decoded(stream):
         if frame.is_corrupt:
             if shown:
                 raise VideoError(footage.label, f"its picture is damaged at {last:.2f} s")

@@ -59,13 +59,20 @@ def hint_of(*names: str) -> Hint:
 
 
 def walk(root: Path, besides: Path | None = None) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders below ``root`` with their files, sorted; hidden ones and the folder ``besides`` are left alone."""
+    """Folders below ``root`` with their files, sorted; hidden ones and the folder ``besides`` are left alone.
+
+    Links to folders are followed, each folder once, so that a link to one above does not lead round in circles.
+    """
+    seen = {os.path.realpath(besides)} if besides else set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (besides is None or here / name != besides)
-        )
-        yield here, [here / name for name in sorted(files) if not name.startswith(".")]
+        kept = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(folder, name))
+            if not name.startswith(".") and real not in seen and real != os.path.realpath(root):
+                seen.add(real)
+                kept.append(name)
+        folders[:] = kept
+        yield Path(folder), [Path(folder) / name for name in sorted(files) if not name.startswith(".")]
 
 
 def list_folder(root: Path, rate: float, listing: Listing, besides: Path | None = None) -> None:

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from inflate.data.clips.extras import needs_training_extra
 from inflate.data.clips.footage import Footage, open_table
 from inflate.data.clips.listing import STILLS, VIDEOS, Hint, Listed, Listing, hint_of
 from inflate.data.clips.tables import caption_of
@@ -107,9 +108,9 @@ def list_saved(root: Path, listing: Listing) -> None:
 
 def _list_split(root: Path, split: str, listing: Listing) -> None:
     folder = root / split if split else root
-    try:
+    with needs_training_extra():
         from datasets import load_from_disk
-
+    try:
         raw: Any = load_from_disk(str(folder))
         column = _video_column(raw.features, folder)
         table = open_table(folder, column)

@@ -14,6 +14,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
+from inflate.data.clips.extras import needs_training_extra
 from inflate.data.clips.footage import Footage
 from inflate.data.clips.frames import OutOfOrderError, Shown, Stamped, Timing, loops, shown_frames
 from inflate.data.clips.options import ClipOptions
@@ -122,6 +123,8 @@ class _Pass:
     def _is_cut(self, detector: "_Cuts", small: np.ndarray) -> bool:
         if self.first_small is None:
             self.first_small = small
+        if small.shape != self.first_small.shape:
+            raise VideoError(self.footage.label, "its frames change size half-way")
         return detector.is_cut(small) and len(self.times) > 0
 
     def _look(self, shown: Shown) -> None:
@@ -168,6 +171,8 @@ class _Pass:
 
     def _remarks(self, shots: list[Shot]) -> tuple[str, ...]:
         said = []
+        if self.footage.kind == "numbered":
+            said.append(f"pictures have no times; taken as {self.footage.rate:g} frames/s, the highest of data.fps")
         if self.timing == "counted":
             said.append(f"its times run backwards; frames are taken one after the other at {shots[0].rate:g} frames/s")
         if self.transfer:
@@ -182,8 +187,8 @@ class _Cuts:
         self.detector: Any = None
         self.number = 0
         if threshold > 0:
-            from scenedetect import ContentDetector
-
+            with needs_training_extra():
+                from scenedetect import ContentDetector
             self.detector = ContentDetector(threshold=threshold, min_scene_len=1)
 
     def is_cut(self, small: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from inflate.data.clips.extras import needs_training_extra
 from inflate.errors import InputError
 
 _MARKS = (
@@ -121,8 +122,8 @@ def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
-
+    with needs_training_extra():
+        from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
     shown = is_progress_bar_enabled()
     with tempfile.TemporaryDirectory() as folder:
         try:
