@@ -1,12 +1,17 @@
 """The folder that a fine-tuning run leaves: what was brought, file by file, and the temporal weights beside them."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import diffusers
 from torch import Tensor
 
-from inflate.bases import Base
+from inflate.bases import FAMILIES, Base
+from inflate.bases.families import PIPELINES
+from inflate.bases.parts import INDEX_NAME, part_class, read_json
 from inflate.checkpoint import load
 from inflate.checkpoint.convert import files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
@@ -60,6 +65,7 @@ def export_video_model(
     )
     copies = _copies(base, source, rewritten is not None)
     network = _network_folder(base, source)
+    index = _index(base, network)
     num_bytes = sum(value.numel() * value.element_size() for value in temporal.values())
     num_bytes += sum(value.numel() * value.element_size() for value in (rewritten or {}).values())
     with new_folder(folder, True, num_bytes, list(copies)) as partial:
@@ -68,6 +74,9 @@ def export_video_model(
         if rewritten is not None:
             write_model(partial / network, source.config, rewritten)
         write_temporal(partial / network / TEMPORAL_FILE, temporal, info)
+        if index is not None:
+            (partial / INDEX_NAME).unlink(missing_ok=True)  # a second name of the base's own
+            (partial / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return Exported(folder, folder / network)
 
 
@@ -102,11 +111,9 @@ def _is_motion_folder(path: Path) -> bool:
 
 
 def _network_folder(base: Base, source: Source) -> Path:
-    """The image model's place in the export: as in the pipeline, or ``unet``/``transformer`` where it came alone."""
+    """The image model's place in the export: as in the pipeline, or ``unet`` or ``transformer`` where it came alone."""
     if source.single_file is None and base.root is not None and source.folder.is_relative_to(base.root):
         return source.folder.relative_to(base.root)
-    if base.root is None:
-        return Path()
     return Path("unet" if "UNet" in source.image_model_class.__name__ else "transformer")
 
 
@@ -122,4 +129,38 @@ def _copies(base: Base, source: Source, rewritten: bool) -> dict[Path, Path]:
         own = {path.relative_to(below): source.root / path for path in wanted if path.is_relative_to(below)}
         kept = {name: path for name, path in own.items() if not (rewritten and name.name.startswith(WEIGHTS_STEM))}
         files |= {place / name: path for name, path in kept.items()}
+    for folder, part in _lent_parts(base).items():
+        files = {path: found for path, found in files.items() if path.parts[0] != folder}
+        files |= {Path(folder) / path: part / path for path in files_below(part)}
     return {target: path for target, path in files.items() if target.name != TEMPORAL_FILE}
+
+
+def _lent_parts(base: Base) -> dict[str, Path]:
+    """Parts that lie outside the pipeline's folder and that sampling needs, by their folder in the export."""
+    family, pipeline = FAMILIES[base.family], _pipeline_class(base.family)
+    outside = {
+        role: folder
+        for role, folder in base.parts.items()
+        if role in family.needs and role not in family.extra
+        if base.root is None or not folder.resolve().is_relative_to(base.root.resolve())
+    }
+    folders = PIPELINES[pipeline].folders if pipeline else {}
+    return {folders.get(role, role): folder for role, folder in outside.items()}
+
+
+def _pipeline_class(family: str) -> str:
+    """The pipeline of diffusers that a family's networks are run by; empty for a family of ours."""
+    return next((name for name, one in PIPELINES.items() if one.family == family), "")
+
+
+def _index(base: Base, network: Path) -> dict[str, Any] | None:
+    """``model_index.json`` where the base has none, or parts of its own that another class stands for; else None."""
+    lent, source = _lent_parts(base), base.network
+    if base.root is not None and not lent:
+        return None
+    index: dict[str, Any] = {"_class_name": _pipeline_class(base.family), "_diffusers_version": diffusers.__version__}
+    if base.root is not None:
+        index = read_json(base.root / INDEX_NAME)
+    else:
+        index[network.name] = ["diffusers", source.image_model_class.__name__]
+    return index | {name: list(part_class(folder)) for name, folder in lent.items()}
