@@ -1,14 +1,21 @@
 """One evaluation of a network on videos, inflated or frame by frame, with the arguments that a conditioner gives."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import (
+    DiTTransformer2DModel,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+)
 from torch import Tensor, nn
 
 from inflate.inflater import InflatedModel, call_image_model
 
+_TRANSFORMERS = (DiTTransformer2DModel, FluxTransformer2DModel, PixArtTransformer2DModel, SD3Transformer2DModel)
 TIMESTEPS = 1000  # that FLUX counts as 1
 
 
@@ -57,7 +64,9 @@ def predict_channels(
     if isinstance(model, InflatedModel):
         rate = {} if fps is None or model.scheme.fps_range is None else {"fps": fps}
         return model(sample, timestep, **rate, **told).sample.float()
-    pictures = [call_image_model(model, frame, timestep, **told).sample.float() for frame in sample.unbind(2)]
+    # What is no transformer is called as it is, a stand-in of somebody's own too.
+    call = partial(call_image_model, model) if isinstance(model, _TRANSFORMERS) else model
+    pictures = [call(frame, timestep, **told).sample.float() for frame in sample.unbind(2)]
     return torch.stack(pictures, dim=2)
 
 

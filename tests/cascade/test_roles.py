@@ -178,7 +178,7 @@ def test_frame_interpolation_of_another_family_does_not_fit() -> None:
         ("[decoder]\nsteps = 3", 'must say which folder plays it: from = "FOLDER"'),
         ('[decoder]\nfrom = "nowhere"', "there is no folder .*nowhere"),
         ('[decoder]\nfrom = "karlo/decoder"', "is not a cascade's folder: it has no model_index.json"),
-        ('[decoder]\nfrom = "flux"', "is a FluxPipeline, which plays no role; known: Cascade, UnCLIPPipeline"),
+        ('[decoder]\nfrom = "flux"', "is a HunyuanVideoPipeline, which plays no role; known: Cascade, UnCLIPPipeline"),
         ('[upscaler]\nfrom = "karlo"', "is a UnCLIPPipeline, which cannot be the upscaler; it can be: prior, decoder"),
         ('[decoder]\nfrom = "karlo"\nguidance = 3', r"unknown key 'guidance' \(did you mean 'guidance_scale'\?\)"),
         ('[decoder]\nfrom = "karlo"\nnum_inference_steps = 0', r"\[decoder\]: num_inference_steps must lie between"),
@@ -208,7 +208,7 @@ def test_bad_role_files_are_named_in_a_sentence(
     (tmp_path / "decoder-2.2").symlink_to(kandinsky[0] / "decoder-2.2")
     for name in ("flux", "wide/prior", "empty"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "flux" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (tmp_path / "flux" / "model_index.json").write_text('{"_class_name": "HunyuanVideoPipeline"}')
     # A prior of another width: nothing but configs is read before a stage runs.
     index = (kandinsky[0] / "prior" / "model_index.json").read_text()
     (tmp_path / "wide" / "model_index.json").write_text(index)
