@@ -109,7 +109,9 @@ def test_kandinsky_gives_what_its_own_pipelines_give(
     assert cascade.frame_size() == 64
     assert made.image_embeds is not None and isinstance(made.frames, np.ndarray)
     torch.testing.assert_close(made.image_embeds, told.image_embeds)
-    assert_same(made.frames[0], wanted)
+    # Random weights in a MoVQ make 1e-7 of a latent 1e-4 of a pixel, where our calls and theirs round differently
+    # (measured on two processors).
+    assert_same(made.frames[0], wanted, tolerance=5e-4)
 
 
 def test_a_video_is_varied_by_kandinsky_from_its_own_image_encoder(kandinsky: Any) -> None:

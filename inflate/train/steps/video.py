@@ -196,6 +196,8 @@ class VideoStep:
 
     def __call__(self, batch: Batch) -> StepLoss:
         """The weighted squared error of what the network predicts, averaged over clips, and pictures with them."""
+        # Some image models (DiT) drop conditions of their own accord while they train; here the recipe says how often.
+        self.trained.image_model.eval()
         errors = self._errors(batch, self.trained)
         if "pictures" in batch:
             errors = torch.cat([errors, self._errors(batch["pictures"], self.trained.image_model)])
