@@ -15,12 +15,14 @@ def seed_weights() -> None:
 @pytest.fixture(scope="session")
 def karlo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("foreign") / "karlo"
+    seed_weights()
     return folder, foreign.karlo(folder)
 
 
 @pytest.fixture(scope="session")
 def upscaler(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("foreign") / "x4"
+    seed_weights()
     return folder, foreign.stable_diffusion_x4(folder)
 
 
