@@ -136,9 +136,7 @@ def simulated(planned: Planned, like_cuda: bool = False) -> tuple[Lasting, Simul
     video_model = meta_network(planned)
     lasting = lasting_bytes(planned, video_model)
     inputs = meta_inputs(planned, video_model)
-    made = simulate(
-        video_model, loss_of(video_model), inputs, planned.autocast, like_cuda, planned.accumulation > 1
-    )
+    made = simulate(video_model, loss_of(video_model), inputs, planned.autocast, like_cuda, planned.accumulation > 1)
     return lasting, made
 
 

@@ -8,20 +8,18 @@ for itself and gives back, and what the allocator holds between two uses, is not
 
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.flop_counter import FlopCounterMode
-
-# Autocast on CUDA computes these in float32, on CPU it does not (torch's op reference of amp).
-_FLOAT32_ON_CUDA = ("group_norm", "layer_norm", "softmax")
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,9 @@ def simulate(
             parameter.register_post_accumulate_grad_hook(alive.is_gradient)
         counter = stack.enter_context(FlopCounterMode(display=False))
         stack.enter_context(alive)
-        with _autocast(precision, like_cuda):
+        if like_cuda and precision is not None:
+            _norms_in_float32(network)
+        with torch.autocast("cpu", precision, precision is not None):
             value = loss(given)
         alive.keep()
         kept = alive.bytes[_KEPT]
@@ -163,28 +163,18 @@ class _Alive(TorchDispatchMode):
         self._kinds[storage._cdata] = kind
 
 
-@contextmanager
-def _autocast(precision: torch.dtype | None, like_cuda: bool) -> Any:
-    with ExitStack() as stack:
-        if precision is not None:
-            # CPU's autocast knows bfloat16 and float16 alike; what it leaves to CUDA alone is added here.
-            stack.enter_context(torch.autocast("cpu", precision))
-            if like_cuda:
-                stack.enter_context(_NormsInFloat32())
-        yield
+def _norms_in_float32(network: nn.Module) -> None:
+    """Give norms float32 copies of lower precisions, as CUDA's autocast does and that of CPUs does not."""
+    for module in network.modules():
+        if type(module) in (nn.GroupNorm, nn.LayerNorm):
+            module.forward = partial(_norm_in_float32, module)
 
 
-class _NormsInFloat32(TorchFunctionMode):
-    """Gives norms and softmax float32 copies of lower precisions, as CUDA's autocast does."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _FLOAT32_ON_CUDA and func is not torch.nn.functional.softmax:
-            args, kwargs = tree_map(_in_float32, (args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _in_float32(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+def _norm_in_float32(module: Any, value: Tensor) -> Tensor:
+    weight, bias = (None if one is None else one.float() for one in (module.weight, module.bias))
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(value.float(), module.num_groups, weight, bias, module.eps)
+    return functional.layer_norm(value.float(), module.normalized_shape, weight, bias, module.eps)
 
 
 def _without_memory(value: Any) -> Any:
