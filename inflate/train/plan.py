@@ -14,7 +14,7 @@ from inflate.errors import InputError
 from inflate.inflater.inputs import sample_size_of
 from inflate.train.from_model import recipe_table
 from inflate.train.measuring import Measured, measure, process_bytes, warm_up
-from inflate.train.planned import Lasting, Planned, reduced, simulated
+from inflate.train.planned import Lasting, Planned, lasting_bytes, meta_network, reduced, simulated
 from inflate.train.recipe import apply_override
 from inflate.train.simulation import Simulated
 
@@ -111,7 +111,7 @@ def run_of(
     Raises:
         InputError: no such model, one that cannot be inflated, settings out of range.
     """
-    kind = torch.device(device).type if device else "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.partition(":")[0] if device else "cuda" if torch.cuda.is_available() else "cpu"
     if kind not in ALLOCATOR:
         raise InputError(f"Memory is planned for 'cpu' and 'cuda', not for {device!r}.")
     if kind == "cuda" and not torch.cuda.is_available():  # what the recipe would say on a machine with a GPU
@@ -191,11 +191,16 @@ def fit(run: Run, limit: int, machine: Machine, begin: Plan | None = None) -> Fi
     frames, smaller pictures, the scheme ``lean``. A change that saves nothing is left out. None if nothing fits.
     """
     current, flags = begin or plan(run, machine), ()
+    if machine.process + _least(run) > limit:
+        return None
     for change in _CHANGES:
         for changed, added in change(run):
             if current.total <= limit:
                 return Fitted(flags, current)
-            tried = plan(changed, machine)
+            try:
+                tried = plan(changed, machine)
+            except InputError:  # this network cannot have it: ``lean`` without attention, or a size of its own
+                continue
             if tried.total < current.total:
                 run, current = changed, tried
                 flags = (*(flag for flag in flags if _key(flag) not in map(_key, added)), *added)
@@ -276,6 +281,17 @@ def _lean(run: Run) -> Iterator[tuple[Run, tuple[str, ...]]]:
 _CHANGES: tuple[Change, ...] = (
     _checkpoint, _eight_bits, _sixteen_bits, _one_clip, _fewer_frames, _smaller, _lean,
 )  # fmt: skip
+
+
+def _least(run: Run) -> int:
+    """Bytes that last with all that makes them fewer; no clip is short enough to go below."""
+    small = replace(run.planned, optimizer="adamw-8bit", precision="bf16")
+    try:
+        small = replace(small, scheme="lean")
+        return lasting_bytes(small, meta_network(small)).total
+    except InputError:
+        small = replace(small, scheme=run.planned.scheme)
+        return lasting_bytes(small, meta_network(small)).total
 
 
 def _key(flag: str) -> str:

@@ -141,7 +141,7 @@ def simulated(planned: Planned, like_cuda: bool = False) -> tuple[Lasting, Simul
 
 
 def reduced(planned: Planned, flops: int, limit: int, unit: int) -> Planned:
-    """A quarter of the run or less, on the same network: one clip, fewer frames, then smaller pictures.
+    """Half of the run or less, on the same network: one clip, fewer frames, then smaller pictures.
 
     Args:
         planned: the run.
@@ -149,7 +149,7 @@ def reduced(planned: Planned, flops: int, limit: int, unit: int) -> Planned:
         limit: FLOPs that the smaller one should not exceed by much.
         unit: sizes stay multiples of it.
     """
-    wanted = planned.cells * min(0.3, limit / max(1, flops))
+    wanted = planned.cells * min(0.5, limit / max(1, flops))
     small = replace(planned, batch_size=1, accumulation=1, frames_built=planned.frames_built or planned.num_frames)
     while small.cells > wanted:
         if small.num_frames > 4:
