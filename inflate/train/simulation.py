@@ -6,6 +6,7 @@ checkpointing, frozen weights and autocast keep or drop is thereby not estimated
 for itself and gives back, and what the allocator holds between two uses, is not seen.
 """
 
+import gc
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -64,6 +65,8 @@ def simulate(
         like_cuda: autocast as on CUDA, where norms are computed in float32.
         gradients_there: gradients of an earlier micro-batch are still there.
     """
+    gc.collect()
+    gc.freeze()  # so that the collections below look at what is made from here on
     with FakeTensorMode(allow_non_fake_inputs=False), ExitStack() as stack:
         _replace_tensors(network)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -87,6 +90,7 @@ def simulate(
         value.backward()
         del value
         at_peak = alive.at_peak
+        gc.unfreeze()
         flops = int(counter.get_total_flops())
         return Simulated(
             at_peak[_KEPT], at_peak[_GRADIENT], at_peak[_OTHER], kept, alive.bytes[_GRADIENT], flops, alive.moved
@@ -104,6 +108,8 @@ class _Alive(TorchDispatchMode):
         self.bytes = {_KEPT: 0, _GRADIENT: 0, _OTHER: 0}
         self.at_peak = dict(self.bytes)
         self.moved = 0
+        self.backward = False
+        self._collected = 0
         self._kinds: dict[int, str | None] = {}
         self._live: dict[int, weakref.ref[Any]] = {}
         for tensor in not_counted:
@@ -117,8 +123,17 @@ class _Alive(TorchDispatchMode):
             read = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
             self.moved += sum(one.numel() * one.element_size() for one in (*read, *made))
             if sum(self.bytes.values()) > sum(self.at_peak.values()):
+                self._drop_cycles()
+            if sum(self.bytes.values()) > sum(self.at_peak.values()):
                 self.at_peak = dict(self.bytes)
         return result
+
+    def _drop_cycles(self) -> None:
+        """Free tensors that only a cycle holds: each block that checkpointing computes again leaves one behind here,
+        through the frames of the exception that stops it."""
+        if self.backward and sum(self.bytes.values()) > 1.02 * self._collected:
+            gc.collect()
+            self._collected = sum(self.bytes.values())
 
     def note(self, tensor: Tensor, kind: str | None) -> bool:
         """Count a tensor's storage; whether it was new."""
@@ -149,6 +164,7 @@ class _Alive(TorchDispatchMode):
         kept = min(self.bytes[_OTHER], self.at_peak[_OTHER])
         self.at_peak[_KEPT] += kept
         self.at_peak[_OTHER] -= kept
+        self.backward = True
         for reference in list(self._live.values()):
             storage = reference()
             if storage is not None and self._kinds[storage._cdata] == _OTHER:
