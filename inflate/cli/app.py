@@ -19,6 +19,7 @@ COMMAND_MODULES = (
     "schemes",
     "prepare",
     "finetune",
+    "plan",
     "evaluate",
     "generate",
     "demo",

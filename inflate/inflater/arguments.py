@@ -84,8 +84,8 @@ def number_of_each_video(
         values = values.expand(batch)
     if values.numel() != batch:
         raise InputError(f"{name} has {values.numel()} values for {batch} videos; give one number, or one per video")
-    # Looking at values breaks a compiled graph.
-    looked_at = values.device.type != "meta" and not torch.compiler.is_compiling()
+    # Looking at values breaks a compiled graph; tensors without memory, a subclass, have none.
+    looked_at = type(values) is Tensor and values.device.type != "meta" and not torch.compiler.is_compiling()
     if looked_at and not bool((torch.isfinite(values) & ((values >= 0) if zero else (values > 0))).all()):
         raise InputError(f"{name} must be {'0 or more' if zero else 'positive'}, got {values.tolist()}")
     return values

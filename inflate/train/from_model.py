@@ -20,7 +20,7 @@ _MANY_PIXELS = 768 * 768
 
 
 def recipe_table(
-    model: str, data: str = "", output: str = "", scheme: str = "", overrides: Sequence[str] = ()
+    model: str, data: str = "", output: str = "", scheme: str = "", overrides: Sequence[str] = (), base: Any = None
 ) -> dict[str, Any]:
     """The recipe for ``model`` as a table, with ``overrides`` (``section.key=value``) applied.
 
@@ -30,6 +30,7 @@ def recipe_table(
         output: the run's folder; default ``runs/NAME``.
         scheme: of temporal layers; default is Make-A-Video's for UNets and ``lean`` for transformers.
         overrides: what the user wants otherwise.
+        base: what is known of ``model`` already (``network`` and ``sample_size``, as of a ``Base``).
 
     Raises:
         InputError: no such model, or one that cannot be fine-tuned.
@@ -37,7 +38,7 @@ def recipe_table(
     given: dict[str, Any] = {}
     for override in overrides:
         apply_override(given, override)
-    base = open_base(model, (given.get("options") or {}).get("parts"))
+    base = base or open_base(model, (given.get("options") or {}).get("parts"))
     steps = (given.get("train") or {}).get("steps", 2000)
     table: dict[str, Any] = {
         "name": _name(model),
