@@ -73,6 +73,9 @@ TRAIN_STEPS: dict[str, str] = {
     "frame-decoder": "interp.training.frame_decoder:build_frame_decoder",
     "image-super-resolution": "superres.training:build_image",
     "video-super-resolution": "superres.training:build_video",
+    "autoencoder-kl": "emoji_family.training.autoencoder_kl:build",
+    "text-encoder": "emoji_family.training.text_encoder:build",
+    "text-to-image": "emoji_family.training.text_to_image:build",
     "distillation": "inflate.train.steps.distillation:build",
 }
 
