@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderKL
 from torch.nn import functional
 
+from emoji_family.training.autoencoder_loss import edge_maps
 from inflate.errors import InputError
-from inflate.train.autoencoder import edge_maps
 from inflate.train.export import save_half
 from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.recipe import Recipe, parse_table

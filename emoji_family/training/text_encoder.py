@@ -19,10 +19,9 @@ from torch.nn import functional
 from emoji_family.text import convert_text_encoder, read_tokenizer, tokens_of, write_text_encoder, write_tokenizer
 from inflate.data import FrameCache
 from inflate.models.clip import TextImageEncoder
-from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key, write_json
+from inflate.train.pictures import PictureSampler, caption_variant, encode_all, open_data, weights_key, write_json
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.step import Batch, StepLoss
-from inflate.train.steps.clip import caption_variant
 
 
 @dataclass(frozen=True)

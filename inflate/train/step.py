@@ -64,8 +64,8 @@ class TrainStep(Protocol):
 
 # name -> "module:function"; the function takes a Recipe and a device and returns a TrainStep.
 TRAIN_STEPS: dict[str, str] = {
-    "autoencoder": "inflate.train.steps.autoencoder:build",
-    "clip": "inflate.train.steps.clip:build",
+    "autoencoder": "emoji_family.training.autoencoder_dc:build",
+    "clip": "emoji_family.training.clip:build",
     "prior": "inflate.train.steps.prior:build",
     "decoder": "inflate.train.steps.decoder:build",
     "video-decoder": "inflate.train.steps.video_decoder:build",
