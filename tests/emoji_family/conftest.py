@@ -61,6 +61,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cross_attention_dim=32,
         attention_head_dim=2,
         resnet_time_scale_shift="scale_shift",
+        time_embedding_dim=64,
         class_embed_type="projection",
         projection_class_embeddings_input_dim=32,
     ).save_pretrained(folder / "unet")

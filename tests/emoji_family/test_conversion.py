@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import UNet2DConditionModel, UNetMotionModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from safetensors.torch import load_file
 
 from emoji_family.text import (
@@ -17,7 +18,7 @@ from emoji_family.text import (
     write_tokenizer,
 )
 from emoji_family.training.text_encoder import known_from, scaled
-from emoji_family.unet import without_class_embedding
+from emoji_family.unet import as_stable_diffusion
 from inflate.errors import InputError
 from inflate.models.clip import TextImageEncoder
 
@@ -76,21 +77,52 @@ def test_extra_layers_learn(bundled: TextImageEncoder) -> None:
 
 
 @pytest.mark.reference
-def test_the_mean_class_embedding_becomes_a_bias(parts: Path) -> None:
+def test_what_does_not_depend_on_the_timestep_is_kept_exactly(parts: Path) -> None:
+    """A constant scale and shift after the norm have a place in it; so does the mean class embedding."""
     unet = UNet2DConditionModel.from_pretrained(parts / "unet")
     torch.manual_seed(1)
-    embeds, noisy, states = torch.randn(3, 32), torch.randn(2, 4, 4, 4), torch.randn(2, 5, 32)
-    times = torch.tensor([10, 900])
-    made = without_class_embedding(unet, embeds[:1])
-    assert made.config["class_embed_type"] is None and "class_embed_type" in unet.config
     with torch.no_grad():
-        old = unet(noisy, times, states, class_labels=embeds[:1].expand(2, -1)).sample
+        for name, value in unet.named_parameters():
+            if "time_emb_proj" in name:
+                value.copy_(torch.zeros_like(value) if name.endswith("weight") else 0.5 * torch.randn_like(value))
+    noisy, states, embeds = torch.randn(3, 4, 4, 4), torch.randn(3, 5, 32), torch.randn(3, 32)
+    times = torch.tensor([10, 500, 900])
+    made = as_stable_diffusion(unet, noisy, times, embeds)
+    with torch.no_grad():
+        old = unet(noisy, times, states, class_labels=embeds).sample
         new = made(noisy, times, states).sample
-        other = unet(noisy, times, states, class_labels=embeds[1:2].expand(2, -1)).sample
     assert (old - new).abs().max() < 1e-5
-    assert (other - new).abs().max() > 1e-3, "the class embedding of this network says nothing"
+    assert made.config["class_embed_type"] is None and made.config["resnet_time_scale_shift"] == "default"
+    assert made.time_embedding.linear_2.out_features == 4 * made.config["block_out_channels"][0]
     with pytest.raises(InputError, match="class_embed_type"):
-        without_class_embedding(made, embeds)
+        as_stable_diffusion(made, noisy, times, embeds)
+
+
+@pytest.mark.reference
+def test_the_time_embedding_goes_on_in_its_first_numbers(parts: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(parts / "unet")
+    embeds, times = torch.randn(3, 32), torch.tensor([10, 500, 900])
+    made = as_stable_diffusion(unet, torch.randn(3, 4, 4, 4), times, embeds)
+    with torch.no_grad():
+        old = unet.time_embedding(unet.time_proj(times)) + unet.class_embedding(embeds).mean(dim=0)
+        new = made.time_embedding(made.time_proj(times))[:, : old.shape[1]]
+    assert (old - new).abs().max() < 1e-5
+
+
+def test_diffusers_motion_model_takes_it(parts: Path) -> None:
+    """AnimateDiff's UNet has no other shape; one frame of it is the picture."""
+    unet = UNet2DConditionModel.from_pretrained(parts / "unet")
+    times = torch.tensor([10, 900])
+    made = as_stable_diffusion(unet, torch.randn(2, 4, 4, 4), times, torch.randn(2, 32))
+    motion = UNetMotionModel.from_unet2d(made)
+    noisy, states = torch.randn(2, 4, 4, 4), torch.randn(2, 5, 32)
+    with torch.no_grad():
+        for module in motion.modules():
+            if isinstance(module, AnimateDiffTransformer3D):
+                module.proj_out.weight.zero_()
+                module.proj_out.bias.zero_()
+        moved = motion(noisy[:, :, None], times, states).sample[:, :, 0]
+        assert (moved - made(noisy, times, states).sample).abs().max() < 1e-5
 
 
 def test_states_count_from_the_end_token_on() -> None:
