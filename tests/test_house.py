@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("inflate", "interp", "superres")
+PACKAGES = ("inflate", "interp", "superres", "emoji_family")
 
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
@@ -27,7 +27,8 @@ LADDER = (
     {"inflate.models", "inflate.evaluate"},
     {"interp", "superres"},
     {"inflate.cascade", "inflate.train"},
-    {"inflate.page", "interp.training", "superres.training"},
+    {"inflate.page", "interp.training", "superres.training", "emoji_family"},
+    {"emoji_family.training"},
     {"inflate.cli"},
     {"inflate.__main__"},
 )
@@ -37,10 +38,12 @@ MAX_FUNCTION_LINES = 60
 
 # Who alone may know a library. `inflate.stages` and the packages beside inflate hold stages.
 _STAGES = {"inflate.stages", "interp", "superres", "interp.training", "superres.training"}
+_FAMILY = {"emoji_family", "emoji_family.training"}
 KEEPERS = {
     "diffusers": {"inflate.inflater", "inflate.checkpoint", "inflate.models", "inflate.cascade", "inflate.train"}
     | {"inflate.schedulers", "inflate.bases"}
-    | _STAGES,
+    | _STAGES
+    | _FAMILY,
     "huggingface_hub": {"inflate.checkpoint"},
     "av": {"inflate.data"},
     "scenedetect": {"inflate.data"},
@@ -110,7 +113,7 @@ def climbs(found: Import) -> bool:
     importer, imported = unit_of(found.importer), unit_of(found.name)
     if importer == imported or found.name == "inflate.__version__":
         return False
-    beside = imported.split(".")[0] in ("interp", "superres")
+    beside = imported.split(".")[0] in ("interp", "superres", "emoji_family")
     if importer == "inflate":  # the front door hands out names of every rung
         return beside
     if imported not in RUNG:  # `import inflate`, `from inflate import save`: the front door, for the top rung only

@@ -1,8 +1,9 @@
 """``inflate prepare``: real data sets, ready to train on."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,9 @@ import typer
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
-    from inflate.data.fluent_emoji import Progress
+    Progress = Callable[[str, int, int], None]
 
+_DATA_SET = "emoji_family.fluent_emoji"  # beside inflate, which never imports it by statement
 prepare = typer.Typer(help="Prepare a data set for training.", no_args_is_help=True)
 
 
@@ -49,16 +51,15 @@ def fluent_emoji(
 
     About 740 MB are fetched through npm once, unless --from says where the packages lie.
     """
-    from inflate.data.fluent_emoji import PrepareOptions, prepare_fluent_emoji
-
+    data_set = import_module(_DATA_SET)
     names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
     if only is not None and not names:
         raise InputError("--only names no emoji; give code points such as 1f389,1f44b")
     if still_size is not None and not 8 <= still_size <= 1024:
         raise InputError(f"--still-size is {still_size}; it must be from 8 to 1024 pixels")
-    options = PrepareOptions(skin_tones, names, still_size, videofolder, workers)
+    options = data_set.PrepareOptions(skin_tones, names, still_size, videofolder, workers)
     with _progress(quiet or as_json) as progress:
-        summary = prepare_fluent_emoji(folder, source, npm_cache, options, force, progress)
+        summary = data_set.prepare_fluent_emoji(folder, source, npm_cache, options, force, progress)
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
     elif not quiet:

@@ -72,6 +72,15 @@ class PictureSampler:
         return to_model_range(self.cache.frames[rows])
 
 
+def caption_variant(caption: str, keywords: tuple[str, ...], rng: np.random.Generator) -> str:
+    """A caption as people write prompts: the name alone, the name and some keywords, or keywords alone."""
+    kind = rng.random()
+    if not keywords or kind < 0.55:
+        return caption
+    some = [str(k) for k in rng.permutation(np.array(keywords, dtype=object))[: rng.integers(1, 4)]]
+    return ", ".join([caption, *some]) if kind < 0.9 else ", ".join(some)
+
+
 def weights_key(*folders: str | Path) -> str:
     """A short fingerprint of the files of model folders: names, sizes and contents."""
     digest = hashlib.sha256()

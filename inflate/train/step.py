@@ -113,8 +113,8 @@ class SaysNext(Protocol):
 
 # name -> "module:function"; the function takes a Recipe and a device and returns a TrainStep.
 TRAIN_STEPS: dict[str, str] = {
-    "autoencoder": "inflate.train.steps.autoencoder:build",
-    "clip": "inflate.train.steps.clip:build",
+    "autoencoder": "emoji_family.training.autoencoder_dc:build",
+    "clip": "emoji_family.training.clip:build",
     "prior": "inflate.train.steps.prior:build",
     "decoder": "inflate.train.steps.decoder:build",
     "video": "inflate.train.steps.video:build",
@@ -123,6 +123,9 @@ TRAIN_STEPS: dict[str, str] = {
     "frame-decoder": "interp.training.frame_decoder:build_frame_decoder",
     "image-super-resolution": "superres.training:build_image",
     "video-super-resolution": "superres.training:build_video",
+    "autoencoder-kl": "emoji_family.training.autoencoder_kl:build",
+    "text-encoder": "emoji_family.training.text_encoder:build",
+    "text-to-image": "emoji_family.training.text_to_image:build",
     "distillation": "inflate.train.steps.distillation:build",
 }
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emoji_family.fluent_emoji import PACKAGES
 from inflate.cli.app import main
 from inflate.data import ClipSampler, build_frame_cache, decode_video, is_test_name
-from inflate.data.fluent_emoji import PACKAGES
 
 EMOJI = [
     {
@@ -250,6 +250,6 @@ def test_a_full_disk_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("inflate.data.fluent_emoji._write_stills", full)
+    monkeypatch.setattr("emoji_family.fluent_emoji._write_stills", full)
     refused(capsys, prepare("--quiet"), "No space left on device", "nothing was kept")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["packages"]

@@ -17,10 +17,16 @@ from torch import Tensor
 from inflate.errors import InputError
 from inflate.models.clip import EncodedText, TextImageEncoder
 from inflate.train.export import save_half
-from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key, write_json
+from inflate.train.pictures import (
+    PictureSampler,
+    caption_variant,
+    encode_all,
+    open_data,
+    weights_key,
+    write_json,
+)
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.step import Batch, Problem, StepLoss
-from inflate.train.steps.clip import caption_variant
 
 SCHEDULER = {
     "num_train_timesteps": 1000,

@@ -18,9 +18,9 @@ from typing import Any
 
 from PIL import Image
 
-from inflate.data.captions import Caption, caption_key, find_caption, read_captions
+from emoji_family.captions import Caption, caption_key, find_caption, read_captions
+from emoji_family.packages import Package, content_sha256, default_npm_cache, find_packages, pack_packages
 from inflate.data.decode import fit_square, on_white
-from inflate.data.packages import Package, content_sha256, default_npm_cache, find_packages, pack_packages
 from inflate.data.shards import Sample, metadata_row, write_metadata, write_shards, write_videofolder_clip
 from inflate.data.split import has_skin_tone, is_test_name
 from inflate.errors import InputError
@@ -142,7 +142,7 @@ def _build(
         "without_caption": sorted({s.key for s in (*clips, *stills) if not s.metadata["caption"]}),
     }
     (target / "NOTICE").write_text(
-        files("inflate.data").joinpath("FLUENT_EMOJI_NOTICE.txt").read_text("utf-8"), "utf-8"
+        files("emoji_family").joinpath("FLUENT_EMOJI_NOTICE.txt").read_text("utf-8"), "utf-8"
     )
     (target / "dataset.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return summary

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from inflate.data.captions import caption_key, find_caption, read_captions
+from emoji_family.captions import caption_key, find_caption, read_captions
 from inflate.errors import InputError
 
 TABLE = read_captions(

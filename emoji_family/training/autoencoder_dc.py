@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderDC
 
+from emoji_family.training.autoencoder_loss import autoencoder_loss
 from inflate.errors import InputError
-from inflate.train.autoencoder import autoencoder_loss
 from inflate.train.export import save_half
 from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.recipe import Recipe, parse_table

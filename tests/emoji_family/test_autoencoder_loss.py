@@ -1,6 +1,6 @@
 import torch
 
-from inflate.train.autoencoder import autoencoder_loss, edge_maps, moment_penalty
+from emoji_family.training.autoencoder_loss import autoencoder_loss, edge_maps, moment_penalty
 
 
 def test_moment_penalty_is_the_kl_to_a_unit_gaussian():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inflate.data.packages import content_sha256, find_packages, pack_packages
+from emoji_family.packages import content_sha256, find_packages, pack_packages
 from inflate.errors import InputError
 
 

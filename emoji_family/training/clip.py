@@ -11,7 +11,7 @@ from open_clip.loss import ClipLoss
 
 from inflate.data import FrameCache
 from inflate.models.clip import ClipConfig, TextImageEncoder
-from inflate.train.pictures import PictureSampler, open_data
+from inflate.train.pictures import PictureSampler, caption_variant, open_data
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.step import Batch, StepLoss
 
@@ -22,15 +22,6 @@ class ClipOptions:
 
     model: dict[str, Any] = field(default_factory=dict)
     shift_pixels: int = 3
-
-
-def caption_variant(caption: str, keywords: tuple[str, ...], rng: np.random.Generator) -> str:
-    """A caption as people write prompts: the name alone, the name and some keywords, or keywords alone."""
-    kind = rng.random()
-    if not keywords or kind < 0.55:
-        return caption
-    some = [str(k) for k in rng.permutation(np.array(keywords, dtype=object))[: rng.integers(1, 4)]]
-    return ", ".join([caption, *some]) if kind < 0.9 else ", ".join(some)
 
 
 class ClipStep:

@@ -1,0 +1,1 @@
+"""What is only about our own emoji models: emoji-sd, a small pipeline shaped like Stable Diffusion."""
