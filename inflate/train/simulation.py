@@ -215,4 +215,4 @@ def _replace_tensors(network: nn.Module) -> None:
                         if isinstance(tensor, nn.Parameter)
                         else fake
                     )
-                place[name] = made[id(tensor)]  # pyright: ignore[reportIndexIssue]  # dicts, as torch keeps them
+                place[name] = made[id(tensor)]  # pyright: ignore[reportIndexIssue, reportArgumentType]  # torch's dicts
