@@ -287,7 +287,8 @@ class VideoStep:
 
     def advice(self) -> list[str]:
         """What is known of data and condition before anything is trained."""
-        return data_advice(self.clips, self.encodings.condition, self.trained.scheme.fps_range)
+        said = data_advice(self.clips, self.encodings.condition, self.trained.scheme.fps_range)
+        return [f"{self.data.path}: {self.clips.report.sentence()}", *said]
 
     def _sample_requests(self) -> list[SampleRequest]:
         numbers = self._numbers("validation", "clip") or self.train_numbers
@@ -337,7 +338,7 @@ class VideoStep:
         """What to type next."""
         prompt = next((r.name for r in self.video_samples.requests if self.encodings.condition == "text"), "a prompt")
         said = "" if self.encodings.condition in ("nothing",) else f'"{prompt}" '
-        lines = [f"inflate generate {said}--model {export} -o video.mp4"]
+        lines = ["Next:", f"inflate generate {said}--model {export} -o video.mp4"]
         if self.trained.scheme.motion_modules:
             lines.append(f"inflate export {export} adapter --to motion-adapter   # for diffusers' AnimateDiffPipeline")
         return "\n".join(lines)
