@@ -122,7 +122,8 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 def write_text_encoder(model: CLIPTextModel, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """``config.json`` and ``model.safetensors``, with names that transformers 4 and 5 both read."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config.to_dict() | {"architectures": ["CLIPTextModel"], "dtype": str(dtype).removeprefix("torch.")}
+    # transformers 5 opens a model in the config's dtype, and diffusers the rest of a pipeline in float32 unless told.
+    config = model.config.to_dict() | {"architectures": ["CLIPTextModel"], "dtype": "float32"}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     weights = {
         _PREFIX + name.removeprefix(_PREFIX): value.detach().to("cpu", dtype).contiguous()

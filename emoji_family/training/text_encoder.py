@@ -16,9 +16,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emoji_family.text import convert_text_encoder, read_tokenizer, tokens_of, write_text_encoder, write_tokenizer
+from emoji_family.looks import looks_of
+from emoji_family.pipeline import read_vae
+from emoji_family.text import (
+    convert_text_encoder,
+    read_text_encoder,
+    read_tokenizer,
+    tokens_of,
+    write_text_encoder,
+    write_tokenizer,
+)
 from inflate.data import FrameCache
 from inflate.models.clip import TextImageEncoder
+from inflate.models.decoder import encode_pixels
 from inflate.train.pictures import PictureSampler, caption_variant, encode_all, open_data, weights_key, write_json
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.step import Batch, StepLoss
@@ -30,6 +40,10 @@ class TextEncoderOptions:
 
     ``dropout``: share of captions replaced by "", which learns the mean embedding. ``keywords``: share of captions with
     or made of keywords. ``word_weight``: how much the states before the end token count, which know less.
+
+    ``vae``: where it is a folder, looks in its latents (:mod:`emoji_family.looks`) are learned and not embeddings.
+    ``init``: folder with a ``text_encoder`` to go on from. ``length``: tokens in three of four updates, 0 for all: few
+    captions need all, and the padding behind them costs most of the time.
     """
 
     clip: str
@@ -37,6 +51,9 @@ class TextEncoderOptions:
     dropout: float = 0.05
     keywords: float = 0.3
     word_weight: float = 0.1
+    vae: str = ""
+    init: str = ""
+    length: int = 0
 
 
 class Captions:
@@ -62,6 +79,11 @@ def image_embeds(cache: FrameCache, clip: str, device: torch.device) -> np.ndarr
     return encode_all(cache, "image-embeds", weights_key(clip), lambda pixels: encoder.encode_image(pixels.to(device)))
 
 
+def latents_of(cache: FrameCache, vae: Any, folder: str, device: torch.device) -> np.ndarray:
+    """Latents (total_frames, c, h, w) of ``vae``, which lies in ``folder``; float16, computed once likewise."""
+    return encode_all(cache, "latents", weights_key(folder), lambda pixels: encode_pixels(vae, pixels.to(device)))
+
+
 def scaled(embeds: Tensor) -> Tensor:
     """Embeddings (..., D) brought to norm sqrt(D), as the bundled decoder's cross-attention reads them."""
     return functional.normalize(embeds.float(), dim=-1) * math.sqrt(embeds.shape[-1])
@@ -82,27 +104,46 @@ class TextEncoderStep:
         self.device, self.seed = device, recipe.train.seed
         self.cache = open_data(recipe.data)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
-        self.embeds = image_embeds(self.cache, self.options.clip, device)
         self.clip = TextImageEncoder.load(self.options.clip, dtype=torch.float32)
         folder = recipe.output_folder / "export" / "tokenizer"
         write_tokenizer(self.clip, folder)
         tokenizer = read_tokenizer(folder)
         self.captions = Captions(self.cache, tokenizer, self.options.dropout, self.options.keywords)
         torch.manual_seed(recipe.train.seed)
-        self.trained: Any = convert_text_encoder(self.clip, self.options.extra_layers).requires_grad_(True)
+        model = convert_text_encoder(self.clip, self.options.extra_layers)
+        if self.options.init:
+            model = read_text_encoder(Path(self.options.init) / "text_encoder")
+        self.trained: Any = model.requires_grad_(True)
+        self.embeds, self.looks = None, None
+        if self.options.vae:
+            latents = latents_of(self.cache, read_vae(self.options.vae, device), self.options.vae, device)
+            names = {entry.name for entry in self.cache.entries if entry.split == recipe.data.split}
+            self.looks = looks_of(self.cache, latents, names, self.trained.config.hidden_size)
+            # What a component's error costs in latents.
+            self.importance = self.looks.deviations.square() / self.looks.deviations.square().mean()
+        else:
+            self.embeds = image_embeds(self.cache, self.options.clip, device)
+            self.importance = torch.ones(self.trained.config.hidden_size)
 
     def draw(self, update: int, first: int, batch_size: int) -> Batch:
-        """Tokens (B, T) and scaled image embeddings (B, D)."""
+        """Tokens (B, T) and what their states shall be (B, D): scaled image embeddings, or looks."""
         entries, rows = self.sampler.draw(update, first, batch_size)
         rng = np.random.default_rng((self.seed, update, first, 1))
-        target = scaled(torch.from_numpy(self.embeds[rows].astype(np.float32)))
-        return {"tokens": self.captions.draw(entries, rng), "embeds": target}
+        tokens = self.captions.draw(entries, rng)
+        length = self.options.length if update % 4 else 0
+        return {"tokens": tokens[:, : length or None], "target": self._target(entries, rows)}
+
+    def _target(self, entries: np.ndarray, rows: np.ndarray) -> Tensor:
+        if self.looks is not None:
+            return torch.stack([self.looks.codes[self.cache.entries[int(number)].name] for number in entries])
+        assert self.embeds is not None
+        return scaled(torch.from_numpy(self.embeds[rows].astype(np.float32)))
 
     def __call__(self, batch: Batch) -> StepLoss:
         """Mean squared error over the states, those before the end token counting less."""
-        tokens, target = batch["tokens"].to(self.device), batch["embeds"].to(self.device)
+        tokens, target = batch["tokens"].to(self.device), batch["target"].to(self.device)
         states = self.trained(tokens).last_hidden_state.float()
-        error = (states - target[:, None]).square().mean(dim=-1)
+        error = ((states - target[:, None]).square() * self.importance.to(self.device)).mean(dim=-1)
         known = known_from(tokens, int(self.trained.config.eos_token_id))
         weight = torch.where(known, 1.0, self.options.word_weight)
         last = (states[:, -1] * target).sum(-1) / (states[:, -1].norm(dim=-1) * target.norm(dim=-1))
@@ -119,13 +160,18 @@ class TextEncoderStep:
         entries = [self.cache.entries[n] for n in numbers.values()]
         if not entries:
             return {}
-        true = scaled(torch.from_numpy(self.embeds[[e.start for e in entries]].astype(np.float32)))
+        if self.looks is not None and not all(entry.name in self.looks.codes for entry in entries):
+            return {}
+        true = self._target(np.array(list(numbers.values())), np.array([entry.start for entry in entries]))
         tokens = tokens_of(self.captions.tokenizer, [e.caption for e in entries])
         made = torch.cat([self.trained(t.to(self.device)).last_hidden_state[:, -1].cpu() for t in tokens.split(128)])
-        similarity = functional.normalize(made.float(), dim=-1) @ functional.normalize(true, dim=-1).T
+        made, true = (value.float() * self.importance.sqrt() for value in (made, true))
+        explained = 1 - float((made - true).square().sum() / (true - true.mean(dim=0)).square().sum())
+        similarity = functional.normalize(made, dim=-1) @ functional.normalize(true, dim=-1).T
         rank = (similarity > similarity.diagonal()[:, None]).sum(1)
         recall = {f"recall@{k}": float((rank < k).float().mean()) for k in (1, 5)}
-        return {"cosine": float(similarity.diagonal().mean()), **recall, "pictures": len(entries)}
+        cosine = float(similarity.diagonal().mean())
+        return {"cosine": cosine, "explained": explained, **recall, "pictures": len(entries)}
 
     def export(self, folder: Path) -> None:
         """``text_encoder`` (float32, which the next step goes on from) and ``tokenizer``."""

@@ -1,31 +1,24 @@
-"""Training emoji-sd's UNet, and its text encoder if wanted, on pictures and captions: the v-loss of latents.
-
-Or the distance from what a teacher predicts, a decoder of image embeddings that is told the last state of the caption.
-Where v of a training picture is one draw, the teacher's prediction is the mean over all pictures that its embedding
-fits, so the student learns in fewer updates what the teacher knows already. Where both have the same blocks, what comes
-out of each says more than the last one alone (hints, as in FitNets, arXiv:1412.6550).
-"""
+"""Training emoji-sd's UNet, and its text encoder if wanted, on pictures and captions: the v-loss of latents."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import Transformer2DModel, UNet2DConditionModel
-from diffusers.models.resnet import ResnetBlock2D
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from emoji_family.looks import looks_of
 from emoji_family.pipeline import read_vae, write_pipeline
 from emoji_family.text import read_text_encoder, read_tokenizer, tokens_of
-from emoji_family.training.text_encoder import Captions
+from emoji_family.training.text_encoder import Captions, known_from, latents_of
 from emoji_family.unet import as_stable_diffusion
 from inflate.errors import InputError
-from inflate.models.decoder import decode_latents, encode_pixels, image_conditioning
+from inflate.models.decoder import decode_latents
 from inflate.stages import denoise
 from inflate.train.noising import NoiseSchedule, sampler_of
-from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key
+from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
 from inflate.train.step import Batch, StepLoss
@@ -37,20 +30,18 @@ class TextToImageOptions:
 
     ``unet``: folder to start from; where it has a class embedding, see ``as_stable_diffusion``. ``text``: folder with
     ``text_encoder`` and ``tokenizer``. ``vae``: whose latents are drawn; ``ship_vae``: the autoencoder of the exported
-    pipeline, where it is another one with the same latents. ``teacher``: folder of a UNet with a class embedding, whose
-    predictions are learned; "" is none. ``hints``: how much the distance of its blocks' outputs counts, each in units
-    of its own variance.
+    pipeline, where it is another one with the same latents.
 
-    ``train_text_encoder``; ``dropout`` and ``keywords`` as in ``TextEncoderOptions``; ``weighting``, ``gamma`` and
-    ``timestep_power`` as in ``NoiseSchedule``.
+    ``told``: "states" of captions, or at first "looks" (:mod:`emoji_family.looks`) in their place from the end token
+    on, while the text encoder is still learning to say those. ``train_text_encoder``; ``dropout`` and ``keywords`` as
+    in ``TextEncoderOptions``; ``weighting``, ``gamma`` and ``timestep_power`` as in ``NoiseSchedule``.
     """
 
     unet: str
     text: str
     vae: str
     ship_vae: str = ""
-    teacher: str = ""
-    hints: float = 0.0
+    told: str = "states"
     train_text_encoder: bool = False
     dropout: float = 0.1
     keywords: float = 0.15
@@ -70,25 +61,22 @@ class TextToImageStep:
         self.cache = open_data(recipe.data)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.vae = read_vae(options.vae, device)
-        self.latents = encode_all(
-            self.cache, "latents", weights_key(options.vae), lambda pixels: encode_pixels(self.vae, pixels.to(device))
-        )
+        self.latents = latents_of(self.cache, self.vae, options.vae, device)
         text_encoder = read_text_encoder(Path(options.text) / "text_encoder").to(device)
         self.tokenizer = read_tokenizer(Path(options.text) / "tokenizer")
         self.captions = Captions(self.cache, self.tokenizer, options.dropout, options.keywords)
-        self._end = text_encoder.config.eos_token_id
+        self.looks = None
+        if options.told == "looks":
+            names = {self.cache.entries[number].name for thing in self.sampler.things for number in thing}
+            self.looks = looks_of(self.cache, self.latents, names, text_encoder.config.hidden_size).codes
+        elif options.told != "states":
+            raise InputError(f"options.told is {options.told!r}; use 'states' or 'looks'.")
+        self._end = int(text_encoder.config.eos_token_id)
         self.schedule = NoiseSchedule(options.weighting, options.gamma, device, options.timestep_power)
         torch.manual_seed(recipe.train.seed)
         unet = self._unet(text_encoder)
         self.trained = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
         self.trained["text_encoder"].requires_grad_(options.train_text_encoder)
-        self.teacher: Any = None
-        if options.teacher:
-            self.teacher = UNet2DConditionModel.from_pretrained(
-                options.teacher, local_files_only=True, torch_dtype=torch.float32
-            )
-            self.teacher.to(device).eval().requires_grad_(False)
-            self.features = [_Features(self.teacher), _Features(unet)]
 
     def _unet(self, text_encoder: Any) -> UNet2DConditionModel:
         unet = UNet2DConditionModel.from_pretrained(self.options.unet, local_files_only=True, torch_dtype=torch.float32)
@@ -111,36 +99,29 @@ class TextToImageStep:
         entries, rows = self.sampler.draw(update, first, batch_size)
         rng = np.random.default_rng((self.seed, update, first, 1))
         latents = torch.from_numpy(self.latents[rows].astype(np.float32))
-        return {"latents": latents, "tokens": self.captions.draw(entries, rng)}
+        batch = {"latents": latents, "tokens": self.captions.draw(entries, rng)}
+        return batch if self.looks is None else batch | self._with_looks(batch["tokens"], entries)
+
+    def _with_looks(self, tokens: Tensor, entries: np.ndarray) -> Batch:
+        assert self.looks is not None
+        looks = torch.stack([self.looks[self.cache.entries[int(number)].name] for number in entries])
+        return {"tokens": tokens, "looks": looks.repeat(len(tokens) // len(looks), 1)}
 
     def __call__(self, batch: Batch) -> StepLoss:
-        """The weighted squared error of v, or of the teacher's v."""
+        """The weighted v-loss."""
         noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device))
-        states = self._states(batch["tokens"])
-        if self.teacher is not None:
-            target = self._taught(noisy, timestep, batch["tokens"], states)
+        states = self._looks(batch) if self.looks is not None else self._states(batch["tokens"])
         predicted = self.trained["unet"](noisy, timestep, encoder_hidden_states=states).sample
-        loss = self.schedule.loss(predicted, target, timestep)
-        if self.teacher is None or not self.options.hints:
-            return StepLoss(loss)
-        hints = self._hints()
-        return StepLoss(loss + self.options.hints * hints, {"teacher": loss.detach(), "hints": hints.detach()})
+        return StepLoss(self.schedule.loss(predicted, target, timestep))
 
-    def _hints(self) -> Tensor:
-        """Mean over blocks of the squared distance between student and teacher, over the teacher's variance."""
-        taught, own = (found.outputs for found in self.features)
-        parts = [
-            (own[name].float() - made.float()).square().mean() / made.float().var() for name, made in taught.items()
-        ]
-        return torch.stack(parts).mean()
-
-    @torch.no_grad()
-    def _taught(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, states: Tensor) -> Tensor:
-        """The teacher's prediction; of an empty caption its unconditional one, as its own training had it."""
-        # Start and end token, and nothing between them.
-        empty = (tokens[:, 1] == int(self._end)).to(self.device)
-        embeds = states[:, -1].float() * ~empty[:, None]
-        return self.teacher(noisy, timestep, **image_conditioning(embeds)).sample.float()
+    def _looks(self, batch: Batch) -> Tensor:
+        """(B, T, D): looks from the end token on; before it a share of them, as much as words alone would say."""
+        tokens, looks = batch["tokens"].to(self.device), batch["looks"].to(self.device)
+        known = known_from(tokens, self._end).float()
+        known = known + (1 - known) * torch.rand(known.shape, device=self.device) * 0.5
+        known[:, 0] = 0
+        known = known * (tokens[:, 1:2] != self._end)
+        return looks[:, None] * known[:, :, None]
 
     def _states(self, tokens: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.options.train_text_encoder and torch.is_grad_enabled()):
@@ -150,7 +131,8 @@ class TextToImageStep:
         """True pictures above what it draws from their captions."""
         entries, rows = self.sampler.draw(0, 1_000_003, 16)
         texts = [self.cache.entries[int(number)].caption for number in entries]
-        states = self._states(tokens_of(self.tokenizer, [""] * len(texts) + texts))
+        tokens = tokens_of(self.tokenizer, [""] * len(texts) + texts)
+        states = self._states(tokens) if self.looks is None else self._looks(self._with_looks(tokens, entries))
         generator = torch.Generator(self.device).manual_seed(0)
 
         def predict(sample: Tensor, timestep: Tensor) -> Tensor:
@@ -168,19 +150,6 @@ class TextToImageStep:
         vae = Path(self.options.ship_vae or self.options.vae)
         parts: Any = self.trained
         write_pipeline(folder, parts["unet"], parts["text_encoder"], Path(self.options.text) / "tokenizer", vae)
-
-
-class _Features:
-    """What residual blocks and transformers of a UNet put out in its last call, by name."""
-
-    def __init__(self, unet: Any) -> None:
-        self.outputs: dict[str, Tensor] = {}
-        for name, module in unet.named_modules():
-            if isinstance(module, ResnetBlock2D | Transformer2DModel):
-                module.register_forward_hook(partial(self._keep, name))
-
-    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.outputs[name] = output[0] if isinstance(output, tuple) else output
 
 
 def build(recipe: Recipe, device: torch.device) -> TextToImageStep:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 
 from emoji_family.measure import draw, psnr, round_trip
 from emoji_family.pipeline import read_pipeline
-from emoji_family.text import read_text_encoder
+from emoji_family.text import read_text_encoder, tokens_of
 from emoji_family.training.text_encoder import Captions
 from inflate.errors import InputError
 from inflate.train.loop import train
@@ -95,6 +96,30 @@ def test_captions_teach_the_embedding(clips: Path, parts: Path, tmp_path: Path) 
     assert (tmp_path / "sheet.json").is_file()
 
 
+def test_states_learn_how_things_look(pipeline: Path, clips: Path, parts: Path, tmp_path: Path) -> None:
+    first = {"clip": str(parts / "clip"), "init": str(pipeline / "text/export"), "vae": str(parts / "vae"), "length": 8}
+    made = recipe("text-encoder", clips, tmp_path, first | {"dropout": 0.0}, steps=60, learning_rate=3e-3)
+    step = build_step(made, torch.device("cpu"))
+    assert step.draw(1, 0, 4)["tokens"].shape == (4, 8) and step.draw(0, 0, 4)["tokens"].shape == (4, 32)
+    start = float(step(step.draw(0, 0, 4)).total.detach())
+    train(made, device="cpu", quiet=True)
+    step.trained.load_state_dict(read_text_encoder(tmp_path / "export/text_encoder").state_dict())
+    assert float(step(step.draw(0, 0, 4)).total.detach()) < 0.5 * start
+
+
+def test_looks_stand_in_for_states(pipeline: Path, clips: Path, parts: Path, tmp_path: Path) -> None:
+    told = {"unet": str(parts / "unet"), "text": str(pipeline / "text/export"), "vae": str(parts / "vae")}
+    made = recipe("text-to-image", clips, tmp_path, told | {"told": "looks", "dropout": 0.0, "keywords": 0.0})
+    step = build_step(made, torch.device("cpu"))
+    batch = step.draw(0, 0, 4)
+    states = step._looks(batch)
+    assert torch.equal(states[:, -1], batch["looks"])
+    assert not states[:, 0].any(), "the start token knows nothing"
+    assert not step._looks(step._with_looks(tokens_of(step.tokenizer, [""] * 4), np.zeros(4, int))).any()
+    train(made, device="cpu", quiet=True)
+    assert (tmp_path / "sheets/final.png").is_file()
+
+
 def test_a_unet_without_class_embedding_goes_on(pipeline: Path, clips: Path, parts: Path, tmp_path: Path) -> None:
     first = pipeline / "sd/export/unet"
     told = {"unet": str(first), "text": str(pipeline / "text/export"), "vae": str(pipeline / "vae/export")}
@@ -123,6 +148,7 @@ def test_dropped_captions_are_empty(pipeline: Path, clips: Path, parts: Path, tm
         ("autoencoder-kl", {"model": KL | {"latent_channels": 3}}, "needs latent_channels = 4"),
         ("text-to-image", {"text": "nowhere"}, "is no text encoder's folder"),
         ("text-to-image", {"vae": "nowhere"}, "is no autoencoder's folder"),
+        ("text-to-image", {"told": "nothing"}, "use 'states' or 'looks'"),
     ],
 )
 def test_bad_options_are_one_sentence(
