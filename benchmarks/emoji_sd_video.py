@@ -3,8 +3,8 @@
     python benchmarks/emoji_sd_video.py RUN [RUN …]
 
 Each RUN is a finished run of `inflate finetune recipes/emoji-sd/video.toml --scheme SCHEME -o RUN`. Rows go into
-``emoji_sd_video.json`` beside this file, by scheme. A run with motion modules is exported as a MotionAdapter, and diffusers'
-AnimateDiffPipeline draws one clip with the same weights and noise as ours.
+``emoji_sd_video.json`` beside this file, by scheme. A run with motion modules is exported as a MotionAdapter, and
+diffusers' AnimateDiffPipeline draws one clip with the same weights and noise as ours.
 """
 
 import argparse
