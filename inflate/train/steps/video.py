@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inflate.bases import Base, Encoding, drop, open_base, predict
-from inflate.data.clips import ClipSet, PrefetchedClips, draw_windows, open_clips
+from inflate.data.clips import ClipSampler, ClipSet, PrefetchedClips, open_clips
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel, inflate, resolve_scheme
@@ -56,6 +56,7 @@ class VideoStep:
         self.train_numbers = self._numbers("train", "clip")
         self.picture_numbers = self._numbers("train", "picture")
         self._check_data()
+        self.samplers: dict[str, ClipSampler] = {}
         self.encodings = self._encodings()
         self.told = self.encodings.prepare(options.sample_prompts)
         self.reader = None if options.cache else self._reader()
@@ -180,9 +181,10 @@ class VideoStep:
         if self.reader is not None and numbers is self.train_numbers:
             batch = self.reader.batch(update, first, count)
             return list(batch.indices), list(batch.frames.numpy())
-        windows = [self.clips.windows[number] for number in numbers]
-        drawn = [numbers[place] for place in draw_windows(windows, self.seed, update, first, count)]
-        return drawn, [None] * count
+        kind = self.clips.windows[numbers[0]].kind
+        if kind not in self.samplers:
+            self.samplers[kind] = ClipSampler([self.clips.windows[number] for number in numbers], self.seed)
+        return [numbers[place] for place in self.samplers[kind].draw(update, first, count)], [None] * count
 
     def _noise(self, keys: Sequence[tuple[int, ...]], latents: Tensor, fps: Tensor) -> Tensor:
         own = torch.stack([_normal(key, _NOISE, one.shape) for key, one in zip(keys, latents, strict=True)])
