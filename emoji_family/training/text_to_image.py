@@ -62,7 +62,8 @@ class TextToImageStep:
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.vae = read_vae(options.vae, device)
         self.latents = latents_of(self.cache, self.vae, options.vae, device)
-        text_encoder: Any = read_text_encoder(Path(options.text) / "text_encoder").to(device)
+        text_encoder: Any = read_text_encoder(Path(options.text) / "text_encoder")
+        text_encoder.to(device)
         self.tokenizer = read_tokenizer(Path(options.text) / "tokenizer")
         self.captions = Captions(self.cache, self.tokenizer, options.dropout, options.keywords)
         self.looks = None
