@@ -62,7 +62,8 @@ class TextToImageStep:
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.vae = read_vae(options.vae, device)
         self.latents = latents_of(self.cache, self.vae, options.vae, device)
-        text_encoder = read_text_encoder(Path(options.text) / "text_encoder").to(device)
+        text_encoder: Any = read_text_encoder(Path(options.text) / "text_encoder")
+        text_encoder.to(device)
         self.tokenizer = read_tokenizer(Path(options.text) / "tokenizer")
         self.captions = Captions(self.cache, self.tokenizer, options.dropout, options.keywords)
         self.looks = None
@@ -92,7 +93,8 @@ class TextToImageStep:
         with torch.no_grad():
             embeds = text_encoder(batch["tokens"].to(self.device)).last_hidden_state[:, -1]
         noisy, _, timestep = self.schedule.noised(batch["latents"].to(self.device))
-        return as_stable_diffusion(unet.to(self.device), noisy, timestep, embeds)
+        unet.to(self.device)  # pyright: ignore[reportArgumentType]
+        return as_stable_diffusion(unet, noisy, timestep, embeds)
 
     def draw(self, update: int, first: int, batch_size: int) -> Batch:
         """Latents (B, c, h, w) and tokens (B, T)."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_what_does_not_depend_on_the_timestep_is_kept_exactly(parts: Path) -> No
 
 @pytest.mark.reference
 def test_the_time_embedding_goes_on_in_its_first_numbers(parts: Path) -> None:
-    unet = UNet2DConditionModel.from_pretrained(parts / "unet")
+    unet: Any = UNet2DConditionModel.from_pretrained(parts / "unet")
     embeds, times = torch.randn(3, 32), torch.tensor([10, 500, 900])
     made = as_stable_diffusion(unet, torch.randn(3, 4, 4, 4), times, embeds)
     with torch.no_grad():
@@ -114,7 +115,7 @@ def test_diffusers_motion_model_takes_it(parts: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(parts / "unet")
     times = torch.tensor([10, 900])
     made = as_stable_diffusion(unet, torch.randn(2, 4, 4, 4), times, torch.randn(2, 32))
-    motion = UNetMotionModel.from_unet2d(made)
+    motion: Any = UNetMotionModel.from_unet2d(made)
     noisy, states = torch.randn(2, 4, 4, 4), torch.randn(2, 5, 32)
     with torch.no_grad():
         for module in motion.modules():

@@ -1,6 +1,7 @@
 """The three recipes of emoji-sd at tiny size, one after the other: a pipeline that diffusers opens and that draws."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_the_pipeline_draws(pipeline: Path) -> None:
 
 
 def test_encoder_states_one_small_variance(pipeline: Path) -> None:
-    vae = AutoencoderKL.from_pretrained(pipeline / "vae/export", torch_dtype=torch.float32)
+    vae: Any = AutoencoderKL.from_pretrained(pipeline / "vae/export", torch_dtype=torch.float32)
     with torch.no_grad():
         moments = vae.encode(torch.rand(2, 3, SIZE, SIZE) * 2 - 1).latent_dist
     assert moments.logvar.unique().tolist() == [-8.0]
@@ -110,7 +111,7 @@ def test_states_learn_how_things_look(pipeline: Path, clips: Path, parts: Path, 
 def test_looks_stand_in_for_states(pipeline: Path, clips: Path, parts: Path, tmp_path: Path) -> None:
     told = {"unet": str(parts / "unet"), "text": str(pipeline / "text/export"), "vae": str(parts / "vae")}
     made = recipe("text-to-image", clips, tmp_path, told | {"told": "looks", "dropout": 0.0, "keywords": 0.0})
-    step = build_step(made, torch.device("cpu"))
+    step: Any = build_step(made, torch.device("cpu"))
     batch = step.draw(0, 0, 4)
     states = step._looks(batch)
     assert torch.equal(states[:, -1], batch["looks"])
@@ -123,7 +124,7 @@ def test_looks_stand_in_for_states(pipeline: Path, clips: Path, parts: Path, tmp
 def test_a_unet_without_class_embedding_goes_on(pipeline: Path, clips: Path, parts: Path, tmp_path: Path) -> None:
     first = pipeline / "sd/export/unet"
     told = {"unet": str(first), "text": str(pipeline / "text/export"), "vae": str(pipeline / "vae/export")}
-    step = build_step(recipe("text-to-image", clips, tmp_path, told), torch.device("cpu"))
+    step: Any = build_step(recipe("text-to-image", clips, tmp_path, told), torch.device("cpu"))
     weights = UNet2DConditionModel.from_pretrained(first, torch_dtype=torch.float32).state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in step.trained["unet"].state_dict().items())
 
@@ -135,7 +136,7 @@ def test_dropped_captions_are_empty(pipeline: Path, clips: Path, parts: Path, tm
         "vae": str(parts / "vae"),
         "dropout": 1.0,
     }
-    step = build_step(recipe("text-to-image", clips, tmp_path, told), torch.device("cpu"))
+    step: Any = build_step(recipe("text-to-image", clips, tmp_path, told), torch.device("cpu"))
     assert isinstance(step.captions, Captions)
     rows = step.draw(0, 0, 4)["tokens"]
     assert (rows == step.tokenizer("", padding="max_length", return_tensors="pt").input_ids).all()
