@@ -12,7 +12,7 @@ import typer.main
 from inflate.cli.app import app, main
 from inflate.inflater import find_sites, meta_image_model, report, resolve_scheme
 from inflate.inflater.readers import IMAGE_MODEL_CLASSES
-from inflate.train.recipe import load_recipe
+from inflate.train.recipe import load_recipe, parse_table
 from inflate.train.video_options import VideoOptions
 from tests.bases.families import build, parts_of
 
@@ -50,7 +50,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_fits_the_true_network(path: Path) -> None:
     recipe = load_recipe(path)
-    options = VideoOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.options.items()})
+    options = parse_table(VideoOptions, recipe.options, "options")
     config = published(FAMILY[path.stem][1])
     network = meta_image_model(IMAGE_MODEL_CLASSES[config["_class_name"]], config)
     scheme = resolve_scheme(options.scheme)
@@ -115,9 +115,8 @@ def test_the_guides_commands_run_in_order(
     few = [*settings("train.sample_every=0", "options.sample_steps=1", steps=1), "--device", "cpu", "--quiet"]
     ran = []
     for command in guide_commands():
-        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)][1:]
-        words, _, target = " ".join(words).partition(" > ") if ">" in words else (words, "", "")
-        words = words.split() if isinstance(words, str) else words
+        command, _, target = command.partition(" > ")
+        words: list[str] = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)][1:]
         if words[0] == "finetune":
             words += few
         if words[0] == "finetune" and "--data" in words and "MODEL" in words:
