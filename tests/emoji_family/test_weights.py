@@ -17,7 +17,7 @@ from inflate.train.pictures import to_model_range
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "recipes/emoji-sd/weights"
-CAPTIONS = ["red heart", "green apple", "soccer ball", "sunflower"]
+CAPTIONS = ["red heart", "green apple", "blue circle", "sunflower"]
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="recipes/ is not in an installed package")
 
@@ -57,16 +57,16 @@ def test_it_is_an_ordinary_stable_diffusion_pipeline(pipeline: Any) -> None:
 
 
 def test_colours_are_those_of_the_captions(pictures: torch.Tensor) -> None:
-    """Of what is not white: a red heart is red, an apple green, a ball grey, a sunflower yellow."""
+    """Of what is not white: a red heart is red, an apple green, a circle blue, a sunflower yellow."""
     seen = []
     for picture in pictures:
         things = picture[:, (picture < 0.9).any(dim=0)]
         assert things.shape[1] > 300, "an empty picture"
         seen.append(things.mean(dim=1))
-    heart, apple, ball, flower = seen
+    heart, apple, circle, flower = seen
     assert heart[0] > heart[1:].max() + 0.3
     assert apple[1] > max(apple[0], apple[2])
-    assert ball.max() - ball.min() < 0.1
+    assert circle[2] > circle[0] + 0.3
     assert min(flower[0], flower[1]) > flower[2] + 0.2
 
 
