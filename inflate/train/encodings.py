@@ -180,11 +180,6 @@ class ClipEncodings:
         return _on_cpu(self.conditioner.encode([text]))
 
 
-def stacked(encodings: Sequence[Encoding]) -> Encoding:
-    """Encodings one after the other along their first dimension."""
-    return {name: torch.cat([one[name] for one in encodings]) for name in encodings[0]}
-
-
 def on_device(encoding: Encoding, device: torch.device) -> Encoding:
     """An encoding with every tensor on ``device``."""
     return {name: value.to(device) for name, value in encoding.items()}

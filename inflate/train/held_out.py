@@ -1,7 +1,6 @@
 """The loss on clips held out by video, at fixed noise and noise levels: the video model beside its image model."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inflate.train.changes import write_whole
 from inflate.train.processes import Process, squared_errors
 
 LEVELS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
@@ -63,7 +63,5 @@ class Reference:
                 pass  # cut short or of another version: measured again
         losses = measure()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        partial.write_text(json.dumps({"key": key, "losses": losses}, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        write_whole(self.path, json.dumps({"key": key, "losses": losses}, indent=2) + "\n")
         return losses

@@ -19,6 +19,7 @@ from torch import Tensor
 from inflate.diffusion.noise import mix_noise
 from inflate.diffusion.weights import loss_weight, signal_to_noise
 from inflate.errors import InputError, nearest
+from inflate.train.processes import noisy_and_target
 
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -111,12 +112,7 @@ class NoiseSchedule:
         noise = torch.randn_like(clean)
         if isinstance(shared_noise, Tensor) or shared_noise:
             noise = mix_noise(noise, torch.randn_like(clean[:, :, :1]), shared_noise)
-        noisy = self.scheduler.add_noise(clean, noise, timestep)
-        if self.prediction_type == "epsilon":
-            return noisy, noise, timestep
-        if self.prediction_type == "sample":
-            return noisy, clean, timestep
-        return noisy, self.scheduler.get_velocity(clean, noise, timestep), timestep
+        return *noisy_and_target(self.scheduler, clean, noise, timestep), timestep
 
     def loss(self, predicted: Tensor, target: Tensor, timestep: Tensor) -> Tensor:
         """Weighted mean-squared error, a scalar."""

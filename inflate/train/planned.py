@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from inflate.inflater import IMAGE_MODEL_CLASSES, InflatedModel, inflate, meta_image_model, random_inputs
 from inflate.train.simulation import Simulated, simulate
+from inflate.train.video_options import DTYPES
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Blocks of 8-bit moments share a float32 scale; small tensors keep float32 moments (arXiv:2110.02861, section 2).
 _BLOCK, _SMALL = 256, 4096
@@ -81,7 +81,7 @@ def meta_network(planned: Planned) -> InflatedModel:
     if name != "float32":
         # One by one: `to` of a diffusers model warns of layers that only its loader can keep in float32.
         for module in image_model.modules():
-            nn.Module._apply(module, lambda tensor: _cast(tensor, _DTYPES[name]), recurse=False)
+            nn.Module._apply(module, lambda tensor: _cast(tensor, DTYPES[name]), recurse=False)
     with torch.device("meta"):
         video_model = inflate(image_model, planned.scheme, planned.frames_built or planned.num_frames)
     video_model.temporal.float()

@@ -61,6 +61,16 @@ def squared_errors(predicted: Tensor, noised: Noised) -> Tensor:
     return (predicted.float() - noised.target.float()).square().flatten(1).mean(1) * noised.weight
 
 
+def noisy_and_target(scheduler: Any, clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy samples at timesteps (B,), and what of them a network predicts, by a ``DDPMScheduler`` and its config."""
+    noisy = scheduler.add_noise(clean, noise, times)
+    if scheduler.config["prediction_type"] == "epsilon":
+        return noisy, noise
+    if scheduler.config["prediction_type"] == "sample":
+        return noisy, clean
+    return noisy, scheduler.get_velocity(clean, noise, times)
+
+
 class DiffusionProcess(Process):
     """A variance-preserving diffusion with discrete timesteps (DDPM, arXiv:2006.11239, eq. 4).
 
@@ -90,13 +100,7 @@ class DiffusionProcess(Process):
 
     def noised(self, clean: Tensor, noise: Tensor, times: Tensor) -> Noised:
         """As :meth:`Process.noised`."""
-        noisy = self.scheduler.add_noise(clean, noise, times)
-        if self.prediction_type == "epsilon":
-            target = noise
-        elif self.prediction_type == "sample":
-            target = clean
-        else:
-            target = self.scheduler.get_velocity(clean, noise, times)
+        noisy, target = noisy_and_target(self.scheduler, clean, noise, times)
         weight = loss_weight(self.snr.to(times.device)[times], self.weighting, self.prediction_type, self.gamma)
         return Noised(noisy, target, times, weight)
 

@@ -16,7 +16,7 @@ from inflate.checkpoint import load
 from inflate.checkpoint.convert import files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.reading import read_tensors
-from inflate.checkpoint.source import TEMPORAL_FILE, WEIGHTS_STEM, Source, find_weights
+from inflate.checkpoint.source import TEMPORAL_FILE, WEIGHTS_STEM, Source, Weights, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import copy_file, files_below, new_folder, write_model
 from inflate.errors import InputError
@@ -63,7 +63,7 @@ def export_video_model(
         architecture_fingerprint(meta),
         fingerprint,
     )
-    copies = _copies(base, source, rewritten is not None)
+    copies = _copies(base, weights, rewritten is not None)
     network = _network_folder(base, source)
     index = _index(base, network)
     num_bytes = sum(value.numel() * value.element_size() for value in temporal.values())
@@ -117,14 +117,15 @@ def _network_folder(base: Base, source: Source) -> Path:
     return Path("unet" if "UNet" in source.image_model_class.__name__ else "transformer")
 
 
-def _copies(base: Base, source: Source, rewritten: bool) -> dict[Path, Path]:
+def _copies(base: Base, weights: Weights, rewritten: bool) -> dict[Path, Path]:
     """Where each file of the export comes from, by its place in the export."""
-    place, files = _network_folder(base, source), {}
+    source, files = base.network, {}
+    place = _network_folder(base, source)
     if base.root is not None:
         files = {path: base.root / path for path in files_below(base.root)}
         files = {path: found for path, found in files.items() if path.parent != place or place == Path()}
     if source.single_file is None:
-        wanted = set(files_to_copy(source, find_weights(source)))
+        wanted = set(files_to_copy(source, weights))
         below = source.folder.relative_to(source.root)
         own = {path.relative_to(below): source.root / path for path in wanted if path.is_relative_to(below)}
         kept = {name: path for name, path in own.items() if not (rewritten and name.name.startswith(WEIGHTS_STEM))}

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inflate.bases import Base, Encoding
+from inflate.bases import Base, Encoding, joined
 from inflate.bases.flow import at_resolution
 from inflate.data.writing import write_contact_sheet, write_video
 from inflate.diffusion.noise import mix_noise
+from inflate.evaluate.colour import colour_drift
+from inflate.evaluate.motion import mean_frame_difference
 from inflate.inflater import InflatedModel
 from inflate.models.foreign import sample_frames
 from inflate.schedulers import SCHEDULERS
 from inflate.stages import StageSettings, read_diffusers_component, stage_class
-from inflate.train.encodings import ClipEncodings, on_device, stacked
+from inflate.train.encodings import ClipEncodings, on_device
 from inflate.train.video_options import VideoOptions
-from inflate.video import fold_frames
+from inflate.video import fold_frames, to_uint8, unfold_frames
 
 _SHOWN_FRAMES = 8
 _FRAMES_AT_ONCE = 8
@@ -98,7 +100,7 @@ class VideoSamples:
         if self.base.family == "flux":  # its guidance goes into the network, which is evaluated once
             embedded, settings = settings.guidance_scale, replace(settings, guidance_scale=1.0)
         guided = settings.guidance_scale != 1
-        told = stacked([request.unconditional, request.told]) if guided else request.told
+        told = joined(request.unconditional, request.told) if guided else request.told
         device = self.model.device
         arguments = self.conditioner.arguments(on_device(told, device), height, width, embedded)
         factor = self.autoencoder.factor
@@ -108,12 +110,8 @@ class VideoSamples:
             self.model, self._scheduler(noise), arguments, noise.to(device), settings, request.fps, generator
         )
         with torch.no_grad():
-            parts = [
-                self.autoencoder.decode(part).clamp(-1, 1).float().cpu()
-                for part in fold_frames(latents).split(_FRAMES_AT_ONCE)
-            ]
-        pixels = ((torch.cat(parts) + 1) * 127.5).round().byte()
-        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+            parts = [self.autoencoder.decode(part).cpu() for part in fold_frames(latents).split(_FRAMES_AT_ONCE)]
+        return to_uint8(unfold_frames(torch.cat(parts), request.num_frames))[0]
 
     def _noise(self, picture: tuple[int, ...], request: SampleRequest, generator: torch.Generator) -> Tensor:
         channels, height, width = picture
@@ -133,24 +131,15 @@ class VideoSamples:
 
 
 def _facts(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Means over pairs of real and made clips."""
-    measures = {"motion": _motion, "colour_drift": _colour_drift}
+    """Means over pairs of real and made clips, of two frames or more."""
+    measures: dict[str, Callable[[Tensor], float]] = {
+        "motion": lambda video: float(mean_frame_difference(video)),
+        "colour_drift": lambda video: colour_drift(video)[0].trend,
+    }
+    clips = [[torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 255 for frames in pair] for pair in pairs]
     return {
-        f"{what}_{name}": sum(measure(pair[side]) for pair in pairs) / len(pairs)
+        f"{what}_{name}": sum(measure(pair[side]) for pair in clips) / len(clips)
         for name, measure in measures.items()
         for side, what in enumerate(("data", "sample"))
-        if pairs
+        if clips
     }
-
-
-def _motion(frames: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring frames, of pixels in [0, 1]."""
-    values = frames.astype(np.float32) / 255
-    return float(np.abs(np.diff(values, axis=0)).mean()) if len(values) > 1 else 0.0
-
-
-def _colour_drift(frames: np.ndarray) -> float:
-    """The largest change of a channel's mean from the first to the last quarter of a clip, of pixels in [0, 1]."""
-    quarter = max(1, len(frames) // 4)
-    means = frames.reshape(len(frames), -1, 3).astype(np.float64).mean(1) / 255
-    return float(np.abs(means[-quarter:].mean(0) - means[:quarter].mean(0)).max())

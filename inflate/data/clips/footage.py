@@ -42,7 +42,7 @@ class Footage:
         if self.kind == "row":
             return io.BytesIO(_row_bytes(self))
         file = self.path.open("rb")
-        return file if self.size < 0 else _Slice(file, self.offset, self.size)  # type: ignore[return-value]
+        return file if self.size < 0 else _Slice(file, self.offset, self.size)  # type: ignore[return-value]  # a raw file all the same
 
     def length(self) -> int:
         """Bytes of the encoded video."""

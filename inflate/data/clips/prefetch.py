@@ -106,7 +106,7 @@ class PrefetchedClips:
             loader = DataLoader(
                 self._read,
                 batch_size=None,
-                sampler=plan,  # type: ignore[arg-type]
+                sampler=plan,  # type: ignore[arg-type]  # any iterable of items will do
                 num_workers=self._workers,
                 prefetch_factor=self._ahead,
                 multiprocessing_context=_context(),

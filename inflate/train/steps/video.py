@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inflate.bases import Base, Encoding, drop, open_base, predict
+from inflate.bases import Base, Encoding, drop, joined, open_base, predict
 from inflate.data.clips import ClipSampler, ClipSet, PrefetchedClips, open_clips
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
@@ -27,7 +27,7 @@ from inflate.train.adapters import (
     save_domain_adapter,
     save_motion_lora,
 )
-from inflate.train.encodings import ClipEncodings, EncoderPlace, choose_condition, on_device, stacked
+from inflate.train.encodings import ClipEncodings, EncoderPlace, choose_condition, on_device
 from inflate.train.held_out import HeldOutClip, Reference, held_out_losses
 from inflate.train.processes import process_of, squared_errors
 from inflate.train.recipe import Recipe, parse_table
@@ -53,9 +53,9 @@ class VideoStep:
         self.seed = recipe.train.seed
         self.base: Base = open_base(options.model, options.parts or None)
         self.clips: ClipSet = open_clips(self.data, self.base.multiple)
-        self.train_numbers = self._numbers("train", "clip")
-        self.picture_numbers = self._numbers("train", "picture")
-        self._check_data()
+        self.train_numbers = self.clips.select("train", "clip")
+        self.picture_numbers = self.clips.select("train", "picture")
+        self._check_pictures()
         self.samplers: dict[str, ClipSampler] = {}
         self.encodings = self._encodings()
         self.told = self.encodings.prepare(options.sample_prompts)
@@ -75,13 +75,7 @@ class VideoStep:
             self.base, self.trained, self.encodings, self._sample_requests(), sample_settings(self.base, options)
         )
 
-    def _numbers(self, split: str, kind: str) -> list[int]:
-        windows = self.clips.windows
-        return [n for n, window in enumerate(windows) if window.split == split and window.kind == kind]
-
-    def _check_data(self) -> None:
-        if not self.train_numbers:
-            raise InputError(f"{self.data.path} leaves no clip to train on: {self.clips.report.sentence()}")
+    def _check_pictures(self) -> None:
         if not self.options.pictures_per_batch:
             return
         if not self.picture_numbers:
@@ -166,7 +160,7 @@ class VideoStep:
         dropped = torch.tensor([_generator(key, _DROP).random() for key in keys]) < self.options.condition_dropout
         return {
             "latents": latents,
-            "told": stacked([self.encodings.told(*one) for one in zip(drawn, frames, strict=True)]),
+            "told": joined(*(self.encodings.told(*one) for one in zip(drawn, frames, strict=True))),
             "dropped": dropped,
             "times": self.process.times(uniform.float()),
             "noise": self._noise(keys, latents, torch.tensor([self.clips.windows[number].fps for number in drawn])),
@@ -222,7 +216,7 @@ class VideoStep:
     # Held-out clips
 
     def _held_out(self) -> list[HeldOutClip]:
-        numbers = self._numbers("validation", "clip")
+        numbers = self.clips.select("validation", "clip")
         chosen = numbers if len(numbers) <= self.options.validation_clips else self._spread(numbers)
         clips = []
         for place, number in enumerate(chosen):
@@ -242,7 +236,7 @@ class VideoStep:
     def _reference(self) -> dict[float, float]:
         if not self.held_out:
             return {}
-        names = [self.clips.windows[number].key for number in self._numbers("validation", "clip")]
+        names = [self.clips.windows[number].key for number in self.clips.select("validation", "clip")]
         key = repr((self.options.model, sorted(self.options.parts.items()), names, self.options.validation_clips))
         path = self.recipe.output_folder / "image_model_losses.json"
         return Reference(path).losses(key, lambda: self._losses(self.trained.image_model))
@@ -293,7 +287,7 @@ class VideoStep:
         return [f"{self.data.path}: {self.clips.report.sentence()}", *said]
 
     def _sample_requests(self) -> list[SampleRequest]:
-        numbers = self._numbers("validation", "clip") or self.train_numbers
+        numbers = self.clips.select("validation", "clip") or self.train_numbers
         numbers = numbers[: self.options.sample_clips]
         requests = []
         for place, number in enumerate(numbers):
@@ -339,7 +333,7 @@ class VideoStep:
     def next_steps(self, export: Path) -> str:
         """What to type next."""
         prompt = next((r.name for r in self.video_samples.requests if self.encodings.condition == "text"), "a prompt")
-        said = "" if self.encodings.condition in ("nothing",) else f'"{prompt}" '
+        said = "" if self.encodings.condition == "nothing" else f'"{prompt}" '
         lines = ["Next:", f"inflate generate {said}--model {export} -o video.mp4"]
         if self.trained.scheme.motion_modules:
             lines.append(f"inflate export {export} adapter --to motion-adapter   # for diffusers' AnimateDiffPipeline")
