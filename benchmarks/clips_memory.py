@@ -5,8 +5,13 @@ left out), then prepared in a process of its own, twice. Memory is the peak resi
 of its workers, and the sum of the first and all workers, which bounds what they held at once. The second start is timed
 twice: the call alone, and the whole process with Python's start and all imports.
 
+With ``--model``, ``inflate finetune`` itself is run twice on the clips for one update each, latents and texts being
+encoded the first time: the most that all its processes held together (their proportional share of memory, read ten
+times a second), and the seconds from the process's start to its first update.
+
     python benchmarks/clips_memory.py --clips 40
     python benchmarks/clips_memory.py --clips 2000 --folder /data/clips
+    python benchmarks/clips_memory.py --clips 200 --model recipes/emoji-sd/weights
 """
 
 import argparse
@@ -92,6 +97,49 @@ def in_a_process(folder: Path, workers: int, frames: int) -> dict[str, float]:
     return {**json.loads(printed), "process_seconds": round(time.perf_counter() - begun, 3)}
 
 
+def finetuned(folder: Path, model: str, run: Path, side: int) -> dict[str, float]:
+    """One update of the command in a run of its own; what its processes held together, and when the update was."""
+    values = (f"data.size=[{side}]", "train.steps=1", "options.sample_clips=0", "options.validation_clips=0")
+    command = [sys.executable, "-m", "inflate", "finetune", "--model", model, "--data", str(folder), "-o", str(run)]
+    command += [part for value in values for part in ("--set", value)]
+    begun, most = time.time(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        most = max(most, memory_of(process.pid))
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} left with {process.returncode}")
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    updated = next(line["seconds"] for line in lines if "loss" in line)
+    return {
+        "seconds_to_first_update": round(updated - begun, 2),
+        "seconds": round(time.time() - begun, 2),
+        "together_MiB": round(most / 2**20, 1),
+    }
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process and all its children hold, what they share being divided among them (Linux)."""
+    total = 0
+    for one in (pid, *children_of(pid)):
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+        except (OSError, StopIteration):  # it has ended
+            continue
+    return total
+
+
+def children_of(pid: int) -> list[int]:
+    """All processes below one."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        found = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+    return found + [below for child in found for below in children_of(child)]
+
+
 def main() -> None:
     """Make, prepare twice, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -99,6 +147,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--folder", type=Path, help="where the clips go and stay (default: a temporary folder)")
+    parser.add_argument("--model", default="", help="an image model to run `inflate finetune` with, twice")
+    parser.add_argument("--side", type=int, default=64, help="data.size of those two runs, in pixels")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.prepare:
@@ -113,6 +163,12 @@ def main() -> None:
             kept.unlink()
         first = in_a_process(folder, asked.workers, asked.frames)
         second = in_a_process(folder, asked.workers, asked.frames)
+        runs = {}
+        if asked.model:
+            shutil.rmtree(folder / ".inflate-cache")
+            with tempfile.TemporaryDirectory() as runs_folder:
+                for name in ("first", "second"):
+                    runs[name] = finetuned(folder, asked.model, Path(runs_folder) / name, asked.side)
     finally:
         if asked.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -127,6 +183,8 @@ def main() -> None:
         "first": first,
         "second": second,
     }
+    if runs:
+        figures["finetune"] = {"model": asked.model, "side": asked.side, **runs}
     print(json.dumps(figures, indent=1))
 
 

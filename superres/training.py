@@ -6,7 +6,7 @@ on crops of them, because there is no data of 512 px, and then enlarges 256 px t
 """
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
 from inflate.models.decoder import decode_latents, encode_pixels
 from inflate.stages import StageSettings
+from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.export import save_half
-from inflate.train.noising import SCHEDULE, NoiseSchedule, sampler_of
+from inflate.train.noising import SCHEDULE, sampler_of
 from inflate.train.pictures import PictureSampler, open_data, to_model_range, write_json
+from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, Problem, StepLoss
+from inflate.train.step import Batch
 from inflate.video import fold_frames, unfold_frames
 from superres.conditioning import SHRINKS, augment, enlarge, layout_of, predict, shrink
 from superres.spatial import SpatialConfig, SpatialStage
@@ -53,7 +55,7 @@ class SuperResolutionOptions:
     ``scheme``, ``num_frames``, ``shared_noise`` (correlation of frames' noise) and ``trainable`` (``temporal`` or
     ``all``).
 
-    Loss: ``weighting``, ``gamma`` and ``timestep_power`` as in ``NoiseSchedule``.
+    Loss: ``weighting``, ``gamma`` and ``timestep_power`` as in ``DiffusionProcess``.
     """
 
     scale: int = 4
@@ -164,16 +166,17 @@ class PairMaker:
         return torch.stack(cuts)
 
 
-class _SuperResolutionStep(ABC):
-    """What both steps do alike: from true videos (B, 3, F, S, S) to the v-loss."""
-
-    trained: Any
+class _SuperResolutionStep(DenoisingStep):
+    """What both steps do alike: true videos (B, 3, F, S, S) and what is told of them."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(SuperResolutionOptions, recipe.options, "options")
         self.device, self.seed = device, recipe.train.seed
         self.cache = open_data(recipe.data)
-        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device, self.options.timestep_power)
+        options = self.options
+        self.process: DiffusionProcess = DiffusionProcess(
+            SCHEDULE, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
+        )
         torch.manual_seed(recipe.train.seed)
         self.trained = self.network()
         self.pairs = PairMaker(self.options, self.trained, self.cache.size, device)
@@ -189,18 +192,9 @@ class _SuperResolutionStep(ABC):
         mirrored = torch.from_numpy(rng.random(len(truth)) < 0.5) & self.options.flip
         return {"pixels": torch.where(mirrored[:, None, None, None, None], truth.flip(-1), truth), "corners": corners}
 
-    def __call__(self, batch: Batch) -> StepLoss:
-        """The weighted v-loss of the picture, or of what the enlarged picture lacks."""
-        pair = self.pairs(batch["pixels"].to(self.device), batch["corners"], self.schedule.scheduler.alphas_cumprod)
-        std = self.options.residual_std
-        clean = (pair.truth - pair.base) / std if std else pair.truth
-        noisy, target, timestep = self.schedule.noised(clean, self.options.shared_noise)
-        predicted = predict(self.trained, noisy, pair.told, timestep, pair.level, batch.get("fps"))
-        return StepLoss(self.schedule.loss(predicted, target, timestep))
-
     def problem(self, batch: Batch) -> Problem:
-        """The same batch for distillation."""
-        pair = self.pairs(batch["pixels"].to(self.device), batch["corners"], self.schedule.scheduler.alphas_cumprod)
+        """The pictures, or what the enlarged ones lack of them, told the enlarged ones."""
+        pair = self.pairs(batch["pixels"].to(self.device), batch["corners"], self.process.scheduler.alphas_cumprod)
         std = self.options.residual_std
         clean = (pair.truth - pair.base) / std if std else pair.truth
         noise = torch.randn_like(clean)
@@ -210,7 +204,7 @@ class _SuperResolutionStep(ABC):
         def call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
             return predict(network, noisy, pair.told, timestep, pair.level, conditions.get("fps"))
 
-        return Problem(clean, noise, call, {"fps": batch.get("fps")})
+        return Problem(clean, noise, call, {"fps": batch["fps"]} if "fps" in batch else {})
 
     def export_beside(self, folder: Path, config: Any) -> None:
         """``scheduler/``, and ``stage_config.json``: what the stage's configuration must say for this network."""

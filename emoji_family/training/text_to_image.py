@@ -17,11 +17,14 @@ from emoji_family.unet import as_stable_diffusion
 from inflate.errors import InputError
 from inflate.models.decoder import decode_latents
 from inflate.stages import denoise
-from inflate.train.noising import NoiseSchedule, sampler_of
+from inflate.train.denoising import DenoisingStep, Problem
+from inflate.train.noising import SCHEDULE, sampler_of
 from inflate.train.pictures import PictureSampler, open_data
+from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, StepLoss
+from inflate.train.step import Batch
+from inflate.train.steps.decoder import call_network
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class TextToImageOptions:
 
     ``told``: "states" of captions, or at first "looks" (:mod:`emoji_family.looks`) in their place from the end token
     on, while the text encoder is still learning to say those. ``train_text_encoder``; ``dropout`` and ``keywords`` as
-    in ``TextEncoderOptions``; ``weighting``, ``gamma`` and ``timestep_power`` as in ``NoiseSchedule``.
+    in ``TextEncoderOptions``; ``weighting``, ``gamma`` and ``timestep_power`` as in ``DiffusionProcess``.
     """
 
     unet: str
@@ -50,7 +53,7 @@ class TextToImageOptions:
     timestep_power: float = 1.0
 
 
-class TextToImageStep:
+class TextToImageStep(DenoisingStep):
     """The TrainStep of the network that draws."""
 
     unit = "images"
@@ -73,7 +76,9 @@ class TextToImageStep:
         elif options.told != "states":
             raise InputError(f"options.told is {options.told!r}; use 'states' or 'looks'.")
         self._end = int(text_encoder.config.eos_token_id)
-        self.schedule = NoiseSchedule(options.weighting, options.gamma, device, options.timestep_power)
+        self.process = DiffusionProcess(
+            SCHEDULE, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
+        )
         torch.manual_seed(recipe.train.seed)
         unet = self._unet(text_encoder)
         self.trained = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
@@ -92,9 +97,10 @@ class TextToImageStep:
         batch = self.draw(0, 3_000_003, 64)
         with torch.no_grad():
             embeds = text_encoder(batch["tokens"].to(self.device)).last_hidden_state[:, -1]
-        noisy, _, timestep = self.schedule.noised(batch["latents"].to(self.device))
+        clean = batch["latents"].to(self.device)
+        noised = self.noised(Problem(clean, torch.randn_like(clean), call_network, {}))
         unet.to(self.device)  # pyright: ignore[reportArgumentType]
-        return as_stable_diffusion(unet, noisy, timestep, embeds)
+        return as_stable_diffusion(unet, noised.noisy, noised.timestep, embeds)
 
     def draw(self, update: int, first: int, batch_size: int) -> Batch:
         """Latents (B, c, h, w) and tokens (B, T)."""
@@ -109,12 +115,15 @@ class TextToImageStep:
         looks = torch.stack([self.looks[self.cache.entries[int(number)].name] for number in entries])
         return {"tokens": tokens, "looks": looks.repeat(len(tokens) // len(looks), 1)}
 
-    def __call__(self, batch: Batch) -> StepLoss:
-        """The weighted v-loss."""
-        noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device))
+    def problem(self, batch: Batch) -> Problem:
+        """Latents of pictures, told the states of their captions (some empty already)."""
+        clean = batch["latents"].to(self.device)
         states = self._looks(batch) if self.looks is not None else self._states(batch["tokens"])
-        predicted = self.trained["unet"](noisy, timestep, encoder_hidden_states=states).sample
-        return StepLoss(self.schedule.loss(predicted, target, timestep))
+
+        def call(networks: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
+            return call_network(networks["unet"], noisy, timestep, conditions, **more)
+
+        return Problem(clean, torch.randn_like(clean), call, {"encoder_hidden_states": states})
 
     def _looks(self, batch: Batch) -> Tensor:
         """(B, T, D): looks from the end token on; before it a share of them, as much as words alone would say."""
@@ -144,7 +153,7 @@ class TextToImageStep:
 
         shape = (len(texts), *self.latents.shape[1:])
         noise = torch.randn(shape, generator=generator, device=self.device)
-        latents = denoise(sampler_of(self.schedule.config), predict, noise, 15, generator)
+        latents = denoise(sampler_of(self.process.config), predict, noise, 15, generator)
         write_rows(path, [self.sampler.pixels(rows), decode_latents(self.vae, latents).cpu()], scale=2)
 
     def export(self, folder: Path) -> None:

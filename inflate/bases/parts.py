@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,7 +79,8 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
     options |= {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
     options |= {"variant": variant} if with_variant else {}
     try:
-        part = read(folder, local_files_only=True, **options)
+        with _without_bar():
+            part = read(folder, local_files_only=True, **options)
     except Exception as error:
         # transformers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -86,6 +88,20 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
     if not isinstance(part, torch.nn.Module):
         return part
     return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """transformers shows a bar for each part that it reads, in milliseconds mostly and with --quiet too."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _needs_sentencepiece(folder: Path) -> bool:

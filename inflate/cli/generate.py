@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from inflate.stages import Segment
 
 DTYPES = ("float32", "float16", "bfloat16")
+_FRAMES = 16  # of a model that says no number
 RESAMPLES = ("nearest", "lanczos")
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: CUDA if there is one, else cpu.")]
@@ -52,11 +53,11 @@ FrameSkip = Annotated[
 Until = Annotated[str | None, typer.Option(help="Last stage to run, such as decoder.")]
 Model = Annotated[str, typer.Option(help="A cascade's folder, or a family that ships with inflate.")]
 LongFrames = Annotated[
-    int,
+    int | None,
     typer.Option(
-        help="Frames that the decoder makes per video. More than it was trained for (16 in bundled:emoji) are made "
-        "in overlapping windows, and the chain works by chunks, in memory that does not grow with length (mp4; gif "
-        "and webp hold all frames).",
+        help="Frames that the decoder makes per video; by default those it was trained for (16 in bundled:emoji). More "
+        "are made in overlapping windows, and the chain works by chunks, in memory that does not grow with length "
+        "(mp4; gif and webp hold all frames).",
         min=1,
     ),
 ]
@@ -78,7 +79,7 @@ def generate(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif; several prompts: out-1.mp4 …")],
     prompts: Prompts = None,
     model: Model = "bundled:emoji",
-    frames: LongFrames = 16,
+    frames: LongFrames = None,
     prompt_at: PromptAt = None,
     transition: Transition = 1.0,
     fps: Annotated[float, typer.Option(help="Frames per second: told to the model, and how fast the file plays.")] = 8,
@@ -121,6 +122,7 @@ def generate(
     used = {name: asdict(values) for name, values in cascade.settings(**chosen).items()}
     options = chosen | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
+    frames = frames or cascade.window_size() or _FRAMES
     job = _Job(cascade, prompts or [], frames, fps, seed, quiet, options)
     shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:

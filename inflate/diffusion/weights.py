@@ -69,8 +69,3 @@ def loss_weight(snr: Tensor, weighting: str, prediction_type: str, gamma: float 
         )
     factor = _FACTORS[weighting][_PREDICTIONS.index(prediction_type)](snr, gamma)
     return torch.where(factor.isinf(), torch.zeros_like(factor), factor)
-
-
-def v_weight(snr: Tensor, weighting: str, gamma: float) -> Tensor:
-    """The factor on the v-loss: :func:`loss_weight` for ``"v_prediction"``, where every factor is finite."""
-    return loss_weight(snr, weighting, "v_prediction", gamma)

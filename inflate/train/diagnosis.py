@@ -89,8 +89,8 @@ def loss_flat(losses: Sequence[float], validation: Sequence[float]) -> Finding |
         if first - best < 0.002 * abs(first):
             return Finding(
                 "loss-flat",
-                f"The loss on held-out clips has not fallen ({first:.4f} at first, {best:.4f} at best): nothing that "
-                f"helps new clips has been learned; {what}",
+                f"The held-out loss has not fallen ({first:.4f} at first, {best:.4f} at best): nothing that lowers it "
+                f"has been learned; {what}",
             )
         return None
     found = trend(losses)
@@ -142,7 +142,7 @@ def overfitting(updates: Sequence[int], validation: Sequence[float]) -> Finding 
         return None
     return Finding(
         "overfitting",
-        f"The loss on held-out clips was lowest at update {updates[best]} ({validation[best]:.4f}) and has risen to "
+        f"The held-out loss was lowest at update {updates[best]} ({validation[best]:.4f}) and has risen to "
         f"{validation[-1]:.4f}: the clips are learned by heart; stop near there, take more clips or a lower "
         "train.learning_rate.",
     )
@@ -154,7 +154,7 @@ def against_image_model(validation: float, image_model: float) -> Finding | None
         return None
     return Finding(
         "no-better-than-frames",
-        f"On held-out clips the video model's loss ({validation:.4f}) is not below the image model's frame by frame "
+        f"The video model's held-out loss ({validation:.4f}) is not below the image model's frame by frame "
         f"({image_model:.4f}): the frames do not help each other yet; train longer or with a higher "
         "train.learning_rate.",
     )
@@ -274,8 +274,7 @@ def _progress(losses: Sequence[float], validation: Sequence[float], known: Mappi
         frames = f"; the image model alone has {beside:.4f}" if beside is not None else ""
         return Finding(
             "learned",
-            f"The loss on held-out clips fell from {validation[0]:.4f} to {validation[-1]:.4f} "
-            f"({100 * share:.1f} %){frames}.",
+            f"The held-out loss fell from {validation[0]:.4f} to {validation[-1]:.4f} ({100 * share:.1f} %){frames}.",
             good=True,
         )
     found = trend(losses)

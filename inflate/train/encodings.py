@@ -19,6 +19,7 @@ from inflate.bases import Autoencoder, Conditioner, Encoding
 from inflate.data.clips import ClipSet, EncodingStore
 from inflate.errors import InputError
 from inflate.train.pictures import to_model_range
+from inflate.train.step import QUIET
 from inflate.video import unfold_frames
 
 Condition = Literal["text", "empty", "image", "class", "nothing"]
@@ -90,13 +91,13 @@ class ClipEncodings:
         """Whether encodings come from the disk."""
         return self._latents is not None
 
-    def prepare(self, prompts: Sequence[str] = (), quiet: bool = False) -> dict[str, Encoding]:
+    def prepare(self, prompts: Sequence[str] = ()) -> dict[str, Encoding]:
         """Encode what is not on the disk yet, and let the encoders go where everything is.
 
         Returns the encodings of ``prompts`` by prompt, which stay in memory, on the CPU.
         """
-        self._prepare_latents(quiet)
-        told = self._prepare_told(prompts, quiet)
+        self._prepare_latents()
+        told = self._prepare_told(prompts)
         if self.cached:
             self.autoencoder.release()
             self.conditioner.release()
@@ -118,7 +119,7 @@ class ClipEncodings:
         """Guidance's other branch, tensors of first size 1, on the CPU."""
         return self._unconditional
 
-    def _prepare_latents(self, quiet: bool) -> None:
+    def _prepare_latents(self) -> None:
         if self._latents is None:
             self.autoencoder.load(self.place.device, torch.float32)
             return
@@ -127,12 +128,12 @@ class ClipEncodings:
         if not missing:
             return
         self.autoencoder.load(self.place.device, torch.float32)
-        for key in _shown(missing, "latents", quiet):
+        for key in _shown(missing, "latents"):
             self._latents.add(key, {"latents": self._encode_latents(numbers[key])})
         self._latents.flush()
         self.autoencoder.release()
 
-    def _prepare_told(self, prompts: Sequence[str], quiet: bool) -> dict[str, Encoding]:
+    def _prepare_told(self, prompts: Sequence[str]) -> dict[str, Encoding]:
         names: dict[str, int] = {}
         for number in range(len(self.clips.windows)):
             names.setdefault(self._told_name(number), number)
@@ -140,7 +141,7 @@ class ClipEncodings:
         # The unconditional branch and the prompts of samples are few: they are encoded at every start.
         self.conditioner.load(self.place.device, self.place.dtype)
         self._unconditional = _on_cpu(self.conditioner.unconditional(1))
-        for name in _shown(missing, "conditions", quiet):
+        for name in _shown(missing, "conditions"):
             assert self._told is not None, "nothing is missing without a store"
             self._told.add(name, self._encode_told(names[name]))
         if self._told is not None and missing:
@@ -189,5 +190,6 @@ def _on_cpu(encoding: Encoding) -> Encoding:
     return {name: value.detach().cpu().contiguous() for name, value in encoding.items()}
 
 
-def _shown(names: Sequence[str], what: str, quiet: bool) -> Iterable[str]:
+def _shown(names: Sequence[str], what: str) -> Iterable[str]:
+    quiet = QUIET.get() or not names
     return track(names, f"{what} of {len(names)} clips", console=Console(stderr=True, quiet=quiet))

@@ -28,7 +28,7 @@ from inflate.train.optimizers import build_optimizer
 from inflate.train.recipe import Recipe
 from inflate.train.reporting import Reporter
 from inflate.train.state import load_state, save_state, updates_done
-from inflate.train.step import Samples, SaysNext, StepLoss, TrainStep, Validates, build_step
+from inflate.train.step import QUIET, Samples, SaysNext, StepLoss, TrainStep, Validates, build_step
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -62,7 +62,12 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
         if accelerator.is_main_process:
             for sentence in keep_recipe(folder, recipe, updates_done(folder / "state")):
                 say(sentence)
-        run = _Run(recipe, build_step(recipe, accelerator.device), accelerator, console, say)
+        token = QUIET.set(console.quiet)
+        try:
+            step = build_step(recipe, accelerator.device)
+        finally:
+            QUIET.reset(token)
+        run = _Run(recipe, step, accelerator, console, say)
         with stop_requests() as stop:
             return run.run(stop)
 

@@ -1,4 +1,4 @@
-"""What a denoising network is trained on: noisy samples, what it should predict of them, and how much each counts.
+"""The noise schedule that a network of our own family is trained under, and how it may change on the way.
 
 A network that predicted eps becomes one that predicts v by fine-tuning it on the other target (progressive
 distillation, arXiv:2202.00512, section 4): the two are linear in each other at fixed z, so that nothing but the meaning
@@ -12,14 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
-from torch import Tensor
+from diffusers import DPMSolverMultistepScheduler
 
-from inflate.diffusion.noise import mix_noise
-from inflate.diffusion.weights import loss_weight, signal_to_noise
 from inflate.errors import InputError, nearest
-from inflate.train.processes import noisy_and_target
 
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -75,46 +70,3 @@ def schedule_of(
 def sampler_of(config: Mapping[str, Any]) -> DPMSolverMultistepScheduler:
     """The solver for a network trained under ``config``: DPM-Solver++ from the last timestep on ("trailing")."""
     return DPMSolverMultistepScheduler(**config, timestep_spacing="trailing")
-
-
-class NoiseSchedule:
-    """Forward process and loss on a diffusers schedule, for samples whose first dimension is the batch.
-
-    Timesteps are ``T (1 - u^power)`` for uniform ``u``: 1 draws them evenly, more than 1 favours high noise, where the
-    shape of a thing is decided.
-    """
-
-    def __init__(
-        self,
-        weighting: str,
-        gamma: float,
-        device: torch.device,
-        power: float = 1.0,
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        if power <= 0:
-            raise InputError(f"options.timestep_power is {power}; it must be above 0.")
-        self.power = power
-        self.config = dict(SCHEDULE if config is None else config)
-        self.scheduler: Any = DDPMScheduler(**self.config)
-        self.weighting, self.gamma = weighting, gamma
-        self.prediction_type = str(self.config["prediction_type"])
-        self.snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float().to(device)
-        self.steps = int(self.scheduler.config["num_train_timesteps"])
-
-    def noised(self, clean: Tensor, shared_noise: float | Tensor = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy samples, what is to be predicted, and the timesteps (B,), one per batch element.
-
-        ``shared_noise`` is the correlation of the frames' noise, for videos (B, c, F, h, w), or one for each (B,).
-        """
-        share = 1 - torch.rand(len(clean), device=clean.device) ** self.power
-        timestep = (share * self.steps).long().clamp(0, self.steps - 1)
-        noise = torch.randn_like(clean)
-        if isinstance(shared_noise, Tensor) or shared_noise:
-            noise = mix_noise(noise, torch.randn_like(clean[:, :, :1]), shared_noise)
-        return *noisy_and_target(self.scheduler, clean, noise, timestep), timestep
-
-    def loss(self, predicted: Tensor, target: Tensor, timestep: Tensor) -> Tensor:
-        """Weighted mean-squared error, a scalar."""
-        error = (predicted.float() - target).square().flatten(1).mean(1)
-        return (error * loss_weight(self.snr[timestep], self.weighting, self.prediction_type, self.gamma)).mean()

@@ -56,19 +56,16 @@ class Process(ABC):
         """The clean samples (B, ...) that a prediction means."""
 
 
-def squared_errors(predicted: Tensor, noised: Noised) -> Tensor:
-    """Weighted mean-squared error of each sample (B,), float32."""
-    return (predicted.float() - noised.target.float()).square().flatten(1).mean(1) * noised.weight
+def squared_errors(predicted: Tensor, noised: Noised, counts: Tensor | None = None) -> Tensor:
+    """Weighted mean-squared error of each sample (B,), float32.
 
-
-def noisy_and_target(scheduler: Any, clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Noisy samples at timesteps (B,), and what of them a network predicts, by a ``DDPMScheduler`` and its config."""
-    noisy = scheduler.add_noise(clean, noise, times)
-    if scheduler.config["prediction_type"] == "epsilon":
-        return noisy, noise
-    if scheduler.config["prediction_type"] == "sample":
-        return noisy, clean
-    return noisy, scheduler.get_velocity(clean, noise, times)
+    ``counts`` broadcasts to the samples: 1 where the error is looked at, 0 elsewhere; all of it if None.
+    """
+    error = (predicted.float() - noised.target.float()).square()
+    if counts is None:
+        return error.flatten(1).mean(1) * noised.weight
+    counts = counts.expand_as(error)
+    return (error * counts).flatten(1).sum(1) / counts.flatten(1).sum(1) * noised.weight
 
 
 class DiffusionProcess(Process):
@@ -76,23 +73,37 @@ class DiffusionProcess(Process):
 
     ``z = alpha x + sigma eps``; the network predicts eps, ``v = alpha eps - sigma x`` (arXiv:2202.00512, section 4) or
     x, as the scheduler's config says.
+
+    Training times are ``T (1 - (1 - u)^power)`` for uniform ``u``: 1 draws them evenly, more than 1 favours high noise,
+    where the shape of a thing is decided.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], density: str = "auto", weighting: str = "auto", gamma: float = 5.0
+        self,
+        config: Mapping[str, Any],
+        density: str = "auto",
+        weighting: str = "auto",
+        gamma: float = 5.0,
+        power: float = 1.0,
     ) -> None:
+        if power <= 0:
+            raise InputError(f"options.timestep_power is {power}; it must be above 0.")
+        self.config, self.power = dict(config), power
         self.scheduler: Any = DDPMScheduler(**config)
         self.prediction_type = str(self.scheduler.config["prediction_type"])
         self.steps = int(self.scheduler.config["num_train_timesteps"])
         self.density = "uniform" if density == "auto" else density
         # What the image model itself was trained with: the plain squared error of what it predicts.
         plain = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x"}[self.prediction_type]
-        self.weighting, self.gamma = (plain if weighting == "auto" else weighting), gamma
-        self.snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float()
+        snr = signal_to_noise(self.scheduler.alphas_cumprod.double()).float()
+        # By timestep, the factor on the squared error of what is predicted.
+        self.weights = loss_weight(snr, plain if weighting == "auto" else weighting, self.prediction_type, gamma)
 
     def times(self, uniform: Tensor) -> Tensor:
         """Whole timesteps (B,)."""
-        return self.levels(_logit_normal(uniform) if self.density == "logit-normal" else uniform)
+        if self.density == "logit-normal":
+            return self.levels(_logit_normal(uniform))
+        return self.levels(uniform if self.power == 1 else 1 - (1 - uniform) ** self.power)
 
     def levels(self, share: Tensor) -> Tensor:
         """As :meth:`Process.levels`."""
@@ -100,9 +111,11 @@ class DiffusionProcess(Process):
 
     def noised(self, clean: Tensor, noise: Tensor, times: Tensor) -> Noised:
         """As :meth:`Process.noised`."""
-        noisy, target = noisy_and_target(self.scheduler, clean, noise, times)
-        weight = loss_weight(self.snr.to(times.device)[times], self.weighting, self.prediction_type, self.gamma)
-        return Noised(noisy, target, times, weight)
+        noisy = self.scheduler.add_noise(clean, noise, times)
+        target = {"epsilon": noise, "sample": clean}.get(self.prediction_type)
+        if target is None:
+            target = self.scheduler.get_velocity(clean, noise, times)
+        return Noised(noisy, target, times, self.weights.to(times.device)[times])
 
     def clean_of(self, noisy: Tensor, predicted: Tensor, times: Tensor) -> Tensor:
         """As :meth:`Process.clean_of`; where no signal is left, eps says nothing and the noisy sample over a small

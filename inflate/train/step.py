@@ -1,6 +1,6 @@
 """What a stage brings to the loop: its inputs, its loss, its sheet and its export; never a loop of its own."""
 
-from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +13,8 @@ from inflate.errors import InputError, nearest
 from inflate.train.recipe import Recipe
 
 Batch = dict[str, Any]
+QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Whether the run is to say nothing, for what a step does at length while it is built (encoding)."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +23,6 @@ class StepLoss:
 
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A batch of a denoising step as distillation sees it: the same clean samples and conditions for any network."""
-
-    clean: Tensor  # (B, ...)
-    noise: Tensor  # as clean, correlated between frames as the step's own
-    call: Callable[..., Tensor]  # (network, noisy, timestep (B,), conditions, more arguments) -> prediction
-    conditions: dict[str, Any]
-    unconditional: dict[str, Any] | None = None  # conditions of guidance's other branch, where there is one
-    counts: Tensor | None = None  # broadcasts to clean: 1 where the loss looks, 0 elsewhere
 
 
 @runtime_checkable

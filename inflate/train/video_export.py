@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inflate.bases import FAMILIES, Base
 from inflate.bases.families import PIPELINES
-from inflate.bases.parts import INDEX_NAME, part_class, read_json
+from inflate.bases.parts import INDEX_NAME, OURS, part_class, read_json
 from inflate.checkpoint import load
 from inflate.checkpoint.convert import files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
@@ -32,7 +32,12 @@ class Exported:
 
 
 def export_video_model(
-    base: Base, video_model: InflatedModel, temporal: Mapping[str, Tensor], folder: Path, image_weights: bool = False
+    base: Base,
+    video_model: InflatedModel,
+    temporal: Mapping[str, Tensor],
+    folder: Path,
+    image_weights: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Exported:
     """Write ``folder``: every file of the base as it is (a second name of large ones where the file system can), and
     ``temporal.safetensors`` in the image model's folder.
@@ -43,6 +48,7 @@ def export_video_model(
         temporal: its temporal weights, by name.
         folder: replaced if it is an earlier export.
         image_weights: write the image weights of ``video_model`` too, in place of those brought, because they trained.
+        size: height and width in pixels that it was trained at; the index says so where the base is for another size.
 
     Raises:
         InputError: the disk is full; an earlier export is left as it was.
@@ -65,7 +71,7 @@ def export_video_model(
     )
     copies = _copies(base, weights, rewritten is not None)
     network = _network_folder(base, source)
-    index = _index(base, network)
+    index = _index(base, network, size)
     num_bytes = sum(value.numel() * value.element_size() for value in temporal.values())
     num_bytes += sum(value.numel() * value.element_size() for value in (rewritten or {}).values())
     with new_folder(folder, True, num_bytes, list(copies)) as partial:
@@ -154,14 +160,19 @@ def _pipeline_class(family: str) -> str:
     return next((name for name, one in PIPELINES.items() if one.family == family), "")
 
 
-def _index(base: Base, network: Path) -> dict[str, Any] | None:
-    """``model_index.json`` where the base has none, or parts of its own that another class stands for; else None."""
+def _index(base: Base, network: Path, size: tuple[int, int] | None) -> dict[str, Any] | None:
+    """``model_index.json`` where the base has none, parts of its own that another class stands for, or another size;
+    else None."""
     lent, source = _lent_parts(base), base.network
-    if base.root is not None and not lent:
+    resized = size is not None and base.family != "inflate" and size != base.sample_size
+    if base.root is not None and not lent and not resized:
         return None
     index: dict[str, Any] = {"_class_name": _pipeline_class(base.family), "_diffusers_version": diffusers.__version__}
     if base.root is not None:
         index = read_json(base.root / INDEX_NAME)
     else:
         index[network.name] = ["diffusers", source.image_model_class.__name__]
+    if size is not None and resized:
+        before = index.get(OURS)
+        index[OURS] = (before if isinstance(before, dict) else {}) | {"height": size[0], "width": size[1]}
     return index | {name: list(part_class(folder)) for name, folder in lent.items()}

@@ -69,6 +69,8 @@ class VideoSamples:
     def write(self, folder: Path, embedded: float) -> None:
         """``folder/NAME.mp4`` for each request and ``folder/sheet.png``; ``embedded`` is the guidance that a
         guidance-distilled network is told."""
+        if not self.requests:
+            return
         pairs = self._pairs(embedded)
         for place, (request, (_, made)) in enumerate(zip(self.requests, pairs, strict=True)):
             name = "".join(letter if letter.isalnum() else "-" for letter in request.name)[:60]
@@ -77,7 +79,8 @@ class VideoSamples:
 
     def write_sheet(self, path: Path, embedded: float) -> None:
         """Real frames above made ones, for each request."""
-        self._write_sheet(path, self._pairs(embedded))
+        if self.requests:
+            self._write_sheet(path, self._pairs(embedded))
 
     def _pairs(self, embedded: float) -> list[tuple[np.ndarray, np.ndarray]]:
         """Real and made frames of each request; notes the figures."""

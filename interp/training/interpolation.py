@@ -17,16 +17,15 @@ from inflate.checkpoint import find_source, save
 from inflate.checkpoint.fingerprint import architecture_fingerprint
 from inflate.checkpoint.temporal import check_fits, read_temporal_info, read_temporal_tensors
 from inflate.data import ClipSampler
-from inflate.diffusion.noise import mix_noise
-from inflate.diffusion.weights import v_weight
 from inflate.errors import InputError
-from inflate.models.decoder import image_conditioning
-from inflate.train.noising import SCHEDULE, NoiseSchedule, sampler_of
+from inflate.train.denoising import DenoisingStep, Problem, frame_noise
+from inflate.train.noising import SCHEDULE, sampler_of
 from inflate.train.pictures import open_data, to_model_range
+from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, Problem, StepLoss
-from inflate.train.steps.decoder import Encodings, drop_conditions, noise_shares
+from inflate.train.step import Batch
+from inflate.train.steps.decoder import Encodings, told
 from inflate.video import unfold_frames
 from interp.conditioning import join_condition, start_from_decoder
 from interp.folder import save_partial
@@ -44,7 +43,7 @@ class InterpolationOptions:
     ``trainable``: ``temporal`` or ``all``; ``masks``: shares of the kinds of masks (see ``interp.masks.MIXTURE``);
     ``curriculum_end``: how far the frame-rate curriculum goes; at 1 it ends with low rates, at 1/2 with all alike,
     while new frames between those of D^t mostly come at high ones. ``weighting``, ``gamma`` and ``timestep_power`` as
-    in ``NoiseSchedule``. Number of frames, scheme and the noise that frames share are those of ``init``.
+    in ``DiffusionProcess``. Number of frames, scheme and the noise that frames share are those of ``init``.
     ``with_image_weights``: export these too, for a family whose ``unet`` has others.
     """
 
@@ -139,7 +138,7 @@ class _MaskedClips:
         return rows
 
 
-class InterpolationStep:
+class InterpolationStep(DenoisingStep):
     """The TrainStep of ↑F."""
 
     unit = "clips"
@@ -147,7 +146,11 @@ class InterpolationStep:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(InterpolationOptions, recipe.options, "options")
         self.device = device
-        self.schedule = NoiseSchedule(self.options.weighting, self.options.gamma, device, self.options.timestep_power)
+        options = self.options
+        self.process = DiffusionProcess(
+            SCHEDULE, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
+        )
+        self.condition_dropout = options.condition_dropout
         torch.manual_seed(recipe.train.seed)
         self.trained = self._network()
         self.clips = _MaskedClips(recipe, self.options, self.trained.num_frames, device)
@@ -168,37 +171,20 @@ class InterpolationStep:
         """Latents (B, c, F, h, w), middle-frame embeddings (B, D), frame rates (B,) and masks (B, F)."""
         return self.clips.draw(update, first, batch_size)[0]
 
-    def __call__(self, batch: Batch) -> StepLoss:
-        """The weighted v-loss over unknown frames; one timestep per clip.
+    def problem(self, batch: Batch) -> Problem:
+        """Latents of clips; known frames are told as they are, and only the others count.
 
-        Not over known ones: at sampling these are set to the path from their noise to themselves, so what is predicted
-        of them is never used, and copying them exactly through the network would take of its strength.
+        The known ones do not: at sampling these are set to the path from their noise to themselves, so what is
+        predicted of them is never used, and copying them exactly through the network would take of its strength.
         """
         clean, known = batch["latents"].to(self.device), batch["known"].to(self.device)
-        noisy, target, timestep = self.schedule.noised(clean, noise_shares(self.trained.scheme, batch["fps"]))
-        embeds = drop_conditions(batch["embeds"].to(self.device), self.options.condition_dropout)
-        inputs = join_condition(noisy, clean, known)
-        fps = batch["fps"].to(self.device)
-        predicted = self.trained(inputs, timestep, fps=fps, **image_conditioning(embeds)).sample
-        unknown = (~known).float()
-        error = (predicted.float() - target).square().mean(dim=(1, 3, 4))
-        per_clip = (error * unknown).sum(1) / unknown.sum(1)
-        weight = v_weight(self.schedule.snr[timestep], self.schedule.weighting, self.schedule.gamma)
-        return StepLoss((per_clip * weight).mean())
-
-    def problem(self, batch: Batch) -> Problem:
-        """The same batch for distillation: known frames are told, and only the others count."""
-        clean, known = batch["latents"].to(self.device), batch["known"].to(self.device)
-        embeds, fps = batch["embeds"].to(self.device), {"fps": batch["fps"].to(self.device)}
-        share = noise_shares(self.trained.scheme, batch["fps"])
-        noise = mix_noise(torch.randn_like(clean), torch.randn_like(clean[:, :, :1]), share)
+        fps, (given, zero) = {"fps": batch["fps"].to(self.device)}, told(batch["embeds"].to(self.device))
+        noise = frame_noise(clean, self.trained.scheme, batch["fps"])
 
         def call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
             return network(join_condition(noisy, clean, known), timestep, **conditions, **more).sample
 
-        unknown = (~known).float()[:, None, :, None, None]
-        given, zero = image_conditioning(embeds) | fps, image_conditioning(torch.zeros_like(embeds)) | fps
-        return Problem(clean, noise, call, given, zero, unknown)
+        return Problem(clean, noise, call, given | fps, zero | fps, (~known).float()[:, None, :, None, None])
 
     def sheet(self, path: Path) -> None:
         """For two clips: true frames, known frames, and the result; frames between, then frames after."""

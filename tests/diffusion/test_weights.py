@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from inflate.diffusion.conversions import from_x
 from inflate.diffusion.schedules import from_log_snr
-from inflate.diffusion.weights import WEIGHTINGS, loss_weight, signal_to_noise, v_weight
+from inflate.diffusion.weights import WEIGHTINGS, loss_weight, signal_to_noise
 from inflate.errors import InputError
 
 
@@ -19,7 +19,7 @@ def _schedule():
 
 @pytest.mark.parametrize("weighting", ["v", "min-snr", "truncated-snr"])
 def test_weighted_v_loss_is_the_named_weighting_of_the_x_loss(weighting):
-    # Draw any x, eps and prediction; the v-loss times v_weight must be w(SNR) times the x-loss.
+    # Draw any x, eps and prediction; the v-loss times the factor must be w(SNR) times the x-loss.
     _, alphas = _schedule()
     snr = signal_to_noise(alphas)
     generator = torch.Generator().manual_seed(0)
@@ -29,7 +29,10 @@ def test_weighted_v_loss_is_the_named_weighting_of_the_x_loss(weighting):
     x_made = alpha * noisy - sigma * v_made
     named = {"v": 1 + snr, "min-snr": snr.clamp(max=5.0), "truncated-snr": snr.clamp(min=1.0)}[weighting]
     torch.testing.assert_close(
-        v_weight(snr, weighting, 5.0) * (v - v_made) ** 2, named * (x - x_made) ** 2, rtol=1e-6, atol=1e-9
+        loss_weight(snr, weighting, "v_prediction", 5.0) * (v - v_made) ** 2,
+        named * (x - x_made) ** 2,
+        rtol=1e-6,
+        atol=1e-9,
     )
 
 
@@ -44,7 +47,7 @@ def test_signal_to_noise_is_finite_at_pure_noise_and_agrees_with_diffusers():
 
 def test_unknown_weighting_is_named():
     with pytest.raises(ValueError, match="'minsnr' is unknown"):
-        v_weight(torch.ones(1), "minsnr", 5.0)
+        loss_weight(torch.ones(1), "minsnr", "v_prediction", 5.0)
 
 
 KINDS = ("sample", "epsilon", "v_prediction")

@@ -126,7 +126,7 @@ def test_the_loss_is_that_of_unknown_frames_alone(videos: Path, family: Path, tm
             self.scheme = scheme
 
         def forward(self, inputs: Any, timestep: Any, **conditioning: Any) -> Any:
-            alphas = step.schedule.scheduler.alphas_cumprod[timestep][:, None, None, None, None].double()
+            alphas = step.process.scheduler.alphas_cumprod[timestep][:, None, None, None, None].double()
             noisy = inputs[:, :4].double()
             true = ((alphas.sqrt() * noisy - batch["latents"]) / (1 - alphas).sqrt()).float()
             return type("Output", (), {"sample": true + 1 + wrong[:, None, :, None, None]})

@@ -14,9 +14,11 @@ from inflate.errors import InputError
 from inflate.models.decoder import sample_latents
 from inflate.schedulers import AngularDDIMScheduler
 from inflate.stages import denoise
+from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.distill import distill, phases_of
+from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions
-from inflate.train.step import TRAIN_STEPS, Problem, StepLoss
+from inflate.train.step import TRAIN_STEPS
 from inflate.train.steps.distillation import DistillationOptions, build, student_scheduler, trailing_timesteps
 
 ABOUT = About("a test", "none", "CPU", "seconds", "none")
@@ -39,14 +41,14 @@ class Linear(nn.Module):
         return self.gain[timestep][:, None] * z + self.pull * condition
 
 
-class ToyStep:
+class ToyStep(DenoisingStep):
     """What distillation needs of a step."""
 
     unit = "images"
 
     def __init__(self, condition: float) -> None:
         self.trained = Linear()
-        self.scheduler = DDPMScheduler(**SCHEDULE)
+        self.process = DiffusionProcess(SCHEDULE)
         self.condition = condition
 
     def draw(self, update: int, first: int, batch_size: int) -> dict[str, Any]:
@@ -60,9 +62,6 @@ class ToyStep:
             return network(noisy, timestep, **conditions)
 
         return Problem(clean, torch.randn_like(clean), call, given, {"condition": torch.zeros_like(clean)})
-
-    def __call__(self, batch: dict[str, Any]) -> StepLoss:
-        raise NotImplementedError
 
     def sheet(self, path: Path) -> None: ...
 

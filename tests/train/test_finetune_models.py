@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 import inflate
@@ -121,16 +124,80 @@ def test_an_image_checkpoint_becomes_a_video_model(family: str, clips: Path, tmp
     assert any(v.abs().sum() > 0 for n, v in load_file(temporal).items() if n.endswith(("to_out.weight", "bias")))
 
 
-@pytest.mark.parametrize("family", ["stable-diffusion", "flux", "dit", "unconditional", "inflate"])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "kandinsky"])
 def test_the_export_generates_a_video(family: str, clips: Path, tmp_path: Path) -> None:
     model = build(family, tmp_path / "model")
+    parts = [f'options.parts.{role}="{folder}"' for role, folder in parts_of(family, model).items()]
     run = tmp_path / "run"
     folder = labelled(clips, tmp_path) if family == "dit" else clips
-    assert finetune(model, folder, run, steps=1) == 0
+    assert finetune(model, folder, run, *parts, steps=1) == 0
     prompt = {"unconditional": [], "dit": ["goldfish"]}.get(family, ["red sea"])
     video = tmp_path / "video.mp4"
     more = ["--until", "decoder"] if family == "inflate" else []
-    arguments = ["generate", *prompt, "--model", str(run / "export"), "--frames", "4", "--fps", "8", "--steps", "2"]
+    arguments = ["generate", *prompt, "--model", str(run / "export"), "--steps", "2"]
     assert main([*arguments, "-o", str(video), "--device", "cpu", "--quiet", *more]) == 0
     with av.open(str(video)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4  # as many as it was trained on
+
+
+def test_the_export_generates_at_the_size_and_rate_it_was_trained_at(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, run, video = build("stable-diffusion", tmp_path / "model"), tmp_path / "run", tmp_path / "video.mp4"
+    assert finetune(model, clips, run, "data.size=[16, 32]", "data.fps=[4.0]", "data.num_frames=3", steps=1) == 0
+    assert json.loads((model / "model_index.json").read_text()).get("_inflate") is None
+    assert StableDiffusionPipeline.from_pretrained(run / "export", local_files_only=True).unet is not None
+    capsys.readouterr()
+    named = ["--model", str(model), "--data", str(clips), "-o", str(run), "--device", "cpu"]
+    small = settings("data.size=[16, 32]", "data.fps=[4.0]", "data.num_frames=3", steps=1)
+    assert main(["finetune", *named, *small]) == 0
+    [said] = [line for line in capsys.readouterr().out.splitlines() if "inflate generate" in line]
+    assert "--fps 4 " in said
+    arguments = ["generate", "red sea", "--model", str(run / "export"), "--fps", "4", "--steps", "2"]
+    assert main([*arguments, "-o", str(video), "--device", "cpu", "--quiet"]) == 0
+    with av.open(str(video)) as container:
+        shapes = [(frame.height, frame.width) for frame in container.decode(video=0)]
+    assert shapes == [(16, 32)] * 3
+
+
+def test_kandinsky_says_how_it_gets_its_prior(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decoder is a folder of its own; what is said next is typed as it is, with the steps of a test."""
+    model, run = build("kandinsky", tmp_path / "model"), tmp_path / "run"
+    parts = [f'options.parts.{role}="{folder}"' for role, folder in parts_of("kandinsky", model).items()]
+    named = ["--model", str(model), "--data", str(clips), "-o", str(run), "--device", "cpu"]
+    assert main(["finetune", *named, *settings(*parts, steps=1)]) == 0
+    typed = capsys.readouterr().out.partition("Next:\n")[2].splitlines()
+    assert typed[0].startswith("printf ") and typed[1].startswith("inflate generate ")
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["sh", "-c", typed[0]], check=True)
+    assert main([*shlex.split(typed[1])[1:], "--steps", "2", "--device", "cpu", "--quiet"]) == 0
+    with av.open(str(tmp_path / "video.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
+
+
+def test_one_video_is_held_out_by_noise(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No other video can be held out, so its own frames are, at noise that training never draws."""
+    model, run, folder = build("stable-diffusion", tmp_path / "model"), tmp_path / "run", tmp_path / "one"
+    folder.mkdir()
+    (folder / "clip.mp4").write_bytes((clips / "clip0.mp4").read_bytes())
+    named = ["--model", str(model), "--data", str(folder), "-o", str(run), "--device", "cpu"]
+    assert main(["finetune", *named, *settings("train.validate_every=2", steps=4)]) == 0
+    assert "With one video no other can be held out" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    held_out = [line["validation_loss"] for line in lines if "validation_loss" in line]
+    assert len(held_out) == 3 and held_out[-1] < held_out[0]
+    assert finetune(model, folder, tmp_path / "none", "data.validation=0", steps=2) == 0
+    assert "validation_loss" not in (tmp_path / "none" / "log.jsonl").read_text()
+
+
+def test_quiet_says_nothing_and_no_samples_are_none(
+    clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = build("stable-diffusion", tmp_path / "model")
+    capfd.readouterr()
+    assert finetune(model, clips, tmp_path / "run", "options.sample_clips=0", steps=1) == 0
+    said = capfd.readouterr()
+    assert not said.out and not [line for line in said.err.splitlines() if "%" in line]
+    assert not list((tmp_path / "run").rglob("*.mp4")) and (tmp_path / "run" / "export").is_dir()

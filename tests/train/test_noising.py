@@ -10,25 +10,25 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 
 from inflate.diffusion.conversions import to_x
 from inflate.diffusion.schedules import from_alphas_cumprod
+from inflate.diffusion.weights import signal_to_noise
 from inflate.errors import InputError
 from inflate.train.loop import train
-from inflate.train.noising import SCHEDULE, NoiseSchedule, sampler_of, schedule_of
+from inflate.train.noising import SCHEDULE, sampler_of, schedule_of
+from inflate.train.processes import DiffusionProcess, squared_errors
 
 from .test_steps import _options, _recipe
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_the_target_means_the_clean_sample(kind: str, betas: str) -> None:
     torch.manual_seed(0)
-    schedule = NoiseSchedule("v", 5.0, CPU, config=SCHEDULE | {"beta_schedule": betas, "prediction_type": kind})
+    process = DiffusionProcess(SCHEDULE | {"beta_schedule": betas, "prediction_type": kind}, weighting="v")
     clean = torch.randn(64, 3, 4, 4, dtype=torch.float64)
-    noisy, target, timestep = schedule.noised(clean)
-    level = from_alphas_cumprod(schedule.scheduler.alphas_cumprod.double()[timestep])
+    noised = process.noised(clean, torch.randn_like(clean), process.times(torch.rand(64)))
+    level = from_alphas_cumprod(process.scheduler.alphas_cumprod.double()[noised.timestep])
     keeps = level.alpha > 0.05  # x from eps is lost where there is no signal
-    assert torch.allclose(to_x(noisy, target, level, kind)[keeps], clean[keeps], atol=1e-4)
+    assert torch.allclose(to_x(noised.noisy, noised.target, level, kind)[keeps], clean[keeps], atol=1e-4)
 
 
 def test_weights_make_the_losses_of_all_prediction_types_one() -> None:
@@ -36,25 +36,23 @@ def test_weights_make_the_losses_of_all_prediction_types_one() -> None:
     torch.manual_seed(0)
     losses = []
     for kind in ("epsilon", "sample", "v_prediction"):
-        schedule = NoiseSchedule("min-snr", 5.0, CPU, config=SCHEDULE | {"prediction_type": kind})
-        timestep = torch.tensor([300, 700])
-        snr = schedule.snr[timestep]
+        process = DiffusionProcess(SCHEDULE | {"prediction_type": kind}, weighting="min-snr")
+        noised = process.noised(torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([300, 700]))
+        snr = signal_to_noise(process.scheduler.alphas_cumprod)[noised.timestep]
         error = {"sample": torch.ones(2), "epsilon": snr.sqrt(), "v_prediction": (1 + snr).sqrt()}[kind]
-        made = torch.zeros(2, 1) + error[:, None]
-        losses.append(float(schedule.loss(made, torch.zeros(2, 1), timestep)))
+        losses.append(float(squared_errors(noised.target + error[:, None], noised).mean()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[2] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_with_zero_terminal_snr_the_last_step_is_noise_and_its_target_the_picture() -> None:
     config = schedule_of("", "v_prediction", True)
-    schedule = NoiseSchedule("v", 5.0, CPU, 1.0, config)
-    clean, timestep = torch.randn(2, 4), torch.tensor([999, 999])
-    noise = torch.randn(2, 4)
-    assert float(schedule.scheduler.alphas_cumprod[-1]) < 1e-6
-    assert torch.allclose(schedule.scheduler.add_noise(clean, noise, timestep), noise, atol=1e-3)
-    assert torch.allclose(schedule.scheduler.get_velocity(clean, noise, timestep), -clean, atol=1e-3)
-    loss = schedule.loss(-clean + 0.5, -clean, timestep)
-    assert float(loss) == pytest.approx(0.25)
+    process = DiffusionProcess(config, weighting="v")
+    clean, noise = torch.randn(2, 4), torch.randn(2, 4)
+    noised = process.noised(clean, noise, torch.tensor([999, 999]))
+    assert float(process.scheduler.alphas_cumprod[-1]) < 1e-6
+    assert torch.allclose(noised.noisy, noise, atol=1e-3)
+    assert torch.allclose(noised.target, -clean, atol=1e-3)
+    assert squared_errors(noised.target + 0.5, noised).tolist() == pytest.approx([0.25, 0.25])
 
 
 @pytest.mark.parametrize("theirs", [DDIMScheduler, EulerDiscreteScheduler, DDPMScheduler])
@@ -63,7 +61,27 @@ def test_any_schedulers_folder_says_the_schedule(theirs: type, tmp_path: Path) -
     config = schedule_of(str(tmp_path))
     assert config["prediction_type"] == "epsilon" and "rescale_betas_zero_snr" not in config
     wanted = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).alphas_cumprod
-    assert torch.equal(NoiseSchedule("snr", 5.0, CPU, 1.0, config).scheduler.alphas_cumprod, wanted)
+    assert torch.equal(DiffusionProcess(config, weighting="snr").scheduler.alphas_cumprod, wanted)
+
+
+def test_a_power_favours_high_noise() -> None:
+    """``T (1 - (1 - u)^p)``: the share of times above half of T is ``2^(-1/p)``, and 1 draws evenly, bit for bit."""
+    uniform = torch.linspace(0, 1, 4001, dtype=torch.float64)[:-1]
+    for power in (1.0, 1.6, 3.0):
+        times = DiffusionProcess(SCHEDULE, power=power).times(uniform)
+        assert float((times >= 500).double().mean()) == pytest.approx(0.5 ** (1 / power), abs=2e-3)
+    even = DiffusionProcess(SCHEDULE)
+    assert torch.equal(even.times(uniform), even.levels(uniform))
+    with pytest.raises(InputError, match="timestep_power is 0"):
+        DiffusionProcess(SCHEDULE, power=0)
+
+
+def test_errors_are_counted_where_they_count() -> None:
+    process = DiffusionProcess(SCHEDULE, weighting="v")
+    noised = process.noised(torch.zeros(2, 1, 4), torch.zeros(2, 1, 4), torch.tensor([10, 900]))
+    wrong = torch.tensor([[[1.0, 2.0, 100.0, 100.0]], [[100.0, 100.0, 100.0, 3.0]]])
+    counts = torch.tensor([[[1.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 1.0]]])
+    assert squared_errors(wrong, noised, counts).tolist() == pytest.approx([2.5, 9.0])
 
 
 def test_an_epsilon_model_becomes_a_v_model(videos: Path, tiny_family: Path, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_what_it_says_and_writes(tmp_path, capsys):
     train(recipe, device="cpu")
     said = capsys.readouterr().out
     assert said.index("A sentence about the data.") < said.index("Generated clips hardly move: 0.01 of the real")
-    assert "The loss on held-out clips fell from" in said
+    assert "The held-out loss fell from" in said
     assert said.rstrip().endswith(f"Now type: inflate generate --model {tmp_path / 'run/export'}")
     lines = _lines(tmp_path / "run")
     assert [line["update"] for line in lines] == [0, 5, 8, 10, 15, 16, 20]

@@ -11,21 +11,22 @@ from torch import Tensor
 
 from inflate.data import FrameCache
 from inflate.errors import InputError
-from inflate.inflater import Scheme
 from inflate.models.clip import TextImageEncoder
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
+from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.export import save_half
-from inflate.train.noising import NoiseSchedule, sampler_of, schedule_of
+from inflate.train.noising import sampler_of, schedule_of
 from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key
+from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, Problem, StepLoss
+from inflate.train.step import Batch
 
 
 @dataclass(frozen=True)
 class DecoderOptions:
     """``clip`` and ``vae``: folders; ``model``: UNet2DConditionModel's arguments, or ``init``: a folder to start from;
-    ``weighting`` as in ``loss_weight``; ``timestep_power`` as in ``NoiseSchedule``; ``scheduler``, ``predict`` and
+    ``weighting`` as in ``loss_weight``; ``timestep_power`` as in ``DiffusionProcess``; ``scheduler``, ``predict`` and
     ``zero_terminal_snr`` as in ``schedule_of``: they turn a model that predicts eps into one that predicts v."""
 
     clip: str
@@ -64,18 +65,17 @@ class Encodings:
         )
 
 
-def drop_conditions(embeds: Tensor, share: float) -> Tensor:
-    """Zero the embedding of a random ``share`` of the batch (B, D), for classifier-free guidance."""
-    kept = torch.rand(len(embeds), 1, device=embeds.device) >= share
-    return embeds * kept
+def told(embeds: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the family's networks are told of image embeddings (B, D), and in guidance's other branch."""
+    return image_conditioning(embeds), image_conditioning(torch.zeros_like(embeds))
 
 
-def noise_shares(scheme: Scheme, fps: Tensor) -> Tensor:
-    """The correlation of each clip's noise (B,) at its frame rate (B,)."""
-    return torch.tensor([scheme.noise_share(rate) for rate in fps.tolist()])
+def call_network(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
+    """What a network predicts that takes its conditions as they are."""
+    return network(noisy, timestep, **conditions, **more).sample
 
 
-class DecoderStep:
+class DecoderStep(DenoisingStep):
     """The TrainStep of the image decoder D."""
 
     unit = "images"
@@ -90,7 +90,10 @@ class DecoderStep:
             self.options.scheduler, self.options.predict, self.options.zero_terminal_snr, self.options.init
         )
         options = self.options
-        self.schedule = NoiseSchedule(options.weighting, options.gamma, device, options.timestep_power, config)
+        self.process = DiffusionProcess(
+            config, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
+        )
+        self.condition_dropout = options.condition_dropout
         torch.manual_seed(recipe.train.seed)
         if self.options.init:
             self.trained = UNet2DConditionModel.from_pretrained(
@@ -108,18 +111,10 @@ class DecoderStep:
         latents, embeds = self.encodings.of_rows(rows)
         return {"latents": latents, "embeds": embeds}
 
-    def __call__(self, batch: Batch) -> StepLoss:
-        """The weighted v-loss."""
-        noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device))
-        embeds = drop_conditions(batch["embeds"].to(self.device), self.options.condition_dropout)
-        predicted = self.trained(noisy, timestep, **image_conditioning(embeds)).sample
-        return StepLoss(self.schedule.loss(predicted, target, timestep))
-
     def problem(self, batch: Batch) -> Problem:
-        """The same batch for distillation."""
-        clean, embeds = batch["latents"].to(self.device), batch["embeds"].to(self.device)
-        given, zero = image_conditioning(embeds), image_conditioning(torch.zeros_like(embeds))
-        return Problem(clean, torch.randn_like(clean), _call, given, zero)
+        """Latents of pictures, told their image embeddings."""
+        clean = batch["latents"].to(self.device)
+        return Problem(clean, torch.randn_like(clean), call_network, *told(batch["embeds"].to(self.device)))
 
     def sheet(self, path: Path) -> None:
         """True pictures above what D makes of their embeddings."""
@@ -127,7 +122,7 @@ class DecoderStep:
         _, embeds = self.encodings.of_rows(rows)
         latents = sample_latents(
             self.trained,
-            sampler_of(self.schedule.config),
+            sampler_of(self.process.config),
             embeds.to(self.device),
             num_inference_steps=15,
             guidance_scale=2.0,
@@ -138,11 +133,7 @@ class DecoderStep:
     def export(self, folder: Path) -> None:
         """``unet/`` and ``scheduler/`` as diffusers writes them, float16."""
         save_half(self.trained, folder / "unet")
-        sampler_of(self.schedule.config).save_pretrained(folder / "scheduler")
-
-
-def _call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
-    return network(noisy, timestep, **conditions, **more).sample
+        sampler_of(self.process.config).save_pretrained(folder / "scheduler")
 
 
 def build(recipe: Recipe, device: torch.device) -> DecoderStep:

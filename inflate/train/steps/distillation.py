@@ -12,7 +12,7 @@ One phase is one run of the loop; ``inflate.train.distill`` chains them. Each st
 import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import LCMScheduler
@@ -22,12 +22,14 @@ from inflate.checkpoint import load
 from inflate.diffusion.conversions import eps_from_v, eps_from_x, from_x, to_x
 from inflate.diffusion.processes import ddim, distillation_target
 from inflate.diffusion.schedules import Level, of_scheduler
-from inflate.diffusion.weights import v_weight
+from inflate.diffusion.weights import loss_weight
 from inflate.errors import InputError, nearest
 from inflate.inflater import InflatedModel, deflate, inflate
 from inflate.schedulers import AngularDDIMScheduler
+from inflate.train.denoising import DenoisingStep, Problem
+from inflate.train.processes import DiffusionProcess, Noised, squared_errors
 from inflate.train.recipe import Recipe, parse_table
-from inflate.train.step import Batch, Problem, StepLoss, TrainStep, build_step
+from inflate.train.step import Batch, StepLoss, build_step
 
 METHODS = ("guidance", "progressive", "consistency")
 _SIGMA_DATA, _TIMESTEP_SCALING = 0.5, 10.0  # LCMScheduler's own, which samples from consistency students
@@ -51,7 +53,7 @@ class DistillationOptions:
     ``method``: one of ``METHODS``; ``num_inference_steps``: those of the student; for ``consistency``, the teacher's.
     ``guidance_range``: scales of guidance that the teacher is asked for, drawn evenly; one number twice needs no input
     of the student. ``guided``: whether the teacher answers with guidance already. ``teacher``: an inflated folder,
-    where the student starts from another network than its teacher. ``weighting`` and ``gamma`` as in ``v_weight``.
+    where the student starts from another network than its teacher. ``weighting`` and ``gamma`` as in ``loss_weight``.
     """
 
     of: str
@@ -87,14 +89,14 @@ class DistillationStep:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(DistillationOptions, recipe.options, "options")
         inner = replace(recipe, step=self.options.of, options=self.options.step)
-        self.inner: TrainStep = build_step(inner, device)
-        if not hasattr(self.inner, "problem"):
-            raise InputError(f"The step {self.options.of!r} cannot be distilled: it denoises nothing.")
-        self.unit, self.device = self.inner.unit, device
-        owner: Any = self.inner
-        scheduler = owner.schedule.scheduler if hasattr(owner, "schedule") else owner.scheduler
-        self.prediction_type = str(scheduler.config.prediction_type)
-        self.num_train_timesteps = int(scheduler.config.num_train_timesteps)
+        step: Any = build_step(inner, device)
+        if not isinstance(step, DenoisingStep) or not isinstance(step.process, DiffusionProcess):
+            raise InputError(f"The step {self.options.of!r} cannot be distilled: it denoises nothing by diffusion.")
+        self.inner: Any = step
+        self.unit, self.device = step.unit, device
+        scheduler = step.process.scheduler
+        self.prediction_type = step.process.prediction_type
+        self.num_train_timesteps = step.process.steps
         known = of_scheduler(scheduler)
         clean = torch.ones(1, dtype=torch.float64)
         # index t + 1 is timestep t; index 0 is the clean end
@@ -144,7 +146,7 @@ class DistillationStep:
 
     def __call__(self, batch: Batch) -> StepLoss:
         """The loss of the method, between what the student and the teacher say of the same noisy samples."""
-        problem: Problem = cast(Any, self.inner).problem(batch)
+        problem: Problem = self.inner.problem(batch)
         count, device = len(problem.clean), problem.clean.device
         low, high = self.options.guidance_range
         scale = low + (high - low) * torch.rand(count, device=device)
@@ -214,16 +216,11 @@ class DistillationStep:
         return ddim(z, x, eps, self._at(earlier)).float()
 
     def _loss(self, made: Tensor, target: Tensor, noisy: Tensor, timestep: Tensor, problem: Problem) -> Tensor:
-        error = (made - target).square()
-        if problem.counts is not None:
-            share = problem.counts.expand_as(error)
-            error = (error * share).flatten(1).sum(1) / share.flatten(1).sum(1)
-        else:
-            error = error.flatten(1).mean(1)
-        if self.prediction_type != "v_prediction":
-            return error.mean()
-        weight = v_weight(self._at(timestep).snr.float(), self.options.weighting, self.options.gamma)
-        return (error * weight).mean()
+        weight = torch.ones(len(made), device=made.device)
+        if self.prediction_type == "v_prediction":
+            snr, options = self._at(timestep).snr.float(), self.options
+            weight = loss_weight(snr, options.weighting, self.prediction_type, options.gamma)
+        return squared_errors(made, Noised(noisy, target, timestep, weight), problem.counts).mean()
 
     def _consistency(
         self, problem: Problem, noisy: Tensor, timestep: Tensor, earlier: Tensor, scale: Tensor

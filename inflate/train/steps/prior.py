@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inflate.errors import InputError
 from inflate.models.clip import EncodedText, TextImageEncoder
+from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.export import save_half
 from inflate.train.pictures import (
     PictureSampler,
@@ -25,8 +26,9 @@ from inflate.train.pictures import (
     weights_key,
     write_json,
 )
+from inflate.train.processes import DiffusionProcess, diffusion_config
 from inflate.train.recipe import Recipe, parse_table
-from inflate.train.step import Batch, Problem, StepLoss
+from inflate.train.step import Batch
 
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -47,7 +49,7 @@ class PriorOptions:
     text_dropout: float = 0.1
 
 
-class PriorStep:
+class PriorStep(DenoisingStep):
     """The TrainStep of the prior."""
 
     unit = "images"
@@ -66,6 +68,7 @@ class PriorStep:
         )
         torch.manual_seed(recipe.train.seed)
         self.scheduler: Any = UnCLIPScheduler(**SCHEDULER)
+        self.process = DiffusionProcess(diffusion_config(self.scheduler.config, "UnCLIPScheduler"))
         if self.options.init:
             self.trained: Any = PriorTransformer.from_pretrained(
                 self.options.init, local_files_only=True, torch_dtype=torch.float32
@@ -101,33 +104,18 @@ class PriorStep:
         embeds = torch.from_numpy(self.embeds[rows].astype(np.float32))
         return {"embeds": embeds, "tokens": self.clip.tokenize(texts)}
 
-    def __call__(self, batch: Batch) -> StepLoss:
-        """Mean-squared error of the clean, normalised embedding."""
-        with torch.no_grad():
-            text = self.clip.encode_tokens(batch["tokens"].to(self.device))
-        embeds = batch["embeds"].to(self.device)
-        clean = (embeds - self.trained.clip_mean) / self.trained.clip_std
-        steps = int(self.scheduler.config["num_train_timesteps"])
-        timestep = torch.randint(0, steps, (len(clean),), device=self.device)
-        noisy = self.scheduler.add_noise(clean, torch.randn_like(clean), timestep)
-        made = self.trained(
-            noisy,
-            timestep,
-            proj_embedding=text.text_embeds,
-            encoder_hidden_states=text.text_hidden_states,
-            attention_mask=text.mask,
-        ).predicted_image_embedding
-        total = F.mse_loss(made.float(), clean)
-        restored = self.trained.post_process_latents(made.float())
-        return StepLoss(total, {"cosine": F.cosine_similarity(restored, embeds).mean()})
-
     def problem(self, batch: Batch) -> Problem:
-        """The same batch for distillation."""
+        """Embeddings of zero mean and unit variance, told their captions (some empty already)."""
         with torch.no_grad():
             text = self.clip.encode_tokens(batch["tokens"].to(self.device))
             null = self.clip.encode_text([""])
         clean = (batch["embeds"].to(self.device) - self.trained.clip_mean) / self.trained.clip_std
         return Problem(clean, torch.randn_like(clean), _call, _conditions(text), _conditions(null, len(clean)))
+
+    def measures(self, problem: Problem, predicted: Tensor) -> dict[str, Tensor]:
+        """Cosine of predicted and true embeddings."""
+        made, true = (self.trained.post_process_latents(one.float()) for one in (predicted, problem.clean))
+        return {"cosine": F.cosine_similarity(made, true).mean()}
 
     def sheet(self, path: Path) -> None:
         """Cosine between made and true embeddings, from pure noise, for captions of both splits, as JSON."""

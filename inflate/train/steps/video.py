@@ -4,6 +4,7 @@
 network is told and how it is called is the same object in training and in sampling (:mod:`inflate.bases`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inflate.bases import Base, Encoding, drop, joined, open_base, predict
+from inflate.bases import Base, Encoding, joined, open_base, predict
 from inflate.data.clips import ClipSampler, ClipSet, PrefetchedClips, open_clips
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
@@ -27,6 +28,7 @@ from inflate.train.adapters import (
     save_domain_adapter,
     save_motion_lora,
 )
+from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.encodings import ClipEncodings, EncoderPlace, choose_condition, on_device
 from inflate.train.held_out import HeldOutClip, Reference, held_out_losses
 from inflate.train.processes import process_of, squared_errors
@@ -41,7 +43,7 @@ _HELD_OUT_SEED = 20_261
 _TIME, _NOISE, _SHARED, _DROP = range(4)
 
 
-class VideoStep:
+class VideoStep(DenoisingStep):
     """The TrainStep of a video model on top of what a user brought."""
 
     unit = "clips"
@@ -201,24 +203,29 @@ class VideoStep:
 
     def _errors(self, batch: Batch, model: Any) -> Tensor:
         """Errors (B,). The image model alone answers for pictures: temporal layers are not even run."""
-        clean, noise, times = (batch[name].to(self.device) for name in ("latents", "noise", "times"))
-        told = drop(batch["told"], _repeated(self.encodings.unconditional(), len(clean)), batch["dropped"])
-        noised = self.process.noised(clean, noise, times)
-        predicted = self._predict(model, noised.noisy, noised.timestep, told, batch["size"], batch["fps"])
-        return squared_errors(predicted, noised)
+        problem = self.problem(batch)
+        noised = self.noised(problem)
+        return squared_errors(self.answer(problem, noised, model), noised)
 
-    def _predict(
-        self, model: Any, noisy: Tensor, timestep: Tensor, told: Encoding, size: tuple[int, int], fps: Tensor | float
-    ) -> Tensor:
-        arguments = self.encodings.conditioner.arguments(on_device(told, self.device), *size, self.options.guidance)
-        return predict(self.base.family, model, noisy, timestep, arguments, fps)
+    def problem(self, batch: Batch) -> Problem:
+        """Latents of clips, told what the conditioner says of them; all that is random is drawn with the batch."""
+        clean, noise, times = (batch[name].to(self.device) for name in ("latents", "noise", "times"))
+        size, fps = batch["size"], batch["fps"]
+
+        def call(network: Any, noisy: Tensor, timestep: Tensor, conditions: Encoding, **more: Any) -> Tensor:
+            told = self.encodings.conditioner.arguments(
+                on_device(conditions, self.device), *size, self.options.guidance
+            )
+            return predict(self.base.family, network, noisy, timestep, told | more, fps)
+
+        unconditional = _repeated(self.encodings.unconditional(), len(clean))
+        return Problem(clean, noise, call, batch["told"], unconditional, times=times, dropped=batch["dropped"])
 
     # Held-out clips
 
     def _held_out(self) -> list[HeldOutClip]:
-        numbers = self.clips.select("validation", "clip")
+        clips, numbers = [], self._held_out_numbers()
         chosen = numbers if len(numbers) <= self.options.validation_clips else self._spread(numbers)
-        clips = []
         for place, number in enumerate(chosen):
             window, latents = self.clips.windows[number], self.encodings.latents(number)[None]
             noise = self._noise([(_HELD_OUT_SEED, place)], latents, torch.tensor([window.fps]))
@@ -228,6 +235,11 @@ class VideoStep:
             clips.append(HeldOutClip(latents.to(self.device), noise.to(self.device), arguments, window.fps))
         return clips
 
+    def _held_out_numbers(self) -> list[int]:
+        """Windows of the videos held out; of a single video its own, which are then seen at noise never trained at."""
+        numbers = list(self.clips.select("validation", "clip"))
+        return numbers if numbers or not self.data.validation else list(self.train_numbers)
+
     def _spread(self, numbers: Sequence[int]) -> list[int]:
         """As many as the recipe says, spread evenly, so that they come from different videos."""
         places = np.linspace(0, len(numbers) - 1, self.options.validation_clips).round().astype(int)
@@ -236,7 +248,7 @@ class VideoStep:
     def _reference(self) -> dict[float, float]:
         if not self.held_out:
             return {}
-        names = [self.clips.windows[number].key for number in self.clips.select("validation", "clip")]
+        names = [self.clips.windows[number].key for number in self._held_out_numbers()]
         key = repr((self.options.model, sorted(self.options.parts.items()), names, self.options.validation_clips))
         path = self.recipe.output_folder / "image_model_losses.json"
         return Reference(path).losses(key, lambda: self._losses(self.trained.image_model))
@@ -284,6 +296,11 @@ class VideoStep:
     def advice(self) -> list[str]:
         """What is known of data and condition before anything is trained."""
         said = data_advice(self.clips, self.encodings.condition, self.trained.scheme.fps_range)
+        if self.held_out and not self.clips.select("validation", "clip"):
+            said.append(
+                "With one video no other can be held out: the held-out loss is that of its own frames at noise that "
+                "training never draws; it falls while the video is learned by heart too."
+            )
         return [f"{self.data.path}: {self.clips.report.sentence()}", *said]
 
     def _sample_requests(self) -> list[SampleRequest]:
@@ -323,18 +340,31 @@ class VideoStep:
         """What was brought, with the temporal weights; LoRAs beside them, as files of their own."""
         trained_all = self.options.trainable == "all"
         temporal = merged_temporal_state(self.trained)
-        exported = export_video_model(self.base, self.trained, temporal, folder, image_weights=trained_all)
+        exported = export_video_model(self.base, self.trained, temporal, folder, trained_all, self._usual()[:2])
         if self.options.trainable == "temporal+lora":
             prefix = "unet" if "UNet" in type(self.trained.image_model).__name__ else "transformer"
             save_domain_adapter(self.trained.image_model, exported.folder / f"{DOMAIN}_adapter", prefix)
         if self.options.motion_lora_rank:
             save_motion_lora(self.trained, exported.folder / "motion_lora.safetensors")
 
+    def _usual(self) -> tuple[int, int, float]:
+        """Height, width and frame rate of most clips that it was trained on."""
+        windows = [self.clips.windows[number] for number in self.train_numbers]
+        return Counter((window.height, window.width, window.fps) for window in windows).most_common(1)[0][0]
+
     def next_steps(self, export: Path) -> str:
-        """What to type next."""
+        """What to type next, in a shell."""
         prompt = next((r.name for r in self.video_samples.requests if self.encodings.condition == "text"), "a prompt")
         said = "" if self.encodings.condition == "nothing" else f'"{prompt}" '
-        lines = ["Next:", f"inflate generate {said}--model {export} -o video.mp4"]
+        lines, model = ["Next:"], str(export)
+        if self.encodings.conditioner.reads == "image" and not (export / "prior").is_dir():
+            # A decoder alone: what makes its image embeddings of a prompt lies in a folder of its own.
+            encoder = self.base.parts.get("image_encoder")
+            prior = "FOLDER_OF_THE_PRIOR" if encoder is None else encoder.parent.resolve()
+            said, model = '"a prompt" ', f"{export.parent / 'video.toml'}"
+            tables = f'[prior]\\nfrom = "{prior}"\\n[decoder]\\nfrom = "{export.resolve()}"\\n'
+            lines.append(f"printf '{tables}' > {model}")
+        lines.append(f"inflate generate {said}--model {model} --fps {self._usual()[2]:g} -o video.mp4")
         if self.trained.scheme.motion_modules:
             lines.append(f"inflate export {export} adapter --to motion-adapter   # for diffusers' AnimateDiffPipeline")
         return "\n".join(lines)

@@ -7,7 +7,6 @@ from the curriculum, high rates first. By default only the temporal layers and t
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +16,17 @@ from torch import Tensor
 
 from inflate.checkpoint import load, save
 from inflate.data import ClipSampler
-from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
-from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
-from inflate.train.noising import NoiseSchedule, sampler_of, schedule_of
+from inflate.models.decoder import decode_latents, sample_latents
+from inflate.train.denoising import DenoisingStep, Problem, frame_noise
+from inflate.train.noising import sampler_of, schedule_of
 from inflate.train.pictures import open_data, to_model_range
+from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
-from inflate.train.step import Batch, Problem, StepLoss
-from inflate.train.steps.decoder import Encodings, drop_conditions, noise_shares
+from inflate.train.step import Batch
+from inflate.train.steps.decoder import Encodings, call_network, told
 from inflate.video import unfold_frames
 
 
@@ -36,7 +36,7 @@ class VideoDecoderOptions:
 
     ``init``: an inflated folder whose temporal weights to start from; ``shared_noise``: correlation of frames' noise;
     ``noise_time``: seconds over which it falls by e, in place of one correlation for all frame rates;
-    ``timestep_power`` as in ``NoiseSchedule``; ``scheduler``, ``predict`` and ``zero_terminal_snr`` as in
+    ``timestep_power`` as in ``DiffusionProcess``; ``scheduler``, ``predict`` and ``zero_terminal_snr`` as in
     ``schedule_of``, with ``trainable = "all"`` where they change what the network predicts.
     """
 
@@ -58,7 +58,7 @@ class VideoDecoderOptions:
     zero_terminal_snr: bool = False
 
 
-class VideoDecoderStep:
+class VideoDecoderStep(DenoisingStep):
     """The TrainStep of the spatiotemporal decoder D^t."""
 
     unit = "clips"
@@ -74,7 +74,10 @@ class VideoDecoderStep:
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
         options = self.options
         config = schedule_of(options.scheduler, options.predict, options.zero_terminal_snr, options.image_model)
-        self.schedule = NoiseSchedule(options.weighting, options.gamma, device, options.timestep_power, config)
+        self.process = DiffusionProcess(
+            config, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
+        )
+        self.condition_dropout = options.condition_dropout
         torch.manual_seed(recipe.train.seed)
         image_model = UNet2DConditionModel.from_pretrained(
             self.options.image_model, local_files_only=True, torch_dtype=torch.float32
@@ -101,27 +104,12 @@ class VideoDecoderStep:
         fps = torch.tensor([draw.fps for draw in draws], dtype=torch.float32)
         return {"latents": unfold_frames(latents, frames).contiguous(), "embeds": middle, "fps": fps}
 
-    def __call__(self, batch: Batch) -> StepLoss:
-        """The weighted v-loss over all frames; one timestep per clip."""
-        share = noise_shares(self.trained.scheme, batch["fps"])
-        noisy, target, timestep = self.schedule.noised(batch["latents"].to(self.device), share)
-        embeds = drop_conditions(batch["embeds"].to(self.device), self.options.condition_dropout)
-        fps = batch["fps"].to(self.device)
-        predicted = self.trained(noisy, timestep, fps=fps, **image_conditioning(embeds)).sample
-        return StepLoss(self.schedule.loss(predicted, target, timestep))
-
     def problem(self, batch: Batch) -> Problem:
-        """The same batch for distillation."""
-        clean, embeds = batch["latents"].to(self.device), batch["embeds"].to(self.device)
-        shared = torch.randn_like(clean[:, :, :1])
-        fps = {"fps": batch["fps"].to(self.device)}
-        return Problem(
-            clean,
-            mix_noise(torch.randn_like(clean), shared, noise_shares(self.trained.scheme, batch["fps"])),
-            _call,
-            image_conditioning(embeds) | fps,
-            image_conditioning(torch.zeros_like(embeds)) | fps,
-        )
+        """Latents of clips, told their middle frame's image embedding and their frame rate."""
+        clean, fps = batch["latents"].to(self.device), {"fps": batch["fps"].to(self.device)}
+        given, zero = told(batch["embeds"].to(self.device))
+        noise = frame_noise(clean, self.trained.scheme, batch["fps"])
+        return Problem(clean, noise, call_network, given | fps, zero | fps)
 
     def sheet(self, path: Path) -> None:
         """For two clips: eight of the true frames above eight of what D^t makes of the middle frame's embedding."""
@@ -133,7 +121,7 @@ class VideoDecoderStep:
             _, embeds = self.encodings.of_rows(draw.frame_indices)
             latents = sample_latents(
                 self.trained,
-                sampler_of(self.schedule.config),
+                sampler_of(self.process.config),
                 embeds[frames // 2 : frames // 2 + 1].to(self.device),
                 num_frames=frames,
                 fps=draw.fps,
@@ -149,11 +137,7 @@ class VideoDecoderStep:
         """``unet/``: the image model as it was (or as trained) with ``temporal.safetensors`` beside it, float16;
         ``scheduler/``."""
         save(copy.deepcopy(self.trained).half(), folder / "unet", force=True)
-        sampler_of(self.schedule.config).save_pretrained(folder / "scheduler")
-
-
-def _call(network: Any, noisy: Tensor, timestep: Tensor, conditions: dict[str, Any], **more: Any) -> Tensor:
-    return network(noisy, timestep, **conditions, **more).sample
+        sampler_of(self.process.config).save_pretrained(folder / "scheduler")
 
 
 def build(recipe: Recipe, device: torch.device) -> VideoDecoderStep:
