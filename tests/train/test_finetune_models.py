@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import inflate
+from inflate.checkpoint.single_file import recognise_layout
 from inflate.cli.app import main
 from tests.bases.families import build, parts_of
+from tests.checkpoint.original_layouts import ldm_unet
 
 FAMILIES = (
     "stable-diffusion",
@@ -201,3 +203,29 @@ def test_quiet_says_nothing_and_no_samples_are_none(
     said = capfd.readouterr()
     assert not said.out and not [line for line in said.err.splitlines() if "%" in line]
     assert not list((tmp_path / "run").rglob("*.mp4")) and (tmp_path / "run" / "export").is_dir()
+
+
+def test_a_single_file_with_a_base_becomes_a_whole_pipeline(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's own weights, bit for bit, under diffusers' names; the text encoder and autoencoder are the base's."""
+    model, run, file = build("stable-diffusion", tmp_path / "model"), tmp_path / "run", tmp_path / "mine.safetensors"
+    theirs = load_file(next((model / "unet").glob("*.safetensors")))
+    mine = {name: value + 0.01 for name, value in theirs.items()}
+    save_file({name: value.contiguous() for name, value in ldm_unet(mine, 1).items()}, file)
+    config = model / "unet" / "config.json"
+    shape = json.loads(config.read_text())
+    # A file is recognised by its shapes, and no published model is as small as this one.
+    monkeypatch.setattr(
+        "inflate.checkpoint.source.recognise",
+        lambda path, shapes: (recognise_layout(path, shapes, config, "UNet2DConditionModel"), shape),
+    )
+    assert finetune(file, clips, run, f'options.parts.base="{model}"') == 0
+    made = load_file(next((run / "export" / "unet").glob("diffusion_pytorch_model*.safetensors")))
+    assert made.keys() == mine.keys() and all(torch.equal(made[name], value) for name, value in mine.items())
+    before, after = sums(model), sums(run / "export")
+    assert all(after[place] == value for place, value in before.items() if not place.startswith("unet"))
+    pipeline = StableDiffusionPipeline.from_pretrained(run / "export", local_files_only=True)
+    assert torch.equal(pipeline.unet.conv_in.weight, mine["conv_in.weight"])
+    arguments = ["generate", "red sea", "--model", str(run / "export"), "--steps", "2", "-o", str(tmp_path / "out.gif")]
+    assert main([*arguments, "--device", "cpu", "--quiet"]) == 0
