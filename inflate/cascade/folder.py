@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inflate.checkpoint import resolve_path
+from inflate.checkpoint.writing import give_usual_permissions
 from inflate.errors import InputError, nearest
 from inflate.stage_table import stage_entry
 from inflate.stages import Stage, StageSettings, stage_class, stages_of
@@ -118,6 +119,7 @@ def write_folder(
             if source is not None and (source / name).is_file():
                 shutil.copy(source / name, partial / name)
         (partial / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        give_usual_permissions(partial)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)

@@ -67,7 +67,7 @@ def new_folder(
     try:
         partial.mkdir()
         yield partial
-        _give_usual_permissions(partial)
+        give_usual_permissions(partial)
         _sync(partial, {partial / path for path in copied})
         _put_in_place(partial, destination)
     except OSError as error:
@@ -149,7 +149,7 @@ def _put_in_place(partial: Path, destination: Path) -> None:
     _sync_folder(destination.parent)
 
 
-def _give_usual_permissions(folder: Path) -> None:
+def give_usual_permissions(folder: Path) -> None:
     """What the user's umask gives new files: safetensors makes its own readable by their owner alone."""
     mode = folder.stat().st_mode & 0o666  # the folder was made under the umask
     for path in folder.rglob("*"):

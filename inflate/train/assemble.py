@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from inflate.checkpoint.writing import give_usual_permissions
 from inflate.errors import InputError, nearest
 from inflate.schedulers import SCHEDULERS
 from inflate.stages import STAGES, StageSettings, stage_class, stages_of
@@ -80,6 +81,7 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
         if family.card:
             shutil.copy(family.card, partial / "README.md")
         (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        give_usual_permissions(partial)
         if destination.exists():
             shutil.rmtree(destination)
         os.replace(partial, destination)

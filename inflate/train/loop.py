@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from inflate.checkpoint.writing import give_usual_permissions
 from inflate.errors import InputError, StoppedError
 from inflate.train.changes import keep_recipe
 from inflate.train.guards import StopRequest, only_process, stop_requests
@@ -346,6 +347,7 @@ class _Run:
         for litter in export.parent.glob(".export.*"):
             shutil.rmtree(litter)
         self.step.export(staged)
+        give_usual_permissions(staged)
         if export.exists():
             os.replace(export, before)
         os.replace(staged, export)

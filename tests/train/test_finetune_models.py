@@ -229,3 +229,17 @@ def test_a_single_file_with_a_base_becomes_a_whole_pipeline(
     assert torch.equal(pipeline.unet.conv_in.weight, mine["conv_in.weight"])
     arguments = ["generate", "red sea", "--model", str(run / "export"), "--steps", "2", "-o", str(tmp_path / "out.gif")]
     assert main([*arguments, "--device", "cpu", "--quiet"]) == 0
+
+
+def test_what_is_exported_can_be_read_by_whom_the_umask_lets(clips: Path, tmp_path: Path) -> None:
+    """safetensors 0.8 makes files for their owner alone (findings/safetensors_file_mode.sh)."""
+    model, run = build("stable-diffusion", tmp_path / "model"), tmp_path / "run"
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    assert finetune(model, clips, run, "options.trainable=temporal+lora", "options.sample_clips=0", steps=1) == 0
+    made = [path for path in (run / "export").rglob("*") if path.is_file() and path.stat().st_nlink == 1]
+    assert {path.name for path in made} >= {"pytorch_lora_weights.safetensors", "temporal.safetensors"}
+    assert all(path.stat().st_mode == usual for path in made)
+    inflate.Cascade.from_pretrained(run / "export", device="cpu").save_pretrained(tmp_path / "saved")
+    saved = [path for path in (tmp_path / "saved").rglob("*") if path.is_file()]
+    assert saved and all(path.stat().st_mode == usual for path in saved)
