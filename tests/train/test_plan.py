@@ -10,6 +10,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from inflate.errors import InputError
 from inflate.train.measuring import Measured, run
@@ -111,6 +112,37 @@ def test_checkpointing_needs_less_memory_and_more_arithmetic() -> None:
     (_, plain), (_, saved) = (simulated(replace(large, gradient_checkpointing=value)) for value in (False, True))
     assert saved.kept < plain.kept and saved.peak < plain.peak
     assert plain.flops < saved.flops < 1.6 * plain.flops
+
+
+class Blocks(nn.Module):
+    """Residual blocks that are computed again in the backward pass."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        blocks = [
+            nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64)) for _ in range(count)
+        ]
+        self.blocks = nn.ModuleList(blocks).requires_grad_(False)
+
+    def loss(self, rows: torch.Tensor) -> torch.Tensor:
+        rows = self.first(rows)
+        for block in self.blocks:
+            rows = rows + checkpoint(block, rows, use_reentrant=False)
+        return rows.square().mean()
+
+
+def test_a_block_computed_again_is_gone_when_the_next_one_is() -> None:
+    """More blocks keep more inputs, and hold no more at a time while they are computed again."""
+
+    def made(count: int) -> Simulated:
+        with torch.device("meta"):
+            network, rows = Blocks(count), torch.empty(1000, 64)
+        return simulate(network, network.loss, rows)
+
+    few, many = made(2), made(8)
+    assert many.kept - few.kept == 6 * 1000 * 64 * 4
+    assert many.transient == few.transient
 
 
 def test_what_lasts_is_counted_from_the_parameters() -> None:
