@@ -128,9 +128,11 @@ class ClipEncodings:
         if not missing:
             return
         self.autoencoder.load(self.place.device, torch.float32)
-        for key in _shown(missing, "latents"):
-            self._latents.add(key, {"latents": self._encode_latents(numbers[key])})
-        self._latents.flush()
+        try:
+            for key in _shown(missing, "latents"):
+                self._latents.add(key, {"latents": self._encode_latents(numbers[key])})
+        finally:  # also what was encoded before somebody stopped it
+            self._latents.flush()
         self.autoencoder.release()
 
     def _prepare_told(self, prompts: Sequence[str]) -> dict[str, Encoding]:
@@ -141,11 +143,12 @@ class ClipEncodings:
         # The unconditional branch and the prompts of samples are few: they are encoded at every start.
         self.conditioner.load(self.place.device, self.place.dtype)
         self._unconditional = _on_cpu(self.conditioner.unconditional(1))
-        for name in _shown(missing, "conditions"):
-            assert self._told is not None, "nothing is missing without a store"
-            self._told.add(name, self._encode_told(names[name]))
         if self._told is not None and missing:
-            self._told.flush()
+            try:
+                for name in _shown(missing, "conditions"):
+                    self._told.add(name, self._encode_told(names[name]))
+            finally:
+                self._told.flush()
         texts = dict.fromkeys(prompts) if self.conditioner.reads in ("text", "class") else {}
         return {text: self._encode_text(text) for text in texts}
 
@@ -191,5 +194,4 @@ def _on_cpu(encoding: Encoding) -> Encoding:
 
 
 def _shown(names: Sequence[str], what: str) -> Iterable[str]:
-    quiet = QUIET.get() or not names
-    return track(names, f"{what} of {len(names)} clips", console=Console(stderr=True, quiet=quiet))
+    return track(names, f"{what} of {len(names)} clips", console=Console(stderr=True, quiet=QUIET.get()))

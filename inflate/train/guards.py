@@ -1,4 +1,4 @@
-"""One process per run folder, and a run that is asked to stop finishes its update and saves."""
+"""One process per run folder, and a run that is asked to stop: at once in preparation, then after an update."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from inflate.errors import InputError
+from inflate.errors import InputError, StoppedError
 
 
 @contextmanager
@@ -75,3 +75,40 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
     finally:
         request.stop_listening()
+
+
+class _Interrupted(KeyboardInterrupt):
+    """No Exception, so that nothing which skips a bad file takes it for one."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
+@contextmanager
+def stop_at_once(sentence: str) -> Iterator[None]:
+    """Leave the block at SIGTERM or Ctrl-C, with what `finally` does on the way.
+
+    Raises:
+        StoppedError: with ``sentence``.
+    """
+    owner = os.getpid()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker process has inherited this handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise _Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except _Interrupted as interruption:
+        raise StoppedError(sentence, interruption.signal_number) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from inflate.checkpoint.writing import give_usual_permissions
 from inflate.errors import InputError, StoppedError
 from inflate.train.changes import keep_recipe
-from inflate.train.guards import StopRequest, only_process, stop_requests
+from inflate.train.guards import StopRequest, only_process, stop_at_once, stop_requests
 from inflate.train.log import check_trackers
 from inflate.train.optimizers import build_optimizer
 from inflate.train.recipe import Recipe
@@ -49,7 +49,7 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
     Raises:
         InputError: bad options or data, the folder holds the state of another recipe or is in use, or the loss or its
             gradients are no longer numbers.
-        StoppedError: SIGTERM or Ctrl-C; the state is saved.
+        StoppedError: SIGTERM or Ctrl-C; the state, or what was encoded, is saved.
     """
     check_trackers(recipe.train.trackers)
     accelerator = _accelerator(recipe, device)
@@ -63,9 +63,11 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
         if accelerator.is_main_process:
             for sentence in keep_recipe(folder, recipe, updates_done(folder / "state")):
                 say(sentence)
+        stopped = f"Stopped while {recipe.name} was prepared; the same command goes on, and what was encoded is kept."
         token = QUIET.set(console.quiet)
         try:
-            step = build_step(recipe, accelerator.device)
+            with stop_at_once(stopped):
+                step = build_step(recipe, accelerator.device)
         finally:
             QUIET.reset(token)
         run = _Run(recipe, step, accelerator, console, say)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import inflate
 from inflate.checkpoint.single_file import recognise_layout
 from inflate.cli.app import main
+from inflate.train.encodings import ClipEncodings
 from tests.bases.families import build, parts_of
 from tests.checkpoint.original_layouts import ldm_unet
 
@@ -243,3 +246,32 @@ def test_what_is_exported_can_be_read_by_whom_the_umask_lets(clips: Path, tmp_pa
     inflate.Cascade.from_pretrained(run / "export", device="cpu").save_pretrained(tmp_path / "saved")
     saved = [path for path in (tmp_path / "saved").rglob("*") if path.is_file()]
     assert saved and all(path.stat().st_mode == usual for path in saved)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_while_clips_are_encoded_what_was_encoded_is_kept(
+    number: int,
+    code: int,
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, run, cache = (
+        build("stable-diffusion", tmp_path / "model"),
+        tmp_path / "run",
+        f'data.cache="{tmp_path}/cache"',
+    )
+    encode, encoded, before = ClipEncodings._encode_latents, [], signal.getsignal(number)
+
+    def counted(self: ClipEncodings, window: int, frames: np.ndarray | None = None) -> torch.Tensor:
+        encoded.append(window)
+        if len(encoded) == 3:
+            os.kill(os.getpid(), number)
+        return encode(self, window, frames)
+
+    monkeypatch.setattr(ClipEncodings, "_encode_latents", counted)
+    assert finetune(model, clips, run, cache, steps=1) == code
+    assert "Stopped while" in capsys.readouterr().err and signal.getsignal(number) is before
+    assert finetune(model, clips, run, cache, steps=1) == 0
+    assert len(encoded) == len(set(encoded)) + 1  # only the third began twice
