@@ -234,9 +234,9 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise InputError(f"{where} must be a table, not {value!r}.")
         return parse_table(kind, value, where)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple:  # a list, or what would be its only item: size = 512, trackers = "wandb"
         inner = typing.get_args(kind)[0]
-        return tuple(_coerce(inner, item, where) for item in value)
+        return tuple(_coerce(inner, item, where) for item in (value if isinstance(value, list) else [value]))
     if origin is dict and isinstance(value, dict):
         return value
     if origin in (types.UnionType, typing.Union):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from inflate.cli.app import main
+from inflate.data.clips import ClipOptions
 from inflate.errors import InputError
 from inflate.train.distill import phases_of
 from inflate.train.recipe import TrainOptions, load_recipe, parse_table
@@ -127,3 +128,11 @@ def test_learning_rate_warms_up_stays_and_decays_to_zero():
     rates = [options.learning_rate_at(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[49] == 1.0
     assert rates[99] == pytest.approx(1 / 50) and all(a >= b for a, b in itertools.pairwise(rates[50:]))
+
+
+def test_one_item_needs_no_list():
+    made = parse_table(ClipOptions, {"path": "clips", "size": 512, "fps": 8}, "data")
+    assert (made.size, made.fps) == ((512,), (8.0,))
+    assert made == parse_table(ClipOptions, {"path": "clips", "size": [512], "fps": [8.0]}, "data")
+    with pytest.raises(InputError, match="data: size must be of type int, not 'large'"):
+        parse_table(ClipOptions, {"path": "clips", "size": "large"}, "data")

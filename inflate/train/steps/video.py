@@ -348,9 +348,11 @@ class VideoStep(DenoisingStep):
             save_motion_lora(self.trained, exported.folder / "motion_lora.safetensors")
 
     def _usual(self) -> tuple[int, int, float]:
-        """Height, width and frame rate of most clips that it was trained on."""
+        """Height and width of most clips that it was trained on, and the rate in the middle of theirs, rounded."""
         windows = [self.clips.windows[number] for number in self.train_numbers]
-        return Counter((window.height, window.width, window.fps) for window in windows).most_common(1)[0][0]
+        height, width = Counter((window.height, window.width) for window in windows).most_common(1)[0][0]
+        rate = float(np.median([window.fps for window in windows]))
+        return height, width, float(f"{rate:.2g}") if len({window.fps for window in windows}) > 1 else rate
 
     def next_steps(self, export: Path) -> str:
         """What to type next, in a shell."""
