@@ -20,7 +20,8 @@ from PIL import Image
 
 from emoji_family.captions import Caption, caption_key, find_caption, read_captions
 from emoji_family.packages import Package, content_sha256, default_npm_cache, find_packages, pack_packages
-from inflate.data.decode import fit_square, on_white
+from inflate.data.decode import fit_square
+from inflate.data.reading.pictures import on_white
 from inflate.data.shards import Sample, metadata_row, write_metadata, write_shards, write_videofolder_clip
 from inflate.data.split import has_skin_tone, is_test_name
 from inflate.errors import InputError

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from inflate.data.decode import fit_square, on_white
+from inflate.data.decode import fit_square
+from inflate.data.reading.pictures import as_looked_at
 from inflate.errors import InputError
 from inflate.stages import ChainState, Segment
 from inflate.video import Video, from_uint8
@@ -114,7 +115,7 @@ def picture_frames(picture: Picture, size: int | None) -> Tensor:
     Raises:
         InputError: not a picture, or larger than 8,192 pixels on a side.
     """
-    opaque = on_white(_as_pil(picture))
+    opaque = as_looked_at(_as_pil(picture))
     return from_uint8(np.asarray(opaque if size is None else fit_square(opaque, size, "pad"))[None, None])
 
 

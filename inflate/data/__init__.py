@@ -1,8 +1,9 @@
 """Video decoding, frame-rate sampling, shards, video folders, frame caches and the emoji data set."""
 
-from inflate.data.decode import DecodedVideo, VideoError, VideoFacts, decode_video, iterate_frames, video_facts
+from inflate.data.decode import DecodedVideo, VideoFacts, decode_video, iterate_frames, video_facts
 from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
 from inflate.data.frames import FrameCache, FrameEntry, build_frame_cache
+from inflate.data.reading.pictures import VideoError
 from inflate.data.sampling import ClipBatch, ClipDraw, ClipSampler, fps_curriculum, sample_clip_indices
 from inflate.data.split import base_name, has_skin_tone, is_test_name
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from inflate.data.decode import PILLOW_SUFFIXES, VIDEO_SUFFIXES
+from inflate.data.decode import VIDEO_SUFFIXES
+from inflate.data.reading.footage import ANIMATIONS, STILLS
 from inflate.errors import InputError
 
 Kind = Literal["clip", "still"]
@@ -195,4 +196,4 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-assert _STILL_SUFFIXES <= PILLOW_SUFFIXES, "stills are read by Pillow"
+assert _STILL_SUFFIXES <= ANIMATIONS | STILLS, "stills are read by Pillow"

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inflate.data.decode import DecodedVideo, VideoError, decode_video
+from inflate.data.decode import DecodedVideo, decode_video
 from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
+from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
 
 _FORMAT = "inflate-frames-1"

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from inflate.data.decode import decode_video, on_white, video_facts
+from inflate.data.decode import decode_video, video_facts
+from inflate.data.reading.pictures import as_looked_at
 from inflate.errors import InputError
 from inflate.video import Video
 
@@ -60,7 +61,7 @@ def check_picture(path: str | Path | None) -> Image.Image:
                     f"make it smaller, at most {MAX_PICTURE_SIDE} on each side."
                 )
             image.load()
-            return on_white(image)
+            return as_looked_at(image)
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -17,7 +17,7 @@ import pytest
 
 from inflate.data.clips import ClipOptions, ClipSampler, ClipSet, PrefetchedClips, Window, draw_windows, open_clips
 from inflate.data.clips import cache as cache_module
-from inflate.data.clips import frames as frames_module
+from inflate.data.reading import frames as frames_module
 from inflate.errors import InputError
 
 WriteClip = Callable[..., Path]

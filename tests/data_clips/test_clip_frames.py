@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inflate.data.clips.footage import Footage
-from inflate.data.clips.frames import OutOfOrderError, Stamped, shown_frames
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.scan import scan_video
-from inflate.data.decode import VideoError
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.frames import OutOfOrderError, Stamped, shown_frames
+from inflate.data.reading.pictures import VideoError
 
 WriteClip = Callable[..., Path]
 
@@ -126,25 +126,31 @@ MATRICES = {
 }
 
 
-@pytest.mark.parametrize("name", MATRICES)
-def test_rotation_and_mirroring_are_undone(write_clip: WriteClip, tmp_path: Path, name: str) -> None:
+def turned(write_clip: WriteClip, folder: Path, name: str) -> tuple[Path, np.ndarray]:
+    """A file with that display matrix, and the frame it shows."""
     corners = np.zeros((64, 96, 3), np.uint8)
     corners[:32, 48:], corners[32:, :48], corners[32:, 48:] = 80, 160, 240
-    plain = write_clip(tmp_path / "plain.mp4", lambda _: corners, 4).read_bytes()
+    plain = write_clip(folder / "plain.mp4", lambda _: corners, 4).read_bytes()
     a, b, c, d = MATRICES[name]
     at = plain.index(b"tkhd") + 44
     # The translation moves the picture back to the positive quadrant; players need it, the signs decide.
     right, down = min(0, 96 * a + 64 * c, 96 * a, 64 * c), min(0, 96 * b + 64 * d, 96 * b, 64 * d)
     row = [v << 16 for v in (a, b)] + [0] + [v << 16 for v in (c, d)] + [0, -right << 16, -down << 16, 1 << 30]
-    path = tmp_path / "turned.mp4"
+    path = folder / "turned.mp4"
     path.write_bytes(plain[:at] + struct.pack(">9i", *row) + plain[at + 36 :])
-    found = next(iter(shown_frames(footage(path)))).pixels()
     # The definition: a pixel (x, y) is shown at (a x + c y + tx, b x + d y + ty).
     height, width = (64, 96) if a else (96, 64)
     expected = np.zeros((height, width, 3), np.uint8)
     for x, y in itertools.product(range(96), range(64)):
         px, py = a * (x + 0.5) + c * (y + 0.5) - right, b * (x + 0.5) + d * (y + 0.5) - down
         expected[int(py), int(px)] = corners[y, x]
+    return path, expected
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_rotation_and_mirroring_are_undone(write_clip: WriteClip, tmp_path: Path, name: str) -> None:
+    path, expected = turned(write_clip, tmp_path, name)
+    found = next(iter(shown_frames(footage(path)))).pixels()
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).mean() < 4
 

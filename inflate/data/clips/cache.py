@@ -13,11 +13,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from inflate.data.clips.footage import Footage
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.pictures import scan_picture
 from inflate.data.clips.scan import Scan, scan_video
-from inflate.data.decode import VideoError
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
 
 _FORMAT = "inflate-scans-1"

@@ -11,8 +11,6 @@ import numpy as np
 
 from inflate.data.clips.buckets import Size, fit, nearest_size, sizes_for
 from inflate.data.clips.cache import ScanCache, replace_file
-from inflate.data.clips.footage import Footage
-from inflate.data.clips.frames import SAME_TIME, Shown, shown_frames
 from inflate.data.clips.listing import Listed, Listing
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.pictures import list_pictures, read_picture
@@ -21,7 +19,9 @@ from inflate.data.clips.report import DataReport, Left
 from inflate.data.clips.scan import Scan
 from inflate.data.clips.sources import list_clips
 from inflate.data.clips.window import Kind, Split, Window
-from inflate.data.decode import VideoError
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.frames import SAME_TIME, Shown, shown_frames
+from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
 
 _FORMAT = "inflate-clips-1"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from inflate.data.clips.footage import Footage
 from inflate.data.clips.report import Left
 from inflate.data.clips.text import read_caption
+from inflate.data.reading.footage import Footage
 
 Hint = Literal["", "train", "validation", "test"]
 _CAMERAS = ".mp4 .mov .m4v .qt .webm .mkv .avi .mts .m2ts .ts .mpg .mpeg .vob .3gp .3g2 .wmv .flv .ogv"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from inflate.data.clips.extras import needs_training_extra
-from inflate.data.clips.footage import Footage, open_table
 from inflate.data.clips.listing import STILLS, VIDEOS, Hint, Listed, Listing, hint_of
 from inflate.data.clips.tables import caption_of
 from inflate.data.clips.text import decode_text, one_line
+from inflate.data.reading.footage import Footage, open_table
 from inflate.errors import InputError
 
 _CAPTIONS = (".txt", ".caption", ".text")

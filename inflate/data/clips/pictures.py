@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from inflate.data.clips.footage import Footage
-from inflate.data.clips.frames import plain
 from inflate.data.clips.listing import STILLS, Listed, Listing, hint_of, walk
 from inflate.data.clips.scan import Scan
 from inflate.data.clips.text import read_caption
-from inflate.data.decode import VideoError, on_white
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.pictures import VideoError, as_looked_at, plain
 from inflate.errors import InputError
 
 PICTURES = STILLS | {".webp"}
@@ -48,7 +47,7 @@ def read_picture(footage: Footage) -> np.ndarray:
     """A picture, upright, transparent pixels on white: uint8 (H, W, 3)."""
     try:
         with Image.open(footage.path) as image:
-            return np.asarray(on_white(ImageOps.exif_transpose(image)))
+            return np.asarray(as_looked_at(image))
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise VideoError(footage.label, plain(error)) from error
 

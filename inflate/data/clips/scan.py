@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 
 from inflate.data.clips.extras import needs_training_extra
-from inflate.data.clips.footage import Footage
-from inflate.data.clips.frames import OutOfOrderError, Shown, Stamped, Timing, loops, shown_frames
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.placing import Placed, Shot, drawn_frames, place_windows, shots_of
-from inflate.data.decode import VideoError
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.frames import OutOfOrderError, Shown, Stamped, Timing, loops, shown_frames
+from inflate.data.reading.pictures import VideoError
 
 _GREY = 32
 _SMALL = 128
@@ -176,7 +176,7 @@ class _Pass:
         if self.timing == "counted":
             said.append(f"its times run backwards; frames are taken one after the other at {shots[0].rate:g} frames/s")
         if self.transfer:
-            said.append(f"it is HDR ({self.transfer}) and read without tone mapping; convert it for right colours")
+            said.append(f"it is HDR ({self.transfer}), and its colours were brought to SDR")
         return tuple(said)
 
 

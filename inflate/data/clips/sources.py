@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from inflate.data.clips.footage import Footage
 from inflate.data.clips.listing import TABLES, VIDEOS, Listed, Listing, list_folder, walk
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.packed import is_saved_dataset, list_saved, list_shards
 from inflate.data.clips.tables import list_folder_of_tables, list_table, tables_in
 from inflate.data.clips.text import read_caption
+from inflate.data.reading.footage import Footage
 from inflate.errors import InputError
 
 

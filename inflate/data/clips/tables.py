@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from inflate.data.clips.footage import Footage
 from inflate.data.clips.listing import TABLES, VIDEOS, Hint, Listed, Listing, hint_of, list_files, walk
 from inflate.data.clips.text import one_line, read_rows
+from inflate.data.reading.footage import Footage
 from inflate.errors import InputError
 
 _FILES = ("file_name", "video_path", "video", "path", "file", "filename")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from inflate.data.clips.endings import missing_bytes
-from inflate.data.clips.footage import ANIMATIONS, Footage
-from inflate.data.decode import VideoError, on_white
+from inflate.data.reading.endings import missing_bytes
+from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
+from inflate.data.reading.hdr import CURVES, to_sdr
+from inflate.data.reading.pictures import VideoError, as_looked_at, on_white, open_picture, plain
 
-Timing = Literal["stamped", "counted"]
+Timing = Literal["stamped", "counted", "mended"]
 
 # Two clocks that agree to a microsecond show the same frame.
 SAME_TIME = 1e-6
@@ -30,7 +31,6 @@ _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-_HDR = {16: "PQ", 18: "HLG"}
 
 
 class OutOfOrderError(Exception):
@@ -49,11 +49,17 @@ class Shown:
 
 
 def shown_frames(
-    footage: Footage, timing: Timing = "stamped", start: float = 0.0, origin: float | None = None
+    footage: Footage,
+    timing: Timing = "stamped",
+    start: float = 0.0,
+    origin: float | None = None,
+    threads: int = 1,
 ) -> Iterator[Shown]:
     """The frame shown at ``start`` seconds (or one before it) and all after it, in order.
 
     ``origin`` is the container's own time of the first frame, as a scan found it; without it reading starts there.
+    ``timing``: the container's times; frames counted at its rate; or its times, and where they run backwards a frame
+    later than the last one. ``threads``: of the decoder, 0 for as many as it likes.
 
     Raises:
         VideoError: unreadable, damaged or cut off, once that place is reached.
@@ -62,10 +68,10 @@ def shown_frames(
     try:
         if footage.kind == "numbered":
             yield from _numbered(footage, start)
-        elif footage.suffix in ANIMATIONS:
+        elif footage.suffix in ANIMATIONS | STILLS:
             yield from _animation(footage)
-        elif timing == "counted" or origin is None or start <= 0:
-            yield from _container(footage, timing, 0.0, None)
+        elif timing != "stamped" or origin is None or start <= 0:
+            yield from _container(footage, timing, 0.0, None, threads)
         else:
             yield from _sought(footage, start, origin)
     except (VideoError, OutOfOrderError):
@@ -80,18 +86,44 @@ def loops(footage: Footage) -> bool:
     """Whether an animation asks to be repeated for ever."""
     if footage.kind == "numbered" or footage.suffix not in ANIMATIONS:
         return False
-    with contextlib.suppress(Exception), footage.open() as file, Image.open(file) as image:
+    with contextlib.suppress(Exception), footage.open() as file, open_picture(file) as image:
         return getattr(image, "n_frames", 1) > 1 and image.info.get("loop") == 0
     return False
 
 
-def plain(error: BaseException) -> str:
-    """A library's reason in a few words."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a picture file Pillow knows"
-    text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-    text = text.splitlines()[0].rstrip(".").strip()
-    return text if isinstance(error, OSError | SyntaxError) else f"its data is damaged ({text})"
+def packets_of(footage: Footage) -> tuple[int, float]:
+    """How many frames a container shows, and for how many seconds, by its packets alone; nothing is decoded.
+
+    Edit lists leave packets out that headers count; the last packet is held as long as it says, or a mean step.
+
+    Raises:
+        VideoError: unreadable, or no video.
+    """
+    starts: list[float] = []
+    ends: list[float] = []
+    count = 0
+    try:
+        with _opened(footage) as (container, stream):
+            for packet in container.demux(stream):
+                if not packet.size or packet.is_discard:
+                    continue
+                count += 1
+                if packet.pts is not None and packet.time_base:
+                    starts.append(float(packet.pts * packet.time_base))
+                    ends.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            rate = float(stream.average_rate or stream.guessed_rate or 25)
+    except VideoError:
+        raise
+    except Exception as error:  # a demuxer may raise anything on damaged bytes
+        raise VideoError(footage.label, plain(error)) from error
+    if not count:
+        raise VideoError(footage.label, "it has no frames")
+    # Without a time for each packet, or where a recording's clock starts again, frames are counted at the stated rate.
+    span = max(ends) - min(starts) if len(starts) == count else 0.0
+    if len(starts) < count or span <= 0 or len(set(starts)) < count:
+        return count, count / rate
+    step = (max(starts) - min(starts)) / (count - 1) if count > 1 else 1 / rate
+    return count, max(span, max(starts) - min(starts) + step) if max(ends) == max(starts) else span
 
 
 def _pictured(picture: Image.Image, time: float, end: float) -> Shown:
@@ -107,20 +139,20 @@ def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
     first = max(0, min(len(footage.pictures) - 1, int(start * footage.rate)))
     for number in range(first, len(footage.pictures)):
         with Image.open(footage.path / footage.pictures[number]) as image:
-            picture = on_white(ImageOps.exif_transpose(image))
+            picture = as_looked_at(image)
         yield _pictured(picture, number / footage.rate, (number + 1) / footage.rate)
 
 
 def _animation(footage: Footage) -> Iterator[Shown]:
     _refuse_shortened(footage, footage.length())
-    with footage.open() as file, Image.open(file) as image:
-        start = 0.0
-        for index in range(getattr(image, "n_frames", 1)):
+    with footage.open() as file, open_picture(file) as image:
+        count, start = getattr(image, "n_frames", 1), 0.0
+        for index in range(count):
             image.seek(index)
             image.load()
             duration = float(image.info.get("duration", 0) or 0)
-            duration = (_UNHURRIED_MS if duration <= _HURRIED_MS else duration) / 1000
-            yield _pictured(on_white(image).copy(), start, start + duration)
+            duration = (_UNHURRIED_MS if count > 1 and duration <= _HURRIED_MS else duration) / 1000
+            yield _pictured(on_white(image).copy() if count > 1 else as_looked_at(image), start, start + duration)
             start += duration
 
 
@@ -138,30 +170,37 @@ def _sought(footage: Footage, start: float, origin: float) -> Iterator[Shown]:
                 return
 
 
-def _container(footage: Footage, timing: Timing, start: float, origin: float | None) -> Generator[Shown, None, None]:
-    file: Any = str(footage.path) if footage.kind == "file" and footage.size < 0 else footage.open()
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    with contextlib.ExitStack() as stack:
-        if not isinstance(file, str):
-            stack.enter_context(file)
-        container = stack.enter_context(_open(file, options))
-        stream = _moving(container)
-        if stream is None:
-            raise VideoError(footage.label, "it has no video stream")
-        if stream.codec_context is None:
-            raise VideoError(footage.label, "its codec is unknown here")
-        stream.codec_context.thread_count = 1
+def _container(
+    footage: Footage, timing: Timing, start: float, origin: float | None, threads: int = 1
+) -> Generator[Shown, None, None]:
+    with _opened(footage) as (container, stream):
+        stream.codec_context.thread_count = threads
+        if threads != 1:
+            stream.thread_type = "AUTO"
         _refuse_cut_off(footage, stream)
         if origin is not None and stream.time_base:
             container.seek(math.floor((origin + start) / stream.time_base), stream=stream, backward=True)
         yield from _timed(footage, stream, timing, origin)
 
 
-def _open(file: Any, options: dict[str, str]) -> Any:
+@contextlib.contextmanager
+def _opened(footage: Footage) -> Iterator[tuple[Any, Any]]:
+    """The container and its moving stream."""
     import av
 
-    # Titles and authors in old encodings are no reason to refuse a video.
-    return av.open(file, mode="r", options=options, metadata_errors="replace")
+    file: Any = str(footage.path) if footage.kind == "file" and footage.size < 0 else footage.open()
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    with contextlib.ExitStack() as stack:
+        if not isinstance(file, str):
+            stack.enter_context(file)
+        # Titles and authors in old encodings are no reason to refuse a video.
+        container = stack.enter_context(av.open(file, mode="r", options=options, metadata_errors="replace"))
+        stream = _moving(container)
+        if stream is None:
+            raise VideoError(footage.label, "it has no video stream")
+        if stream.codec_context is None:
+            raise VideoError(footage.label, "its codec is unknown here")
+        yield container, stream
 
 
 def _moving(container: Any) -> Any:
@@ -189,28 +228,35 @@ def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) 
     """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
     painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
     step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    shown, last, sought = 0, float("-inf"), origin is not None
+    shown, last, stamp_before, sought = 0, float("-inf"), None, origin is not None
     for frame in _decoded(stream):
         if frame.is_corrupt:
             if shown:
                 raise VideoError(footage.label, f"its picture is damaged at {last:.2f} s")
             continue  # before the first key frame, as in recordings that were switched on half-way
-        time = shown * step if timing == "counted" else _stamp(frame, last)
-        if time <= last + SAME_TIME:
-            continue  # the same time twice: the second is never shown
+        stamp = None if frame.pts is None else float(frame.pts * frame.time_base)
+        if timing != "counted" and stamp is not None and stamp_before is not None:
+            if abs(stamp - stamp_before) <= SAME_TIME:
+                continue  # the same time twice: the second is never shown
+        stamp_before = stamp
+        time = _time(stamp, timing, shown, step, last)
         origin = time if origin is None else origin
-        held = float(frame.duration * frame.time_base) if frame.duration and timing == "stamped" else step
+        held = float(frame.duration * frame.time_base) if frame.duration and timing != "counted" else step
         last, shown = time, shown + 1
         yield painter.shown(frame, time - origin, time - origin + held, time)
     if not shown and not sought:
         raise VideoError(footage.label, "it has no frames")
 
 
-def _stamp(frame: Any, last: float) -> float:
-    time = None if frame.pts is None else float(frame.pts * frame.time_base)
-    if time is None or time < last - SAME_TIME:
+def _time(stamp: float | None, timing: Timing, shown: int, step: float, last: float) -> float:
+    """When a frame is shown, by its container's ``stamp`` or as ``timing`` says; ``last`` is the frame's before it."""
+    if timing == "counted":
+        return shown * step
+    if stamp is not None and stamp > last + SAME_TIME:
+        return stamp
+    if timing == "stamped":
         raise OutOfOrderError
-    return time
+    return 0.0 if last == float("-inf") else last + step
 
 
 def _refuse_cut_off(footage: Footage, stream: Any) -> None:
@@ -247,13 +293,17 @@ class _Painter:
             self.matrix = _display_matrix(frame)
         sideways = self.matrix[0] == 0
         aspect = 1 / self.aspect if sideways else self.aspect
-        hdr = _HDR.get(int(frame.color_trc), "")
+        hdr = CURVES.get(int(frame.color_trc), "")
         return Stamped(time, end, aspect, lambda: self.pixels(frame), lambda side: self.small(frame, side), stamp, hdr)
 
     def pixels(self, frame: Any) -> np.ndarray:
         alpha = any(component.is_alpha for component in frame.format.components)
-        pixels = self.whole.reformat(frame, format="rgba" if alpha else "rgb24", **_colours(frame)).to_ndarray()
-        if alpha:
+        curve = CURVES.get(int(frame.color_trc), "")
+        form = "rgba" if alpha else "rgb48le" if curve else "rgb24"
+        pixels = self.whole.reformat(frame, format=form, **_colours(frame)).to_ndarray()
+        if form == "rgb48le":
+            pixels = to_sdr(pixels, curve)
+        elif alpha:
             pixels = np.asarray(on_white(Image.fromarray(pixels, "RGBA")))
         return np.ascontiguousarray(_upright(pixels, self.matrix or (1, 0, 0, 1)))
 

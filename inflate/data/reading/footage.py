@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-ANIMATIONS = frozenset({".webp", ".gif", ".png", ".apng"})
+ANIMATIONS = frozenset({".webp", ".gif", ".png", ".apng", ".avif", ".avifs"})
+STILLS = frozenset({".jpg", ".jpeg"})
 _BLOCK = 1 << 20
 
 
@@ -16,9 +17,9 @@ _BLOCK = 1 << 20
 class Footage:
     """One video or picture as it is stored; ``label`` names it in sentences and ends in its suffix.
 
-    ``path`` is the file itself; with ``size`` >= 0 the ``size`` bytes from ``offset`` on in it; with ``pictures`` a
-    folder of which these are the frames, ``rate`` a second; with ``row`` >= 0 a folder that ``datasets`` wrote, with
-    the video in ``column`` of that row of ``split`` ("" where it has none).
+    ``path`` is the file itself, or nothing where ``data`` are its bytes; with ``size`` >= 0 the ``size`` bytes from
+    ``offset`` on in it; with ``pictures`` a folder of which these are the frames, ``rate`` a second; with ``row`` >= 0
+    a folder that ``datasets`` wrote, with the video in ``column`` of that row of ``split`` ("" where it has none).
     """
 
     label: str
@@ -31,14 +32,19 @@ class Footage:
     row: int = -1
     column: str = ""
     split: str = ""
+    data: bytes | None = None
 
     @property
-    def kind(self) -> Literal["file", "numbered", "row"]:
+    def kind(self) -> Literal["file", "numbered", "row", "bytes"]:
         """How it is opened."""
+        if self.data is not None:
+            return "bytes"
         return "numbered" if self.pictures else "row" if self.row >= 0 else "file"
 
     def open(self) -> BinaryIO:
         """The encoded bytes as a seekable file; of numbered pictures there is none."""
+        if self.data is not None:
+            return io.BytesIO(self.data)
         if self.kind == "row":
             return io.BytesIO(_row_bytes(self))
         file = self.path.open("rb")
@@ -46,6 +52,8 @@ class Footage:
 
     def length(self) -> int:
         """Bytes of the encoded video."""
+        if self.data is not None:
+            return len(self.data)
         if self.kind == "row":
             return len(_row_bytes(self))
         return self.size if self.size >= 0 else self.path.stat().st_size
