@@ -76,7 +76,7 @@ class TextToImageStep(DenoisingStep):
         elif options.told != "states":
             raise InputError(f"options.told is {options.told!r}; use 'states' or 'looks'.")
         self._end = int(text_encoder.config.eos_token_id)
-        self.process = DiffusionProcess(
+        self.process: DiffusionProcess = DiffusionProcess(
             SCHEDULE, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
         )
         torch.manual_seed(recipe.train.seed)

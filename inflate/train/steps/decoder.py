@@ -90,7 +90,7 @@ class DecoderStep(DenoisingStep):
             self.options.scheduler, self.options.predict, self.options.zero_terminal_snr, self.options.init
         )
         options = self.options
-        self.process = DiffusionProcess(
+        self.process: DiffusionProcess = DiffusionProcess(
             config, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
         )
         self.condition_dropout = options.condition_dropout

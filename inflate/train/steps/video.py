@@ -210,11 +210,11 @@ class VideoStep(DenoisingStep):
     def problem(self, batch: Batch) -> Problem:
         """Latents of clips, told what the conditioner says of them; all that is random is drawn with the batch."""
         clean, noise, times = (batch[name].to(self.device) for name in ("latents", "noise", "times"))
-        size, fps = batch["size"], batch["fps"]
+        (height, width), fps = batch["size"], batch["fps"]
 
         def call(network: Any, noisy: Tensor, timestep: Tensor, conditions: Encoding, **more: Any) -> Tensor:
             told = self.encodings.conditioner.arguments(
-                on_device(conditions, self.device), *size, self.options.guidance
+                on_device(conditions, self.device), height, width, self.options.guidance
             )
             return predict(self.base.family, network, noisy, timestep, told | more, fps)
 

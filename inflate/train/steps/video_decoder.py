@@ -74,7 +74,7 @@ class VideoDecoderStep(DenoisingStep):
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
         options = self.options
         config = schedule_of(options.scheduler, options.predict, options.zero_terminal_snr, options.image_model)
-        self.process = DiffusionProcess(
+        self.process: DiffusionProcess = DiffusionProcess(
             config, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
         )
         self.condition_dropout = options.condition_dropout
