@@ -355,14 +355,14 @@ def read_picture(path: Path) -> "Image.Image":
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if not path.is_file():
         raise InputError(f"There is no picture {path}.")
     try:
         with Image.open(path) as image:
             image.load()
-            return image.copy()
+            return ImageOps.exif_transpose(image).copy()  # cameras store what the sensor saw
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise InputError(f"{path} cannot be read as a picture ({reason}); give a png, jpg or webp file.") from error

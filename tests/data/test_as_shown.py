@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from inflate.cascade.inputs import picture_frames
+from inflate.cli.applications import read_picture
 from inflate.data import decode_video, iterate_frames, video_facts
 from inflate.data.reading.hdr import linear_light, to_sdr
 from inflate.page.uploads import check_picture
@@ -107,7 +108,8 @@ def test_photos_are_upright(tmp_path: Path, orientation: int, suffix: str) -> No
     stored.save(path, exif=exif, quality=100)
     with Image.open(path) as image:
         made = picture_frames(image, None)[0, :, 0].permute(1, 2, 0).numpy() * 127.5 + 127.5
-    for seen in (decode_video(path).frames[0], np.asarray(check_picture(path)), made):
+    typed = np.asarray(read_picture(path).convert("RGB"))
+    for seen in (decode_video(path).frames[0], np.asarray(check_picture(path)), typed, made):
         assert seen.shape == upright.shape and np.abs(seen.astype(int) - upright).mean() < 3
 
 
