@@ -247,8 +247,10 @@ def diagnose(lines: Sequence[Mapping[str, Any]], facts: Mapping[str, float] | No
         diverging(losses, rates[-1] if rates else 0.0),
         overfitting([line["update"] for line in validated], validation),
     ]
+    # Before the first update the two are equal; what was measured then says nothing of the training.
+    compared = ("validation_loss", "image_model_loss") if any(line["update"] for line in validated) else ("untrained",)
     rules = {
-        against_image_model: ("validation_loss", "image_model_loss"),
+        against_image_model: compared,
         motion: ("sample_motion", "data_motion"),
         captions_equal: ("captions", "distinct_captions"),
         rate_outside: ("clip_fps_lowest", "clip_fps_highest", "trained_fps_lowest", "trained_fps_highest"),

@@ -168,3 +168,12 @@ def test_facts_newer_than_the_last_line_count():
     lines = _lines([0.5] * 5, sample_motion=0.001, data_motion=0.1)
     assert [finding.name for finding in diagnose(lines)] == ["static"]
     assert [finding.name for finding in diagnose(lines, {"sample_motion": 0.1})] == ["motion"]
+
+
+def test_nothing_is_compared_before_there_was_training() -> None:
+    start = {"update": 0, "validation_loss": 0.3, "image_model_loss": 0.3}
+    later = [{"update": n, "loss": 0.3, "learning_rate": 1e-4, "temporal_change": 1e-3} for n in range(1, 30)]
+    names = {finding.name for finding in diagnose([start, *later])}
+    assert "no-better-than-frames" not in names
+    measured = {"update": 30, "validation_loss": 0.3, "image_model_loss": 0.3}
+    assert "no-better-than-frames" in {finding.name for finding in diagnose([start, *later, measured])}
