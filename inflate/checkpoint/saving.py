@@ -32,15 +32,27 @@ def save(video_model: InflatedModel, folder: str | Path, force: bool = False) ->
 
     Args:
         video_model: the model; weights are written in its dtype.
-        folder: the folder to make. It appears when it is complete.
-        force: replace a model folder that is there.
+        folder: the folder to make. It appears when it is complete. Of a pipeline's folder (with `model_index.json`),
+            the `unet` or `transformer` is written, and nothing else is touched.
+        force: replace the model that is there; files beside it stay.
 
     Raises:
-        InputError: the folder is taken, the disk is full, or the image model holds weights that its config does not
-            describe (a LoRA, an IP-Adapter); nothing has been written then.
+        InputError: the folder is taken, or a pipeline's whose network is of another class; the disk is full, or the
+            image model holds weights that its config does not describe (a LoRA, an IP-Adapter); nothing has been
+            written then.
     """
     folder = Path(folder).expanduser()
     _check_plain(video_model.image_model)
+    if (folder / "model_index.json").is_file() and force:
+        network = find_source(folder)
+        ours = type(video_model.image_model)
+        if network.image_model_class is not ours:
+            raise InputError(
+                f"{folder} is a pipeline whose network is a {network.image_model_class.__name__}, and the model to "
+                f"save is a {ours.__name__}; save it in another folder"
+            )
+        save(video_model, network.folder, force=True)
+        return folder
     num_bytes = sum(p.numel() * p.element_size() for p in video_model.parameters())
     with new_folder(folder, force, num_bytes) as partial:
         video_model.image_model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a diffusers model

@@ -18,6 +18,8 @@ from inflate.errors import InputError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
 _MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
+# Weights under any name that loaders look for; where a model is written anew, older ones beside it would be read too.
+_WEIGHTS = ("diffusion_pytorch_model", "temporal.safetensors", "model.", "model-", "pytorch_model")
 _FICLONE = 0x40049409  # Linux: let a file have the blocks of another one (btrfs, XFS, bcachefs) until either is written
 _LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never hard links
 
@@ -46,7 +48,8 @@ def new_folder(
 
     Args:
         destination: the folder to make.
-        force: replace a model folder that is there.
+        force: write into a model folder that is there. Models in it that are written anew are replaced; every other
+            file stays.
         num_bytes: how much will be written, to refuse a disk that is too small before writing.
         copied: files in it that are copies of others, which stay; they are not waited for until they are on the disk.
 
@@ -68,8 +71,9 @@ def new_folder(
         partial.mkdir()
         yield partial
         give_usual_permissions(partial)
-        _sync(partial, {partial / path for path in copied})
-        _put_in_place(partial, destination)
+        kept = keep_others(destination, partial)
+        _sync(partial, {partial / path for path in (*copied, *kept)})
+        put_in_place(partial, destination)
     except OSError as error:
         if error.errno in _FULL:
             raise _full(destination) from error
@@ -133,7 +137,42 @@ def files_below(folder: Path) -> list[Path]:
     return [path for path in found if not any(part.startswith(".") for part in path.parts[:-1])]
 
 
-def _put_in_place(partial: Path, destination: Path) -> None:
+def keep_others(old: Path, new: Path) -> list[Path]:
+    """Give a folder that is to take the place of ``old`` all files of ``old`` that it does not replace itself.
+
+    Weights are replaced by whatever else is written into their own folder: other shards and variants of them would be
+    loaded beside it. Returns what was kept, relative to both.
+    """
+    if old.is_symlink() or not old.is_dir():
+        return []  # a link is replaced, and what it points to is left alone
+    kept = []
+    for path in sorted(old.rglob("*")):
+        place = path.relative_to(old)
+        if (path.is_dir() and not path.is_symlink()) or _is_there(new / place):
+            continue
+        if (new / place.parent).is_dir() and path.name.startswith(_WEIGHTS) and _holds_a_model(new / place.parent):
+            continue
+        (new / place).parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            os.symlink(os.readlink(path), new / place)
+        else:
+            copy_file(path, new / place, hard_link=True)
+            shutil.copystat(path, new / place)
+        kept.append(place)
+    return kept
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _holds_a_model(folder: Path) -> bool:
+    return any(
+        one.is_file() and (one.name == "config.json" or one.name.startswith(_WEIGHTS)) for one in folder.iterdir()
+    )
+
+
+def put_in_place(partial: Path, destination: Path) -> None:
     """Rename `partial` to `destination`; what was there is moved aside first and put back if the renaming fails."""
     if not destination.exists() or not any(destination.iterdir()):
         os.replace(partial, destination)  # an empty folder is replaced by the rename itself
