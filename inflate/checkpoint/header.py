@@ -56,6 +56,8 @@ def read_header(path: Path) -> Header:
     Raises:
         InputError: no such file, a pickle, not a safetensors file, or one whose end is missing.
     """
+    if path.is_file():
+        refuse_stand_in(path)
     refuse_pickle(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -104,3 +106,18 @@ def _stored_tensor(entry: dict[str, Any], data_start: int) -> StoredTensor:
     if not 0 <= start <= end:
         raise ValueError("offsets out of order")
     return StoredTensor(entry["dtype"], tuple(entry["shape"]), data_start + start, data_start + end)
+
+
+def refuse_stand_in(path: Path) -> None:
+    """Raise `InputError` for what people have in a file's place: Git LFS's pointer to it, or a web page about it."""
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(
+            f"{path} is Git LFS's pointer to the weights and not the weights: run 'git lfs pull' in its repository, or "
+            "download the file itself"
+        )
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise InputError(
+            f"{path} is a web page, perhaps one that asks to sign in, and no weights: download the file itself again"
+        )

@@ -24,6 +24,7 @@ from torch import Tensor
 from inflate.errors import InputError
 
 PREFIX = "model.diffusion_model."  # of the image model in a whole checkpoint
+_WRAPPERS = frozenset({"model", "diffusion_model", "unet", "transformer", "module", "_orig_mod", "state_dict"})
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -124,12 +125,24 @@ def recognise_layout(path: Path, shapes: Shapes, config_file: Path, class_name: 
     return SingleFile(path, layout, prefix, config_file, "")
 
 
+def _prefixes(shapes: Shapes) -> list[str]:
+    """What may stand before a network's names: what its trainer wrapped it in, or its place in a pipeline."""
+    if any(name.startswith(PREFIX) for name in shapes):
+        return [PREFIX]
+    found = {""}
+    for name in shapes:
+        parts = name.split(".")
+        wrapped = next((number for number, part in enumerate(parts) if part not in _WRAPPERS), len(parts))
+        found |= {".".join(parts[:count]) + "." for count in range(1, wrapped + 1)}
+    return sorted(found, key=len)
+
+
 def _layout(path: Path, shapes: Shapes) -> tuple[Layout, str, dict[str, tuple[int, ...]]]:
-    prefix = PREFIX if any(name.startswith(PREFIX) for name in shapes) else ""
-    own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-    for layout in LAYOUTS:
-        if all(mark in own for mark in layout.marks):
-            return layout, prefix, own
+    for prefix in _prefixes(shapes):
+        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        for layout in LAYOUTS:
+            if all(mark in own for mark in layout.marks):
+                return layout, prefix, own
     known = ", ".join(family.name for family in FAMILIES)
     try:
         guess = infer_diffusers_model_type({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})

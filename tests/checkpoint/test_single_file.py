@@ -265,3 +265,26 @@ def test_a_layer_of_sd3_that_is_missing_is_named(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"it has no place for 'joint_blocks.1.x_block.mlp.fc9.bias'; give the right"):
         find_weights(source)
+
+
+@pytest.mark.parametrize("prefix", ["diffusion_model.", "unet.", "module.", "model.", "_orig_mod.", "module.unet."])
+@pytest.mark.parametrize("theirs", [True, False], ids=["original", "diffusers"])
+def test_what_trainers_wrap_a_network_in_is_taken_off(tmp_path: Path, prefix: str, theirs: bool) -> None:
+    image_model = build("sd15")
+    image_model.save_config(tmp_path)
+    weights = originals("sd15", image_model) if theirs else image_model.state_dict()
+    save_file({prefix + key: tensor.contiguous() for key, tensor in weights.items()}, tmp_path / "model.safetensors")
+    loaded = load_image_model(find_source(tmp_path / "model.safetensors", config=tmp_path / "config.json"))
+    assert all(torch.equal(loaded.state_dict()[key], tensor) for key, tensor in image_model.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_what_stands_in_for_a_file_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    digest = "0" * 64
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 4265146304\n")
+    with pytest.raises(InputError, match=r"is Git LFS's pointer to the weights.*run 'git lfs pull'"):
+        read_header(path)
+    path.write_text("\n<!DOCTYPE html><html><head><title>Sign in</title></head></html>")
+    with pytest.raises(InputError, match="is a web page, perhaps one that asks to sign in"):
+        read_header(path)

@@ -1,13 +1,17 @@
 """MotionLoRA (AnimateDiff v2's camera motions): low-rank changes added into a motion module's weights."""
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inflate.checkpoint.formats.layouts import ANIMATEDIFF, MOTION_ADAPTER
+from inflate.checkpoint.header import read_header
 from inflate.errors import InputError
 
 # AnimateDiff: ...attention_blocks.0.processor.to_q_lora.down.weight; diffusers: ...attn1.to_q.lora_A.weight, and what
@@ -37,6 +41,9 @@ def lora_pairs(keys: Mapping[str, tuple[int, ...]] | list[str]) -> dict[str, dic
 def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pickle: bool = False) -> dict[str, Tensor]:
     """A motion module's tensors with ``scale * alpha / rank * up @ down`` added to what a MotionLoRA changes.
 
+    ``alpha`` is a tensor beside the two, as kohya has it, or in the metadata, as PEFT and diffusers have it (by layer
+    too, and with rank-stabilised scaling); without either, alpha is the rank.
+
     Raises:
         InputError: no MotionLoRA, or one for another motion module.
     """
@@ -44,7 +51,7 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
     from inflate.checkpoint.formats.motion import read_tensors
 
     stored = read_tensors(path, allow_pickle)
-    pairs = lora_pairs(list(stored))
+    pairs, config = lora_pairs(list(stored)), _adapter_config(path)
     if not pairs:
         what = describe({key: tuple(one.shape) for key, one in stored.items()})
         raise InputError(f"{path} is no MotionLoRA: {what}")
@@ -68,7 +75,32 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
                 f"{path} changes {name!r} of shape {(up.shape[0], down.shape[1])}, and this motion module's has "
                 f"{tuple(result[name].shape)}; it was made for another image model"
             )
-        alpha = stored.get(re.sub(r"(_lora|\.lora)?[._](down|lora_A)(\.\w+)?\.weight$", ".alpha", halves["down"]))
-        share = scale if alpha is None else scale * float(alpha) / down.shape[0]
+        share = scale * _strength(stored, config, halves["down"], down.shape[0])
         result[name] = (result[name].float() + share * torch.mm(up, down)).to(result[name].dtype)
     return result
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    """PEFT's configuration that diffusers keeps in a LoRA's metadata; empty where there is none."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        config = json.loads(read_header(path).metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError as error:
+        raise InputError(f"{path} has metadata of a LoRA that cannot be read ({error}); get the file again") from error
+    # A pipeline's own save puts the network's name before each key.
+    return {key.removeprefix("unet."): value for key, value in config.items()} if isinstance(config, dict) else {}
+
+
+def _strength(stored: Mapping[str, Tensor], config: Mapping[str, Any], key: str, rank: int) -> float:
+    """Alpha over the rank of the change whose first half is ``key``."""
+    alpha = stored.get(re.sub(r"(_lora|\.lora)?[._](down|lora_A)(\.\w+)?\.weight$", ".alpha", key))
+    if alpha is not None:
+        return float(alpha) / rank
+    if "lora_alpha" not in config:
+        return 1.0
+    layer = re.sub(r"\.(lora_A|lora\.down)(\.\w+)?\.weight$", "", key.removeprefix("unet."))
+    patterns = config.get("alpha_pattern") or {}
+    own = next((value for name, value in patterns.items() if re.match(rf"(.*\.)?({name})$", layer)), None)
+    value = float(config["lora_alpha"] if own is None else own)
+    return value / math.sqrt(rank) if config.get("use_rslora") else value / rank
