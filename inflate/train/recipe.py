@@ -15,6 +15,7 @@ from inflate.data.clips.options import ClipOptions
 from inflate.errors import InputError, nearest
 
 T = TypeVar("T")
+KINDS = ("still", "clip")  # of a prepared data set's entries
 VIDEO = "video"  # the step that fine-tunes any image model on any clips
 
 
@@ -42,6 +43,17 @@ class DataOptions:
     kinds: tuple[str, ...] = ("still", "clip")
     split: str = "train"
 
+    def __post_init__(self) -> None:
+        if not self.path.strip():
+            raise InputError("data.path is empty; name the folder of a data set, or of videos.")
+        if not 8 <= self.size <= 4096:
+            raise InputError(f"data.size is {self.size}; it must be from 8 to 4096 pixels.")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise InputError(f"data.kinds has {kind!r}{nearest(kind, KINDS)}; use {' and '.join(KINDS)}.")
+        if not self.kinds:
+            raise InputError(f"data.kinds is empty; use {' or '.join(KINDS)}, or both.")
+
 
 # TrainOptions' whole numbers and the least they may be.
 _COUNTS = {
@@ -67,6 +79,16 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda value: 0 < value and math.isfinite(value),
         "a finite number above 0, a very large one to clip nothing",
     ),
+}
+_SHARE = (lambda value: 0 <= value <= 1, "between 0 and 1")
+_POSITIVE = (lambda value: 0 < value < math.inf, "a finite number above 0")
+_NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "a finite number of 0 or more")
+# What options of one name may be, whichever step has them.
+_OPTIONS: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(("condition_dropout", "text_dropout", "dropout", "keywords", "shared_noise"), _SHARE),
+    **dict.fromkeys(("gamma", "timestep_power"), _POSITIVE),
+    **dict.fromkeys(("noise_time", "residual_std", "vae_noise", "lora_alpha"), _NOT_NEGATIVE),
+    "num_frames": (lambda value: 1 <= value <= 1024, "a whole number from 1 to 1024"),
 }
 
 
@@ -158,6 +180,12 @@ class Recipe:
     output: str = ""
     clips: ClipOptions | None = None  # what [data] says, for a step that trains on any clips
 
+    def __post_init__(self) -> None:
+        if not self.name.strip() or any(letter in self.name for letter in "/\\:\0") or self.name in (".", ".."):
+            raise InputError(
+                f"The recipe's name is {self.name!r}; it names a folder of runs/, so use letters, digits and -."
+            )
+
     @property
     def clip_options(self) -> ClipOptions:
         """The clips of a recipe with ``step = "video"``."""
@@ -223,9 +251,17 @@ def parse_table(cls: type[T], table: dict[str, Any], where: str) -> T:
     for item in dataclasses.fields(typing.cast(Any, cls)):
         if item.name in table:
             values[item.name] = _coerce(hints[item.name], table[item.name], f"{where}: {item.name}")
+            _check_option(item.name, values[item.name], where)
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise InputError(f"{where}: the key {item.name!r} is missing; add it.")
     return cls(**values)
+
+
+def _check_option(name: str, value: Any, where: str) -> None:
+    fits, allowed = _OPTIONS.get(name, (None, ""))
+    if fits is not None and not fits(value):
+        named = f"{where}.{name}" if where.isidentifier() else f"{where}: {name}"
+        raise InputError(f"{named} is {value}; it must be {allowed}.")
 
 
 def _coerce(kind: Any, value: Any, where: str) -> Any:

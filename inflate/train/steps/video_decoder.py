@@ -57,6 +57,12 @@ class VideoDecoderOptions:
     predict: str = ""
     zero_terminal_snr: bool = False
 
+    def __post_init__(self) -> None:
+        if self.num_frames < 2:
+            raise InputError(f"options.num_frames is {self.num_frames}; a clip has at least 2 frames.")
+        if self.trainable not in ("temporal", "all"):
+            raise InputError(f"options.trainable is {self.trainable!r}; use 'temporal' or 'all'.")
+
 
 class VideoDecoderStep(DenoisingStep):
     """The TrainStep of the spatiotemporal decoder D^t."""
@@ -65,8 +71,6 @@ class VideoDecoderStep(DenoisingStep):
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(VideoDecoderOptions, recipe.options, "options")
-        if self.options.trainable not in ("temporal", "all"):
-            raise InputError(f"options.trainable is {self.options.trainable!r}; use 'temporal' or 'all'.")
         self.device = device
         self.cache = open_data(recipe.data)
         frames, steps = self.options.num_frames, recipe.train.steps
