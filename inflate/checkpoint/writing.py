@@ -18,8 +18,9 @@ from inflate.errors import InputError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
 _MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
-# Weights under any name that loaders look for; where a model is written anew, older ones beside it would be read too.
-_WEIGHTS = ("diffusion_pytorch_model", "temporal.safetensors", "model.", "model-", "pytorch_model")
+# What a model is made of, under any name that loaders look for: where one is written anew, older parts beside it would
+# be read too.
+_PARTS = ("config.json", "diffusion_pytorch_model", "temporal.safetensors", "model.", "model-", "pytorch_model")
 _FICLONE = 0x40049409  # Linux: let a file have the blocks of another one (btrfs, XFS, bcachefs) until either is written
 _LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never hard links
 
@@ -140,8 +141,8 @@ def files_below(folder: Path) -> list[Path]:
 def keep_others(old: Path, new: Path) -> list[Path]:
     """Give a folder that is to take the place of ``old`` all files of ``old`` that it does not replace itself.
 
-    Weights are replaced by whatever else is written into their own folder: other shards and variants of them would be
-    loaded beside it. Returns what was kept, relative to both.
+    A model is replaced whole by the one that is written into its own folder: other shards and variants of its weights
+    would be loaded beside the new ones. Returns what was kept, relative to both.
     """
     if old.is_symlink() or not old.is_dir():
         return []  # a link is replaced, and what it points to is left alone
@@ -150,7 +151,7 @@ def keep_others(old: Path, new: Path) -> list[Path]:
         place = path.relative_to(old)
         if (path.is_dir() and not path.is_symlink()) or _is_there(new / place):
             continue
-        if (new / place.parent).is_dir() and path.name.startswith(_WEIGHTS) and _holds_a_model(new / place.parent):
+        if (new / place.parent).is_dir() and path.name.startswith(_PARTS) and _holds_a_model(new / place.parent):
             continue
         (new / place).parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
@@ -167,9 +168,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _holds_a_model(folder: Path) -> bool:
-    return any(
-        one.is_file() and (one.name == "config.json" or one.name.startswith(_WEIGHTS)) for one in folder.iterdir()
-    )
+    return any(one.is_file() and one.name.startswith(_PARTS) for one in folder.iterdir())
 
 
 def put_in_place(partial: Path, destination: Path) -> None:

@@ -1,6 +1,7 @@
 """``inflate generate``: prompts in, video files and a contact sheet out; and what other commands share with it."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; defaul
 Dtype = Annotated[str, typer.Option(help=f"Number format of the networks: {', '.join(DTYPES)}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while working.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Report on standard output as JSON.")]
-Seed = Annotated[int, typer.Option(help="The same seed, prompt and settings give the same video.", min=0)]
+Seed = Annotated[
+    int, typer.Option(help="The same seed, prompt and settings give the same video.", min=0, max=2**63 - 1)
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Steps = Annotated[str, typer.Option(help="Sampling steps of every stage, or by stage: prior=10,decoder=15.")]
 GuidanceScale = Annotated[str, typer.Option(help="Guidance (1 is none), for all stages or by stage.")]
@@ -104,9 +107,12 @@ def generate(
     """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
     if resample not in RESAMPLES:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
+    if not math.isfinite(transition):
+        raise InputError(f"--transition is {transition}; give a number of seconds.")
     chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
     from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text
 
+    check_output(output, overwrite=True)  # the name alone; what exists is looked at below
     names = prompts or [""]
     videos = [output] if len(names) == 1 else [numbered(output, number + 1) for number in range(len(names))]
     sheet_path, settings_path = output.with_suffix(".sheet.png"), output.with_suffix(".json")
@@ -145,8 +151,14 @@ def parse_by_stage(option: str, text: str, kind: type) -> Any:
         if "=" not in text:
             return kind(text)
         pairs = [part.split("=", 1) for part in text.split(",")]
+        names = [name.strip() for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{option} is {text!r}, which names {twice!r} twice; give each stage one number.")
         return {name.strip(): kind(value) for name, value in pairs}
-    except ValueError:
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         example = "15 or prior=10,decoder=15" if kind is int else "2.5 or prior=1,decoder=2.5"
         raise InputError(f"{option} is {text!r}; give a number or one per stage, such as {example}.") from None
 
@@ -194,14 +206,17 @@ def check_dtype(name: str) -> "torch.dtype":
 
 
 def check_device(name: str | None) -> str | None:
-    """``name`` if a tensor can be put there."""
+    """``name`` if a tensor with numbers can be put there."""
     import torch
 
     if name is not None:
         try:
-            torch.empty(1, device=name)
+            device = torch.device(name)
+            torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+        if device.type == "meta" or (device.type == "cpu" and device.index):
+            raise InputError(f"--device {name} cannot be used here; name cpu, or a GPU such as cuda:0.")
     return name
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,6 +20,9 @@ SHEET_COLUMNS = 16
 _GAP = 4  # pixels between the pictures of a contact sheet
 _LABEL_SIZE = 14  # pixels
 
+# "file:…" or "https://…": a single letter before the colon is a drive.
+_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
+
 Resample = Literal["nearest", "lanczos"]
 
 
@@ -26,9 +30,15 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     """``path`` if something can be written there.
 
     Raises:
-        InputError: an unknown suffix, an existing file without ``overwrite``, or a folder of that name.
+        InputError: an unknown suffix, an existing file without ``overwrite``, a folder of that name, an address, a name
+            that the file system cannot have, or a folder on the way that is a file.
     """
+    if not str(path).strip() or Path(path).name == "":
+        raise InputError("The output has no name; give a file such as out.mp4.")
+    if _ADDRESS.match(str(path)):
+        raise InputError(f"{path} is an address; name a file on this machine.")
     path = Path(path)
+    _check_name(path)
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path} ends in {path.suffix!r}; it must end in one of {', '.join(suffixes)}.")
     if path.is_dir():
@@ -36,6 +46,19 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; name another file, or use --force to replace it.")
     return path
+
+
+def _check_name(path: Path) -> None:
+    """Raise ``InputError`` where no file of that name could be made, before any work is done for it."""
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:  # too long a name; one with a zero in it
+        raise InputError(f"The output's name cannot be used ({getattr(error, 'strerror', None) or error}).") from error
+    for folder in path.parents:
+        if folder.exists():
+            if not folder.is_dir():
+                raise InputError(f"{path} lies below {folder}, which is a file; name another place.")
+            return
 
 
 def write_video(

@@ -100,6 +100,16 @@ def test_quiet_says_nothing(family: Path, tmp_path: Path, capsys: pytest.Capture
         (["sun", "-o", "out.gif", "--dtype", "float8"], "use float32, float16, bfloat16."),
         (["sun", "-o", "out.gif", "--device", "gpu"], "--device gpu cannot be used here"),
         (["sun", "-o", "out.gif", "--fps", "0"], "fps must be above 0"),
+        (["sun", "-o", "out.gif", "--device", "meta"], "--device meta cannot be used here; name cpu, or a GPU"),
+        (["sun", "-o", "out.gif", "--device", "cpu:99"], "--device cpu:99 cannot be used here; name cpu, or a GPU"),
+        (["sun", "-o", "out.gif", "--transition", "inf"], "--transition is inf; give a number of seconds."),
+        (["sun", "-o", "out.gif", "--seed", str(2**64)], "Invalid value for '--seed'"),
+        (["sun", "-o", "out.gif", "--steps", "decoder=3,decoder=4"], "names 'decoder' twice; give each stage one"),
+        (["sun", "-o", ""], "The output has no name; give a file such as out.mp4."),
+        (["sun", "-o", "file:///tmp/out.gif"], "is an address; name a file on this machine."),
+        (["sun", "-o", "https://example.com/out.gif"], "is an address; name a file on this machine."),
+        (["sun", "-o", "x" * 300 + ".gif"], "The output's name cannot be used (File name too long)."),
+        (["sun", "-o", f"{__file__}/out.gif"], "which is a file; name another place."),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
