@@ -1,7 +1,7 @@
 """``inflate animate | interpolate | extend | infill | vary | upscale``: pictures and videos in, a video out."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from inflate.cascade import Cascade
+    from inflate.data.sound import Sound
     from inflate.video import Video
 
 _MAX_SECONDS_IN_MEMORY = 60
@@ -329,20 +330,31 @@ class _Job:
 
     def stream(self, source: Path) -> None:
         """Upscale chunk by chunk."""
-        from inflate.data import iterate_frames, video_facts
+        from inflate.data import frame_times, iterate_frames, video_facts
+        from inflate.data.sound import Sound
         from inflate.video import from_uint8, to_uint8
 
-        facts = video_facts(source)
+        facts, times = video_facts(source), frame_times(source)
+        sound = Sound(source, times.origin)
+        if reason := sound.why_not() if self.output.suffix.lower() == ".mp4" else "":
+            typer.echo(f"The sound of {source} is left out: {reason}.", err=True)
         with progress_bar(self.quiet) as on_step:
             read = (from_uint8(chunk[None])[0] for chunk in iterate_frames(source))
             made = self.cascade.upscale_chunks(read, facts.num_frames, **self.options(on_step))
-            self.write((to_uint8(chunk[None])[0] for chunk in made), facts.fps)
+            shown = (to_uint8(chunk[None])[0] for chunk in made)
+            self.write(shown, facts.fps, () if times.even() else times.spans, sound if sound.there() else None)
 
-    def write(self, frames: "np.ndarray | Iterator[np.ndarray]", fps: float) -> None:
+    def write(
+        self,
+        frames: "np.ndarray | Iterator[np.ndarray]",
+        fps: float,
+        spans: "Sequence[tuple[float, float]]" = (),
+        sound: "Sound | None" = None,
+    ) -> None:
         """Write the file and say so."""
         from inflate.data.writing import write_video
 
-        write_video(self.output, frames, fps, overwrite=self.force)
+        write_video(self.output, frames, fps, self.force, spans, sound)
         used = self.cascade.settings(**self.chosen)
         settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
         seconds = round(time.monotonic() - self.start, 2)

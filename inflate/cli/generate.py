@@ -105,10 +105,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
-    if resample not in RESAMPLES:
-        raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
-    if not math.isfinite(transition):
-        raise InputError(f"--transition is {transition}; give a number of seconds.")
+    _check_options(resample, transition)
     chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
     from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text
 
@@ -141,6 +138,13 @@ def generate(
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
     seconds = round(time.monotonic() - start, 2)
     report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
+
+
+def _check_options(resample: str, transition: float) -> None:
+    if resample not in RESAMPLES:
+        raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
+    if not math.isfinite(transition):
+        raise InputError(f"--transition is {transition}; give a number of seconds.")
 
 
 def parse_by_stage(option: str, text: str, kind: type) -> Any:

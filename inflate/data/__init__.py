@@ -1,6 +1,14 @@
 """Video decoding, frame-rate sampling, shards, video folders, frame caches and the emoji data set."""
 
-from inflate.data.decode import DecodedVideo, VideoFacts, decode_video, iterate_frames, video_facts
+from inflate.data.decode import (
+    DecodedVideo,
+    Timeline,
+    VideoFacts,
+    decode_video,
+    frame_times,
+    iterate_frames,
+    video_facts,
+)
 from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
 from inflate.data.frames import FrameCache, FrameEntry, build_frame_cache
 from inflate.data.reading.pictures import VideoError
@@ -14,6 +22,7 @@ __all__ = [
     "DecodedVideo",
     "FrameCache",
     "FrameEntry",
+    "Timeline",
     "VideoError",
     "VideoFacts",
     "VideoItem",
@@ -23,6 +32,7 @@ __all__ = [
     "build_frame_cache",
     "decode_video",
     "fps_curriculum",
+    "frame_times",
     "has_skin_tone",
     "is_test_name",
     "iterate_frames",

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
-from inflate.data.reading.frames import OutOfOrderError, Shown, Timing, loops, packets_of, shown_frames
+from inflate.data.reading.frames import OutOfOrderError, Shown, Timing, loops, packet_spans, shown_frames
 from inflate.data.reading.pictures import VideoError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".webp", ".gif", ".apng"})
@@ -138,8 +138,35 @@ def video_facts(source: Source, name: str | None = None) -> VideoFacts:
         if footage.suffix in ANIMATIONS | STILLS:
             ends = [first.end, *(shown.end for shown in frames)]
             return VideoFacts(len(ends), ends[-1], len(ends) / ends[-1] if ends[-1] > 0 else 1.0, width, height)
-    count, duration = packets_of(footage)
+    spans, _ = packet_spans(footage)
+    count, duration = len(spans), spans[-1][1]
     return VideoFacts(count, duration, count / duration if duration > 0 else 25.0, width, height)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a file are shown: ``spans`` of (start, end) in seconds from the first one's start, which is at
+    ``origin`` on the file's own clock."""
+
+    spans: list[tuple[float, float]]
+    origin: float = 0.0
+
+    def even(self) -> bool:
+        """Whether all are shown for as long, within the thousandths of a second that containers round to."""
+        step = self.spans[-1][1] / len(self.spans)
+        return all(abs(start - number * step) < 2e-3 for number, (start, _) in enumerate(self.spans))
+
+
+def frame_times(source: Source, name: str | None = None) -> Timeline:
+    """When the frames of a file are shown, without decoding a container.
+
+    Raises:
+        VideoError: not a video, or it holds no frames.
+    """
+    footage = _footage(source, name)
+    if footage.suffix in ANIMATIONS | STILLS:
+        return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)])
+    return Timeline(*packet_spans(footage))
 
 
 def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = None) -> Iterator[np.ndarray]:

@@ -3,21 +3,23 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from inflate.data.sound import Sound
 from inflate.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SHEET_COLUMNS = 16
 _GAP = 4  # pixels between the pictures of a contact sheet
+_TICKS = 90_000  # of a second, in which uneven times are counted
 _LABEL_SIZE = 14  # pixels
 
 # "file:…" or "https://…": a single letter before the colon is a drive.
@@ -62,7 +64,12 @@ def _check_name(path: Path) -> None:
 
 
 def write_video(
-    path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps: float, overwrite: bool = False
+    path: str | Path,
+    frames: np.ndarray | Iterable[np.ndarray],
+    fps: float,
+    overwrite: bool = False,
+    spans: Sequence[tuple[float, float]] = (),
+    sound: Sound | None = None,
 ) -> Path:
     """Write a video file.
 
@@ -75,6 +82,8 @@ def write_video(
             (gif and webp hold all).
         fps: frames per second.
         overwrite: replace an existing file.
+        spans: (start, end) in seconds of each frame, where they are not evenly spaced.
+        sound: what goes along with the pictures in an mp4.
 
     Raises:
         InputError: a suffix, an array or a frame rate that cannot be written, no frames, or an existing file.
@@ -85,9 +94,9 @@ def write_video(
     chunks = _checked([frames] if isinstance(frames, np.ndarray) else frames)
     with _whole_file(path) as partial:
         if path.suffix.lower() == ".mp4":
-            _write_mp4(partial, chunks, fps)
+            _write_mp4(partial, chunks, fps, spans, sound)
         else:
-            _write_animation(partial, np.concatenate(list(chunks)), fps)
+            _write_animation(partial, np.concatenate(list(chunks)), fps, spans)
     return path
 
 
@@ -111,6 +120,13 @@ def frame_durations(num_frames: int, fps: float, tick_ms: int) -> list[int]:
     """
     ends = [math.floor((frame + 1) * 1000 / fps / tick_ms + 0.5) for frame in range(num_frames)]
     return [tick_ms * max(1, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _durations(spans: Sequence[tuple[float, float]], tick_ms: int) -> list[int]:
+    """As :func:`frame_durations`, of frames with times of their own: each is shown until the next one."""
+    ends = [start for start, _ in spans[1:]] + [spans[-1][1]]
+    ticks = [0, *(math.floor(1000 * end / tick_ms + 0.5) for end in ends)]
+    return [tick_ms * max(1, end - start) for start, end in pairwise(ticks)]
 
 
 def enlarge(frames: np.ndarray, scale: int, resample: Resample = "nearest") -> np.ndarray:
@@ -197,7 +213,9 @@ def _whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write_mp4(path: Path, chunks: Iterator[np.ndarray], fps: float) -> None:
+def _write_mp4(
+    path: Path, chunks: Iterator[np.ndarray], fps: float, spans: Sequence[tuple[float, float]], sound: Sound | None
+) -> None:
     import av
 
     first = next(chunks)
@@ -208,21 +226,55 @@ def _write_mp4(path: Path, chunks: Iterator[np.ndarray], fps: float) -> None:
         stream.pix_fmt = "yuv420p"
         # With macroblock trees (x264 165 on x86) the same frames now and then give other bytes in small pictures.
         stream.options = {"crf": "12", "preset": "medium", "x264-params": "no-mbtree=1"}
-        for frame in chain(first, chain.from_iterable(chunks)):
-            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+        if spans:
+            # mp4 takes how long a frame is shown from the order of decoding, which is that of showing without B-frames.
+            stream.options |= {"bf": "0"}
+            stream.codec_context.time_base = Fraction(1, _TICKS)
+        held: dict[int, int] = {}
+        played = nullcontext() if sound is None else sound.beside(container)
+        with played as play:
+            for number, frame in enumerate(chain(first, chain.from_iterable(chunks))):
+                even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                start, end = _span(spans, number, fps)
+                if spans:
+                    picture.pts, picture.time_base = round(start * _TICKS), Fraction(1, _TICKS)
+                    held[picture.pts] = round((end - start) * _TICKS)
+                if play is not None:
+                    play(start)
+                container.mux(_held(stream.encode(picture), held))
+            container.mux(_held(stream.encode(), held))
+            if play is not None:
+                play(math.inf)
 
 
-def _write_animation(path: Path, frames: np.ndarray, fps: float) -> None:
+def _held(packets: list[Any], held: Mapping[int, int]) -> list[Any]:
+    """Packets that say how long their frame is shown; muxers guess that of the last one from those before it."""
+    for packet in packets:
+        if packet.pts is not None and packet.time_base is not None:
+            ticks = held.get(round(packet.pts * packet.time_base * _TICKS))
+            if ticks is not None:
+                packet.duration = round(ticks / _TICKS / packet.time_base)
+    return packets
+
+
+def _span(spans: Sequence[tuple[float, float]], number: int, fps: float) -> tuple[float, float]:
+    if number < len(spans):
+        return spans[number]
+    end = spans[-1][1] if spans else 0.0  # frames that nobody counted come after the last one
+    return end + (number - len(spans)) / fps, end + (number + 1 - len(spans)) / fps
+
+
+def _write_animation(path: Path, frames: np.ndarray, fps: float, spans: Sequence[tuple[float, float]]) -> None:
     pictures = [Image.fromarray(frame) for frame in frames]
+    tick = 10 if path.suffix == ".gif" else 1
+    durations = _durations(spans, tick) if spans else frame_durations(len(frames), fps, tick)
     if path.suffix == ".gif":
         palette = _shared_palette(frames)
         pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-        options = {"duration": frame_durations(len(frames), fps, 10), "disposal": 1, "optimize": False}
+        options = {"duration": durations, "disposal": 1, "optimize": False}
     else:
-        options = {"duration": frame_durations(len(frames), fps, 1), "quality": 90, "method": 4}
+        options = {"duration": durations, "quality": 90, "method": 4}
     pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0, **options)
 
 

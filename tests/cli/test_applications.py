@@ -11,8 +11,11 @@ from PIL import Image
 
 from inflate.cascade import Cascade
 from inflate.cli.app import main
+from inflate.data import decode_video
+from inflate.data.sound import Sound
 from inflate.data.writing import write_video
 from tests.cascade.test_applications import Doubling, DoublingAgain, RecordingInterpolation
+from tests.data_writing.test_times_and_sound import heard, with_sound
 from tests.models.tiny_family import tiny_cascade
 
 SIZE = 16
@@ -92,6 +95,24 @@ def test_upscale_streams_and_reports(
     assert run("upscale", video, "-o", out) == 2  # it exists
     assert run("upscale", video, "-o", out, "--force", "--until", "super_resolution", "--quiet") == 0
     assert read(out)[0].shape == (6, 32, 32, 3)
+
+
+def test_upscale_keeps_uneven_times_and_sound(
+    interpolation: RecordingInterpolation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts = [0.0, 0.1, 0.2, 1.0]
+    frames = np.stack([np.full((16, 16, 3), 40 * number, np.uint8) for number in range(4)])
+    spans = list(zip(starts, [*starts[1:], 1.2], strict=True))
+    toned = Sound(with_sound(tmp_path / "tone.mp4", "aac", 1.2))
+    uneven = write_video(tmp_path / "uneven.mp4", frames, 3, spans=spans, sound=toned)
+    assert run("upscale", uneven, "-o", tmp_path / "large.mp4", "--quiet") == 0
+    made = decode_video(tmp_path / "large.mp4")
+    assert made.timestamps == pytest.approx(starts, abs=2e-3) and made.duration == pytest.approx(1.2, abs=0.05)
+    assert heard(tmp_path / "large.mp4") == pytest.approx(heard(uneven), abs=0.06)
+    raw = with_sound(tmp_path / "raw.mkv", "pcm_f32le", 0.2)
+    capsys.readouterr()
+    assert run("upscale", raw, "-o", tmp_path / "silent.mp4", "--quiet", "--until", "super_resolution") == 0
+    assert f"The sound of {raw} is left out: an mp4 cannot hold its codec, pcm_f32le." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

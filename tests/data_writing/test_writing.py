@@ -127,7 +127,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     path = tmp_path / f"out{suffix}"
     path.write_text("old")
 
-    def full_disk(partial: Path, frames: np.ndarray, fps: float) -> None:
+    def full_disk(partial: Path, frames: np.ndarray, fps: float, *_: object) -> None:
         partial.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -91,16 +92,17 @@ def loops(footage: Footage) -> bool:
     return False
 
 
-def packets_of(footage: Footage) -> tuple[int, float]:
-    """How many frames a container shows, and for how many seconds, by its packets alone; nothing is decoded.
+def packet_spans(footage: Footage) -> tuple[list[tuple[float, float]], float]:
+    """When a container shows its frames, by its packets alone; nothing is decoded.
 
-    Edit lists leave packets out that headers count; the last packet is held as long as it says, or a mean step.
+    Returns (start, end) of each in seconds from the first one's start, and that start on the container's own clock.
+    Edit lists leave packets out that headers count. Without a time for each packet, or where a recording's clock starts
+    again, frames are counted at the stated rate.
 
     Raises:
         VideoError: unreadable, or no video.
     """
-    starts: list[float] = []
-    ends: list[float] = []
+    times: list[tuple[float, float]] = []
     count = 0
     try:
         with _opened(footage) as (container, stream):
@@ -109,8 +111,8 @@ def packets_of(footage: Footage) -> tuple[int, float]:
                     continue
                 count += 1
                 if packet.pts is not None and packet.time_base:
-                    starts.append(float(packet.pts * packet.time_base))
-                    ends.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                    base = float(packet.time_base)
+                    times.append((packet.pts * base, (packet.duration or 0) * base))
             rate = float(stream.average_rate or stream.guessed_rate or 25)
     except VideoError:
         raise
@@ -118,12 +120,13 @@ def packets_of(footage: Footage) -> tuple[int, float]:
         raise VideoError(footage.label, plain(error)) from error
     if not count:
         raise VideoError(footage.label, "it has no frames")
-    # Without a time for each packet, or where a recording's clock starts again, frames are counted at the stated rate.
-    span = max(ends) - min(starts) if len(starts) == count else 0.0
-    if len(starts) < count or span <= 0 or len(set(starts)) < count:
-        return count, count / rate
-    step = (max(starts) - min(starts)) / (count - 1) if count > 1 else 1 / rate
-    return count, max(span, max(starts) - min(starts) + step) if max(ends) == max(starts) else span
+    starts = sorted(start for start, _ in times)
+    if len(starts) < count or any(later - earlier <= SAME_TIME for earlier, later in pairwise(starts)):
+        return [(number / rate, (number + 1) / rate) for number in range(count)], starts[0] if starts else 0.0
+    origin, held = starts[0], max(times)[1]
+    step = (starts[-1] - origin) / (count - 1) if count > 1 else 1 / rate
+    ends = [*starts[1:], starts[-1] + (held or step)]
+    return [(start - origin, end - origin) for start, end in zip(starts, ends, strict=True)], origin
 
 
 def _pictured(picture: Image.Image, time: float, end: float) -> Shown:

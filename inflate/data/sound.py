@@ -1,0 +1,64 @@
+"""The sound of a file beside pictures that are shown at the same times as the file's own."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Codecs that an mp4 may hold; their packets are copied as they are.
+_FITTING = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"})
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The first sound track of ``path``; ``origin`` is the time of its first picture on its own clock, in seconds."""
+
+    path: Path
+    origin: float = 0.0
+
+    def why_not(self) -> str:
+        """Why it cannot go along, in words; empty where it can. "" too where there is none, as ``there`` says."""
+        codec = self._codec()
+        return "" if codec in (None, *_FITTING) else f"an mp4 cannot hold its codec, {codec}"
+
+    def there(self) -> bool:
+        """Whether the file has sound that an mp4 can hold."""
+        return self._codec() in _FITTING
+
+    def _codec(self) -> str | None:
+        import av
+
+        try:
+            with av.open(str(self.path), metadata_errors="replace") as container:
+                tracks = container.streams.audio
+                return tracks[0].codec_context.codec.canonical_name if tracks and tracks[0].codec_context else None
+        except (OSError, ValueError):  # animations of Pillow's, which have no sound
+            return None
+
+    @contextlib.contextmanager
+    def beside(self, target: Any) -> Iterator[Callable[[float], None]]:
+        """A track of ``target``, an open mp4, and what writes all of it that is heard before a time."""
+        import av
+
+        with av.open(str(self.path), metadata_errors="replace") as container:
+            theirs = container.streams.audio[0]
+            ours = target.add_stream_from_template(theirs)
+            waiting = _packets(container, theirs)
+            held: list[Any] = []
+
+            def play(until: float) -> None:
+                while packet := (held.pop() if held else next(waiting, None)):
+                    if (packet.pts * packet.time_base) - self.origin > until:
+                        held.append(packet)
+                        return
+                    shift = round(self.origin / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    packet.stream = ours
+                    target.mux(packet)
+
+            yield play
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    return (packet for packet in container.demux(stream) if packet.pts is not None and packet.dts is not None)
