@@ -140,7 +140,7 @@ def main() -> None:
     result = {
         "command": "python benchmarks/plan_accuracy.py",
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPU cores, shared with other work; torch {torch.__version__}, "
+        "machine": f"{os.cpu_count()} CPU cores; torch {torch.__version__}, "
         f"Python {platform.python_version()}",
         "rows": rows,
     }
