@@ -140,8 +140,7 @@ def main() -> None:
     result = {
         "command": "python benchmarks/plan_accuracy.py",
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPU cores; torch {torch.__version__}, "
-        f"Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} CPU cores; torch {torch.__version__}, Python {platform.python_version()}",
         "rows": rows,
     }
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
