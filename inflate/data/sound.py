@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inflate.data.reading.frames import OPTIONS
+
 # Codecs that an mp4 may hold; their packets are copied as they are.
 _FITTING = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"})
 
@@ -18,7 +20,7 @@ class Sound:
     origin: float = 0.0
 
     def why_not(self) -> str:
-        """Why it cannot go along, in words; empty where it can. "" too where there is none, as ``there`` says."""
+        """Why it cannot go along, in words; empty where it can, or where there is none."""
         codec = self._codec()
         return "" if codec in (None, *_FITTING) else f"an mp4 cannot hold its codec, {codec}"
 
@@ -30,7 +32,7 @@ class Sound:
         import av
 
         try:
-            with av.open(str(self.path), metadata_errors="replace") as container:
+            with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
                 tracks = container.streams.audio
                 return tracks[0].codec_context.codec.canonical_name if tracks and tracks[0].codec_context else None
         except (OSError, ValueError):  # animations of Pillow's, which have no sound
@@ -41,7 +43,7 @@ class Sound:
         """A track of ``target``, an open mp4, and what writes all of it that is heard before a time."""
         import av
 
-        with av.open(str(self.path), metadata_errors="replace") as container:
+        with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
             theirs = container.streams.audio[0]
             ours = target.add_stream_from_template(theirs)
             waiting = _packets(container, theirs)

@@ -28,6 +28,7 @@ SAME_TIME = 1e-6
 _HURRIED_MS, _UNHURRIED_MS = 10.0, 100.0
 # Containers of their own; playlists and scripts, which name other files and addresses, are none of them.
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,dv,mxf,nut,obu,gif"
+OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
@@ -192,12 +193,11 @@ def _opened(footage: Footage) -> Iterator[tuple[Any, Any]]:
     import av
 
     file: Any = str(footage.path) if footage.kind == "file" and footage.size < 0 else footage.open()
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     with contextlib.ExitStack() as stack:
         if not isinstance(file, str):
             stack.enter_context(file)
         # Titles and authors in old encodings are no reason to refuse a video.
-        container = stack.enter_context(av.open(file, mode="r", options=options, metadata_errors="replace"))
+        container = stack.enter_context(av.open(file, mode="r", options=OPTIONS, metadata_errors="replace"))
         stream = _moving(container)
         if stream is None:
             raise VideoError(footage.label, "it has no video stream")
