@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -155,6 +156,16 @@ class Timeline:
         """Whether all are shown for as long, within the thousandths of a second that containers round to."""
         step = self.spans[-1][1] / len(self.spans)
         return all(abs(start - number * step) < 2e-3 for number, (start, _) in enumerate(self.spans))
+
+    def raised(self, rate: int) -> "Timeline":
+        """Of ``rate`` times as many frames: new ones stand evenly between each two, which stay where they are."""
+        starts = [
+            start + (later - start) * part / rate
+            for (start, _), (later, _) in pairwise(self.spans)
+            for part in range(rate)
+        ]
+        starts.append(self.spans[-1][0])
+        return Timeline(list(zip(starts, [*starts[1:], self.spans[-1][1]], strict=True)), self.origin)
 
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:

@@ -115,6 +115,21 @@ def test_upscale_keeps_uneven_times_and_sound(
     assert f"The sound of {raw} is left out: an mp4 cannot hold its codec, pcm_f32le." in capsys.readouterr().err
 
 
+def test_interpolated_frames_stand_between_known_ones_in_time(
+    interpolation: RecordingInterpolation, tmp_path: Path
+) -> None:
+    starts = [0.0, 0.2, 0.4, 2.0]
+    frames = np.stack([np.full((16, 16, 3), 40 * number, np.uint8) for number in range(4)])
+    toned = Sound(with_sound(tmp_path / "tone.mp4", "aac", 2.4))
+    spans = list(zip(starts, [*starts[1:], 2.4], strict=True))
+    uneven = write_video(tmp_path / "uneven.mp4", frames, 3, spans=spans, sound=toned)
+    assert run("interpolate", uneven, "-o", tmp_path / "more.mp4", "--frame-skip", 2, "--quiet") == 0
+    made = decode_video(tmp_path / "more.mp4")
+    assert made.timestamps == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 1.2, 2.0], abs=2e-3)
+    assert made.duration == pytest.approx(2.4, abs=0.05)
+    assert heard(tmp_path / "more.mp4") == pytest.approx(heard(uneven), abs=0.06)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from inflate.data import decode_video, frame_times
+from inflate.data import Timeline, decode_video, frame_times
 from inflate.data.sound import Sound
 from inflate.data.writing import write_video
 from tests.data_clips.conftest import write_clip  # noqa: F401  # a fixture
@@ -85,3 +85,12 @@ def test_sound_that_cannot_go_along_is_named(tmp_path: Path) -> None:
     assert not Sound(source).there() and Sound(source).why_not() == "an mp4 cannot hold its codec, pcm_f32le"
     silent = write_video(tmp_path / "silent.mp4", FRAMES, 8)
     assert not Sound(silent).there() and not Sound(silent).why_not()
+
+
+def test_raised_times_keep_what_was_there() -> None:
+    raised = Timeline(SPANS).raised(3)
+    assert len(raised.spans) == 3 * (len(SPANS) - 1) + 1
+    assert [start for start, _ in raised.spans[::3]] == pytest.approx(STARTS)
+    steps = np.diff([start for start, _ in raised.spans])
+    assert steps == pytest.approx(np.repeat(np.diff(STARTS), 3) / 3) and raised.spans[-1][1] == 2.2
+    assert Timeline(SPANS).raised(1).spans == SPANS

@@ -1,0 +1,149 @@
+"""What the commands that work on videos share: reading, running a cascade, writing, and saying so."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from inflate.cli.generate import check_device, check_dtype, parse_by_stage, progress_bar, report_files
+from inflate.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from inflate.cascade import Cascade
+    from inflate.data.sound import Sound
+    from inflate.video import Video
+
+_MAX_SECONDS_IN_MEMORY = 60
+
+
+class VideoJob:
+    """One video to make: what all applications share of arguments, progress, writing and reporting."""
+
+    def __init__(
+        self,
+        output: Path,
+        model: str,
+        seed: int,
+        steps: str,
+        guidance_scale: str,
+        until: str | None,
+        force: bool,
+        device: str | None,
+        dtype: str,
+        quiet: bool,
+        as_json: bool,
+    ) -> None:
+        from inflate.cascade import Cascade
+        from inflate.data.writing import check_output
+
+        check_output(output, overwrite=force)
+        self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
+        self.start, self.seed = time.monotonic(), seed
+        self.cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+        self.chosen = {
+            "num_inference_steps": parse_by_stage("--steps", steps, int),
+            "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
+        }
+        self.until = until
+        self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
+
+    def options(self, on_step: Callable[..., Any]) -> dict[str, Any]:
+        """What a method of the cascade is called with."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self.seed)
+        return self.chosen | {"generator": generator, "callback_on_step_end": on_step, "until": self.until}
+
+    def run(self, make: "Callable[[Cascade, dict[str, Any]], Any]", source: Path | None = None, rate: int = 1) -> None:
+        """Make the video in memory and write it; frames of ``source``, ``rate`` times as many, stay at their times."""
+        import numpy as np
+
+        spans, sound = ((), None) if source is None else self.beside(source, rate)
+        with progress_bar(self.quiet) as on_step:
+            out = make(self.cascade, self.options(on_step))
+        [video] = out.frames
+        frames = np.stack([np.asarray(picture) for picture in video])
+        self.write(frames, out.fps, spans if len(spans) == len(frames) else (), sound)
+
+    def stream(self, source: Path) -> None:
+        """Upscale chunk by chunk."""
+        from inflate.data import iterate_frames, video_facts
+        from inflate.video import from_uint8, to_uint8
+
+        facts, beside = video_facts(source), self.beside(source)
+        with progress_bar(self.quiet) as on_step:
+            read = (from_uint8(chunk[None])[0] for chunk in iterate_frames(source))
+            made = self.cascade.upscale_chunks(read, facts.num_frames, **self.options(on_step))
+            self.write((to_uint8(chunk[None])[0] for chunk in made), facts.fps, *beside)
+
+    def beside(self, source: Path, rate: int = 1) -> "tuple[Sequence[tuple[float, float]], Sound | None]":
+        """When frames of ``source``, ``rate`` times as many, are shown (empty if evenly), and its sound; says so where
+        that cannot go along."""
+        from inflate.data import frame_times
+        from inflate.data.sound import Sound
+
+        times = frame_times(source)
+        sound = Sound(source, times.origin)
+        mp4 = self.output.suffix.lower() == ".mp4"
+        if reason := sound.why_not() if mp4 else "":
+            typer.echo(f"The sound of {source} is left out: {reason}.", err=True)
+        return () if times.even() else times.raised(rate).spans, sound if mp4 and sound.there() else None
+
+    def write(
+        self,
+        frames: "np.ndarray | Iterator[np.ndarray]",
+        fps: float,
+        spans: "Sequence[tuple[float, float]]" = (),
+        sound: "Sound | None" = None,
+    ) -> None:
+        """Write the file and say so."""
+        from inflate.data.writing import write_video
+
+        write_video(self.output, frames, fps, self.force, spans, sound)
+        used = self.cascade.settings(**self.chosen)
+        settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
+        seconds = round(time.monotonic() - self.start, 2)
+        report_files([self.output], None, settings, seconds, self.quiet, self.as_json)
+
+
+def read_picture(path: Path) -> "Image.Image":
+    """A picture file.
+
+    Raises:
+        InputError: no such file, or not a picture that Pillow reads.
+    """
+    from PIL import Image, ImageOps
+
+    if not path.is_file():
+        raise InputError(f"There is no picture {path}.")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image).copy()  # cameras store what the sensor saw
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise InputError(f"{path} cannot be read as a picture ({reason}); give a png, jpg or webp file.") from error
+
+
+def read_video(path: Path) -> "Video":
+    """A whole video file in memory.
+
+    Raises:
+        InputError: not a video, or one of more than a minute, which this way of working has no room for.
+    """
+    from inflate.data import decode_video, video_facts
+    from inflate.video import Video
+
+    facts = video_facts(path)
+    if facts.duration > _MAX_SECONDS_IN_MEMORY:
+        raise InputError(
+            f"{path} lasts {facts.duration:.0f} s; this works on at most {_MAX_SECONDS_IN_MEMORY} s: cut it first."
+        )
+    decoded = decode_video(path)
+    return Video(decoded.frames, decoded.fps or facts.fps)
