@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +50,9 @@ Prompts = Annotated[
         "nothing for one that is told nothing."
     ),
 ]
+Side = Annotated[
+    int | None, typer.Option(help="Pixels; by default the size that the model was made or trained for.", min=8)
+]
 FrameSkip = Annotated[
     int, typer.Option(help="Frame interpolation multiplies the frame rate by this; 1 leaves it out.", min=1)
 ]
@@ -86,6 +89,9 @@ def generate(
     prompt_at: PromptAt = None,
     transition: Transition = 1.0,
     fps: Annotated[float, typer.Option(help="Frames per second: told to the model, and how fast the file plays.")] = 8,
+    negative_prompt: Annotated[str, typer.Option(help="What guidance goes away from; for models told a text.")] = "",
+    height: Side = None,
+    width: Side = None,
     seed: Seed = 0,
     steps: Steps = "",
     guidance_scale: GuidanceScale = "",
@@ -107,21 +113,13 @@ def generate(
     """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
     _check_options(resample, transition)
     chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
-    from inflate.data.writing import check_output, enlarge, write_contact_sheet, write_text
+    from inflate.data.writing import enlarge, write_contact_sheet, write_text
 
-    check_output(output, overwrite=True)  # the name alone; what exists is looked at below
     names = prompts or [""]
-    videos = [output] if len(names) == 1 else [numbered(output, number + 1) for number in range(len(names))]
-    sheet_path, settings_path = output.with_suffix(".sheet.png"), output.with_suffix(".json")
-    for path in videos:
-        check_output(path, overwrite=force)
-    if sheet:
-        check_output(sheet_path, (".png",), force)
-    if save_settings:
-        check_output(settings_path, (".json",), force)
-
+    videos, sheet_path, settings_path = _outputs(output, len(names), sheet, save_settings, force)
     start = time.monotonic()
     cascade = _opened(model, device, dtype, prompts)
+    drawn = _configure(cascade, negative_prompt, height, width)
     used = {name: asdict(values) for name, values in cascade.settings(**chosen).items()}
     options = chosen | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
@@ -132,12 +130,48 @@ def generate(
         write_contact_sheet(sheet_path, shown, names, overwrite=force)
     settings = {"model": model, "prompts": prompts or [], "seed": seed, "fps": fps, "frames": frames, "stages": used}
     settings |= {"frame_skip": frame_skip, "until": until, "shown_fps": shown_fps, "scale": scale, "resample": resample}
-    settings |= {"dtype": dtype, "device": str(cascade.device)}
+    settings |= {"dtype": dtype, "device": str(cascade.device)} | drawn
     settings |= {"prompt_at": prompt_at, "transition": transition} if prompt_at else {}
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
     seconds = round(time.monotonic() - start, 2)
     report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
+
+
+def _outputs(output: Path, count: int, sheet: bool, save_settings: bool, force: bool) -> tuple[list[Path], Path, Path]:
+    """Where videos, contact sheet and settings go; ``InputError`` before any work where one cannot be written."""
+    from inflate.data.writing import check_output
+
+    check_output(output, overwrite=True)  # the name alone; what exists is looked at below
+    videos = [output] if count == 1 else [numbered(output, number + 1) for number in range(count)]
+    sheet_path, settings_path = output.with_suffix(".sheet.png"), output.with_suffix(".json")
+    for path in videos:
+        check_output(path, overwrite=force)
+    if sheet:
+        check_output(sheet_path, (".png",), force)
+    if save_settings:
+        check_output(settings_path, (".json",), force)
+    return videos, sheet_path, settings_path
+
+
+def _configure(cascade: "Cascade", negative_prompt: str, height: int | None, width: int | None) -> dict[str, Any]:
+    """Tell the decoder what to stay away from and how large to draw, where it can; returns what was changed."""
+    decoder: Any = cascade.stage("decoder")
+    reads = getattr(getattr(decoder, "conditioner_class", None), "reads", "image")
+    changes: dict[str, Any] = {}
+    if negative_prompt:
+        if reads != "text":
+            raise InputError("--negative-prompt is for models that are told a text (Stable Diffusion, PixArt, …).")
+        changes["negative_prompt"] = negative_prompt
+    if height or width:
+        if reads == "image":
+            raise InputError("--height and --width are for decoders that draw any size; this one's sizes are fixed.")
+        usual = decoder.picture_size()
+        changes |= {"height": height or usual[0], "width": width or usual[1]}
+    if changes:
+        decoder.config = replace(decoder.config, **changes)
+        decoder.picture_size()  # refuses what it cannot draw
+    return changes
 
 
 def _check_options(resample: str, transition: float) -> None:

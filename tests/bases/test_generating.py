@@ -1,8 +1,10 @@
 """Inflated folders of families without a prior make videos, from Python and from the command line."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from inflate.bases import open_base
 from inflate.cascade import Cascade
 from inflate.checkpoint import convert
 from inflate.cli.app import main
+from inflate.data import decode_video
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from tests.bases.families import SIDE
@@ -85,3 +88,37 @@ def test_what_a_family_cannot_be_asked(folders: Path) -> None:
         dit("1000", 1, num_inference_steps=1)
     with pytest.raises(InputError, match="FLUX makes frames from a prompt, and there is none"):
         flux(image_embeds=torch.zeros(1, 16), num_frames=1)
+
+
+def test_size_and_negative_prompt_on_the_command_line(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert(folders / "stable-diffusion", tmp_path / "video", "lean", num_frames=2)
+    usual = ["--steps", "2", "--guidance-scale", "4", "--device", "cpu", "--no-sheet", "--save-settings", "--quiet"]
+
+    def made(name: str, *more: str) -> np.ndarray:
+        out = tmp_path / f"{name}.gif"
+        assert main(["generate", "red sun", "--model", str(tmp_path / "video"), "-o", str(out), *usual, *more]) == 0
+        return decode_video(out).frames
+
+    plain, away = made("plain"), made("away", "--negative-prompt", "blue bus")
+    assert plain.shape == away.shape and not np.array_equal(plain, away)
+    wide = made("wide", "--height", "16", "--width", "48")
+    assert wide.shape[1:3] == (16, 48)
+    assert made("taller", "--height", "48").shape[1:3] == (48, plain.shape[2])
+    settings = json.loads((tmp_path / "wide.json").read_text())
+    assert (settings["height"], settings["width"]) == (16, 48)
+    # The same as a role file says it.
+    text = f'[decoder]\nfrom = "{tmp_path / "video"}"\nnegative_prompt = "blue bus"\n'
+    (tmp_path / "roles.toml").write_text(text)
+    out = tmp_path / "roles.gif"
+    assert main(["generate", "red sun", "--model", str(tmp_path / "roles.toml"), "-o", str(out), *usual]) == 0
+    assert np.array_equal(decode_video(out).frames, away)
+    for more, words in (
+        (["--model", str(tmp_path / "video"), "--height", "17"], "divides, not 17 x"),
+        (["--model", "bundled:emoji", "--height", "64"], "--height and --width are for decoders that draw any size"),
+        (["--model", "bundled:emoji", "--negative-prompt", "blue"], "--negative-prompt is for models that are told a"),
+    ):
+        capsys.readouterr()
+        assert main(["generate", "red sun", "-o", str(tmp_path / "no.gif"), *usual, *more]) == 2
+        assert words in capsys.readouterr().err and not (tmp_path / "no.gif").exists()

@@ -1,6 +1,7 @@
 """The commands beside ``generate``, on the tiny family with stages that show what they were given."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from inflate.cli.app import main
 from inflate.data import decode_video
 from inflate.data.sound import Sound
 from inflate.data.writing import write_video
+from inflate.stages import ChainState, OnStep, StageSettings
 from tests.cascade.test_applications import Doubling, DoublingAgain, RecordingInterpolation
 from tests.data_writing.test_times_and_sound import heard, with_sound
 from tests.models.tiny_family import tiny_cascade
@@ -115,9 +117,18 @@ def test_upscale_keeps_uneven_times_and_sound(
     assert f"The sound of {raw} is left out: an mp4 cannot hold its codec, pcm_f32le." in capsys.readouterr().err
 
 
-def test_interpolated_frames_stand_between_known_ones_in_time(
-    interpolation: RecordingInterpolation, tmp_path: Path
-) -> None:
+class Repeating(RecordingInterpolation):
+    """As many frames as ↑F makes, each one the known one before it."""
+
+    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+        assert state.frames is not None
+        more = state.frames.repeat_interleave(state.frame_skip, dim=2)[:, :, : 1 - state.frame_skip or None]
+        return super().__call__(replace(state, frames=more, fps=state.fps * state.frame_skip), settings, on_step)
+
+
+def test_interpolated_frames_stand_between_known_ones_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cascade = Cascade((*tiny_cascade().stages, Repeating()), device="cpu", keep_loaded=True)
+    monkeypatch.setattr(Cascade, "from_pretrained", classmethod(lambda cls, *arguments, **more: cascade))
     starts = [0.0, 0.2, 0.4, 2.0]
     frames = np.stack([np.full((16, 16, 3), 40 * number, np.uint8) for number in range(4)])
     toned = Sound(with_sound(tmp_path / "tone.mp4", "aac", 2.4))
