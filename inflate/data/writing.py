@@ -19,6 +19,8 @@ from inflate.errors import InputError
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SHEET_COLUMNS = 16
 _GAP = 4  # pixels between the pictures of a contact sheet
+_BT709, _LIMITED = 1, 1  # of ITU-T H.273, and swscale's number for the range
+_AS_709 = {"dst_colorspace": _BT709, "dst_color_range": _LIMITED}
 _TICKS = 90_000  # of a second, in which uneven times are counted
 _LABEL_SIZE = 14  # pixels
 
@@ -217,13 +219,17 @@ def _write_mp4(
     path: Path, chunks: Iterator[np.ndarray], fps: float, spans: Sequence[tuple[float, float]], sound: Sound | None
 ) -> None:
     import av
+    from av.video.reformatter import VideoReformatter
 
     first = next(chunks)
     height, width = first.shape[1:3]
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = height + height % 2, width + width % 2
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt, painter = "yuv420p", VideoReformatter()
+        # Players take untagged video for BT.601 or BT.709 by its height; tagged, it has the same colours at every size.
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = _BT709
+        stream.codec_context.colorspace, stream.codec_context.color_range = _BT709, _LIMITED
         # With macroblock trees (x264 165 on x86) the same frames now and then give other bytes in small pictures.
         stream.options = {"crf": "12", "preset": "medium", "x264-params": "no-mbtree=1"}
         if spans:
@@ -235,7 +241,10 @@ def _write_mp4(
         with played as play:
             for number, frame in enumerate(chain(first, chain.from_iterable(chunks))):
                 even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                picture = painter.reformat(
+                    av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24"), format="yuv420p", **_AS_709
+                )
+                picture.color_primaries = picture.color_trc = _BT709
                 start, end = _span(spans, number, fps)
                 if spans:
                     picture.pts, picture.time_base = round(start * _TICKS), Fraction(1, _TICKS)
