@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inflate.stages import Segment
 
 DTYPES = ("float32", "float16", "bfloat16")
+_STILL = "The image model has no temporal layers, so frames do not belong together; inflate finetune trains some."
 _FRAMES = 16  # of a model that says no number
 RESAMPLES = ("nearest", "lanczos")
 
@@ -295,6 +296,9 @@ class _Job:
         made = [view(video) for video in made]
         for path, video in zip(paths, made, strict=True):
             write_video(path, video, fps, overwrite=force)
+        decoder: Any = self.cascade.stage("decoder")
+        if not self.quiet and self.frames > 1 and not decoder.has_temporal_layers():
+            typer.echo(_STILL, err=True)
         return made, fps
 
     def _makes_frames(self) -> bool:

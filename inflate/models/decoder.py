@@ -263,6 +263,12 @@ class DecoderStage(ComponentStage):
         path = self.path_of("unet") / _TEMPORAL_NAME
         return read_temporal_info(path)[0].num_frames if path.is_file() else _FRAMES_AT_ONCE
 
+    def has_temporal_layers(self) -> bool:
+        """Whether the network knows time, known without reading its weights; else frames do not belong together."""
+        if "unet" in self.components:
+            return isinstance(self.components["unet"], InflatedModel)
+        return (self.path_of("unet") / _TEMPORAL_NAME).is_file()
+
     def embed_size(self) -> int | None:
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
         return _embed_size(self.component_config("unet"))
