@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inflate.checkpoint.header import TORCH_DTYPES, Header, read_header
@@ -47,9 +47,17 @@ class TemporalInfo:
 
 
 def write_temporal(path: Path, tensors: Mapping[str, Tensor], info: TemporalInfo) -> None:
-    """Write a temporal file."""
-    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    save_file(on_cpu, path, metadata=info.to_metadata())
+    """Write a temporal file; equal weights make equal files, byte for byte.
+
+    (safetensors' own writer puts the entries of the metadata in another order each time.)
+    """
+    sizes = {name: -tensor.element_size() for name, tensor in tensors.items()}
+    names = sorted(tensors, key=lambda name: (sizes[name], name))  # wide numbers first, so that all are aligned
+    with open(path, "wb") as file:
+        _write_header(file, {name: tensors[name] for name in names}, info)
+        for name in names:
+            content = tensors[name].detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+            file.write(content.numpy().data)
 
 
 def write_new_layers(path: Path, makers: Sequence[tuple[str, Callable[[], nn.Module]]], info: TemporalInfo) -> None:
@@ -60,6 +68,16 @@ def write_new_layers(path: Path, makers: Sequence[tuple[str, Callable[[], nn.Mod
     """
     with torch.device("meta"):
         tensors = {f"{key}.{name}": tensor for key, make in makers for name, tensor in make().state_dict().items()}
+    with open(path, "wb") as file:
+        _write_header(file, tensors, info)
+        for _, make in makers:
+            for tensor in make().state_dict().values():
+                _write_but_zeros(file, tensor)
+        file.truncate()
+
+
+def _write_header(file: BinaryIO, tensors: Mapping[str, Tensor], info: TemporalInfo) -> None:
+    """What stands before the tensors, which follow in this order."""
     header: dict[str, Any] = {"__metadata__": info.to_metadata()}
     end = 0
     for name, tensor in tensors.items():
@@ -67,12 +85,7 @@ def write_new_layers(path: Path, makers: Sequence[tuple[str, Callable[[], nn.Mod
         header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the format wants tensors to begin at a multiple of 8 bytes
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, make in makers:
-            for tensor in make().state_dict().values():
-                _write_but_zeros(file, tensor)
-        file.truncate()
+    file.write(len(text).to_bytes(8, "little") + text)
 
 
 def _write_but_zeros(file: BinaryIO, tensor: Tensor) -> None:

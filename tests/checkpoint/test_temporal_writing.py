@@ -7,9 +7,16 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 from inflate.checkpoint import temporal
-from inflate.checkpoint.temporal import TemporalInfo, read_temporal_info, read_temporal_tensors, write_new_layers
+from inflate.checkpoint.temporal import (
+    TemporalInfo,
+    read_temporal_info,
+    read_temporal_tensors,
+    write_new_layers,
+    write_temporal,
+)
 from inflate.inflater import SCHEMES, Scheme, build_temporal_layers, find_sites, temporal_layer_makers
 
 WIDE: dict[str, Any] = {
@@ -57,3 +64,26 @@ def test_blocks_of_zeros_are_gone_over_and_the_rest_is_written() -> None:
         assert file.getvalue().ljust(40012, b"\0") == tensor.numpy().tobytes() + tensor[:3].numpy().tobytes()
         blocks = {one // 1024 for one in ones}
         assert file.written <= 4096 * len(blocks) + 12
+
+
+def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
+    """Whatever their order and dtypes; safetensors reads them back."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "b.weight": torch.randn(5, 3, generator=generator),
+        "a.half": torch.randn(7, generator=generator).to(torch.float16),
+        "c.brain": torch.randn(2, 2, generator=generator).to(torch.bfloat16),
+        "d.scalar": torch.tensor(3.5),
+        "e.count": torch.arange(4),
+        "f.turned": torch.randn(4, 6, generator=generator).T,
+        "g.none": torch.zeros(0, 3),
+    }
+    info = TemporalInfo(SCHEMES["make-a-video"], 16, "UNet2DConditionModel", "architecture", "weights")
+    for name, order in (("one", list(tensors)), ("other", list(reversed(tensors)))):
+        write_temporal(tmp_path / name, {key: tensors[key] for key in order}, info)
+    one, other = ((tmp_path / name).read_bytes() for name in ("one", "other"))
+    assert one == other
+    found = load_file(tmp_path / "one")
+    assert found.keys() == tensors.keys() and read_temporal_info(tmp_path / "one")[0] == info
+    for key, value in tensors.items():
+        assert torch.equal(found[key], value) and found[key].dtype == value.dtype and found[key].shape == value.shape
