@@ -81,8 +81,7 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
     try:
         with _without_bar():
             part = read(folder, local_files_only=True, **options)
-    except Exception as error:
-        # transformers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
+    except Exception as error:  # transformers, safetensors and json each raise their own kinds for a damaged folder
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error
     if not isinstance(part, torch.nn.Module):

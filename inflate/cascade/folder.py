@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inflate.checkpoint import resolve_path
-from inflate.checkpoint.writing import give_usual_permissions, keep_others, put_in_place
+from inflate.checkpoint.writing import finish_folder
 from inflate.errors import InputError, nearest
 from inflate.stage_table import stage_entry
 from inflate.stages import Stage, StageSettings, stage_class, stages_of
@@ -119,9 +119,7 @@ def write_folder(
             if source is not None and (source / name).is_file():
                 shutil.copy(source / name, partial / name)
         (partial / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        give_usual_permissions(partial)
-        keep_others(folder, partial)
-        put_in_place(partial, folder)
+        finish_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -71,10 +71,7 @@ def new_folder(
     try:
         partial.mkdir()
         yield partial
-        give_usual_permissions(partial)
-        kept = keep_others(destination, partial)
-        _sync(partial, {partial / path for path in (*copied, *kept)})
-        put_in_place(partial, destination)
+        finish_folder(partial, destination, copied)
     except OSError as error:
         if error.errno in _FULL:
             raise _full(destination) from error
@@ -85,6 +82,14 @@ def new_folder(
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def finish_folder(partial: Path, destination: Path, copied: Collection[Path] = ()) -> None:
+    """Let a folder that is written take its place, with what it does not replace of the one that is there."""
+    give_usual_permissions(partial)
+    kept = _keep_others(destination, partial)
+    _sync(partial, {partial / path for path in (*copied, *kept)})
+    _put_in_place(partial, destination)
 
 
 def _full(destination: Path) -> InputError:
@@ -138,7 +143,7 @@ def files_below(folder: Path) -> list[Path]:
     return [path for path in found if not any(part.startswith(".") for part in path.parts[:-1])]
 
 
-def keep_others(old: Path, new: Path) -> list[Path]:
+def _keep_others(old: Path, new: Path) -> list[Path]:
     """Give a folder that is to take the place of ``old`` all files of ``old`` that it does not replace itself.
 
     A model is replaced whole by the one that is written into its own folder: other shards and variants of its weights
@@ -171,7 +176,7 @@ def _holds_a_model(folder: Path) -> bool:
     return any(one.is_file() and one.name.startswith(_PARTS) for one in folder.iterdir())
 
 
-def put_in_place(partial: Path, destination: Path) -> None:
+def _put_in_place(partial: Path, destination: Path) -> None:
     """Rename `partial` to `destination`; what was there is moved aside first and put back if the renaming fails."""
     if not destination.exists() or not any(destination.iterdir()):
         os.replace(partial, destination)  # an empty folder is replaced by the rename itself

@@ -1,7 +1,7 @@
 """``inflate animate | interpolate | extend | infill | vary | upscale``: pictures and videos in, a video out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from inflate.cli.generate import (
 )
 from inflate.cli.video_job import VideoJob, read_picture, read_video
 from inflate.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_WEIGHT = 1.0  # what Bayes' rule derives; see the table in recipes/emoji/README.md
 
@@ -111,8 +108,9 @@ def interpolate(
                 )
             )
             return
-        between = lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options)  # noqa: E731
-        job.run(between, source[0], frame_skip)
+        job.run(
+            lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options), source[0], rate=frame_skip
+        )
         return
     first, last = (read_picture(path) for path in source)
     job.run(lambda cascade, options: cascade.interpolate(first, last, frames, fps, frame_skip, **options))

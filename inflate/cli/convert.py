@@ -232,8 +232,7 @@ def _check_device(name: str) -> None:
 
     try:
         torch.empty(1, device=name)
-    # torch's backends differ in what they raise for a device that is not there.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's backends differ in what they raise
         raise InputError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 

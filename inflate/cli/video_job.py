@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from inflate.cascade import Cascade
+    from inflate.data import Timeline
     from inflate.data.sound import Sound
     from inflate.video import Video
 
@@ -64,7 +65,9 @@ class VideoJob:
         """Make the video in memory and write it; frames of ``source``, ``rate`` times as many, stay at their times."""
         import numpy as np
 
-        spans, sound = ((), None) if source is None else self.beside(source, rate)
+        from inflate.data import frame_times
+
+        spans, sound = ((), None) if source is None else self.beside(source, frame_times(source), rate)
         with progress_bar(self.quiet) as on_step:
             out = make(self.cascade, self.options(on_step))
         [video] = out.frames
@@ -73,22 +76,23 @@ class VideoJob:
 
     def stream(self, source: Path) -> None:
         """Upscale chunk by chunk."""
-        from inflate.data import iterate_frames, video_facts
+        from inflate.data import frame_times, iterate_frames
         from inflate.video import from_uint8, to_uint8
 
-        facts, beside = video_facts(source), self.beside(source)
+        times = frame_times(source)
+        beside = self.beside(source, times)
         with progress_bar(self.quiet) as on_step:
             read = (from_uint8(chunk[None])[0] for chunk in iterate_frames(source))
-            made = self.cascade.upscale_chunks(read, facts.num_frames, **self.options(on_step))
-            self.write((to_uint8(chunk[None])[0] for chunk in made), facts.fps, *beside)
+            made = self.cascade.upscale_chunks(read, len(times.spans), **self.options(on_step))
+            self.write((to_uint8(chunk[None])[0] for chunk in made), times.fps, *beside)
 
-    def beside(self, source: Path, rate: int = 1) -> "tuple[Sequence[tuple[float, float]], Sound | None]":
+    def beside(
+        self, source: Path, times: "Timeline", rate: int = 1
+    ) -> "tuple[Sequence[tuple[float, float]], Sound | None]":
         """When frames of ``source``, ``rate`` times as many, are shown (empty if evenly), and its sound; says so where
         that cannot go along."""
-        from inflate.data import frame_times
         from inflate.data.sound import Sound
 
-        times = frame_times(source)
         sound = Sound(source, times.origin)
         mp4 = self.output.suffix.lower() == ".mp4"
         if reason := sound.why_not() if mp4 else "":
@@ -118,14 +122,16 @@ def read_picture(path: Path) -> "Image.Image":
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from inflate.data.reading.pictures import as_looked_at
 
     if not path.is_file():
         raise InputError(f"There is no picture {path}.")
     try:
         with Image.open(path) as image:
             image.load()
-            return ImageOps.exif_transpose(image).copy()  # cameras store what the sensor saw
+            return as_looked_at(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise InputError(f"{path} cannot be read as a picture ({reason}); give a png, jpg or webp file.") from error

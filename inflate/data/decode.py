@@ -115,7 +115,7 @@ class VideoFacts:
     """What a file shows, found without decoding more than its first frame; ``width`` and ``height`` are upright, in
     square pixels, ``fps`` is the mean rate."""
 
-    num_frames: int | None
+    num_frames: int
     duration: float  # seconds
     fps: float
     width: int
@@ -136,12 +136,8 @@ def video_facts(source: Source, name: str | None = None) -> VideoFacts:
             raise VideoError(footage.label, "it has no frames")
         height, width = first.pixels().shape[:2]
         width = shown_width(width, first.aspect)
-        if footage.suffix in ANIMATIONS | STILLS:
-            ends = [first.end, *(shown.end for shown in frames)]
-            return VideoFacts(len(ends), ends[-1], len(ends) / ends[-1] if ends[-1] > 0 else 1.0, width, height)
-    spans, _ = packet_spans(footage)
-    count, duration = len(spans), spans[-1][1]
-    return VideoFacts(count, duration, count / duration if duration > 0 else 25.0, width, height)
+    times = _times(footage)
+    return VideoFacts(len(times.spans), times.duration, times.fps, width, height)
 
 
 @dataclass(frozen=True)
@@ -152,9 +148,19 @@ class Timeline:
     spans: list[tuple[float, float]]
     origin: float = 0.0
 
+    @property
+    def duration(self) -> float:
+        """Seconds until the last frame ends; 0 for a still."""
+        return self.spans[-1][1]
+
+    @property
+    def fps(self) -> float:
+        """Mean frames per second; 1 for a still."""
+        return len(self.spans) / self.duration if self.duration > 0 else 1.0
+
     def even(self) -> bool:
         """Whether all are shown for as long, within the thousandths of a second that containers round to."""
-        step = self.spans[-1][1] / len(self.spans)
+        step = self.duration / len(self.spans)
         return all(abs(start - number * step) < 2e-3 for number, (start, _) in enumerate(self.spans))
 
     def raised(self, rate: int) -> "Timeline":
@@ -165,7 +171,7 @@ class Timeline:
             for part in range(rate)
         ]
         starts.append(self.spans[-1][0])
-        return Timeline(list(zip(starts, [*starts[1:], self.spans[-1][1]], strict=True)), self.origin)
+        return Timeline(list(zip(starts, [*starts[1:], self.duration], strict=True)), self.origin)
 
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:
@@ -174,7 +180,10 @@ def frame_times(source: Source, name: str | None = None) -> Timeline:
     Raises:
         VideoError: not a video, or it holds no frames.
     """
-    footage = _footage(source, name)
+    return _times(_footage(source, name))
+
+
+def _times(footage: Footage) -> Timeline:
     if footage.suffix in ANIMATIONS | STILLS:
         return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)])
     return Timeline(*packet_spans(footage))

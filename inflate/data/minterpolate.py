@@ -1,6 +1,7 @@
 """FFmpeg's motion-compensated interpolation, the filter ``minterpolate``, as a reference to measure against."""
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +77,8 @@ def _filter(frames: np.ndarray, skip: int) -> list[tuple[int, np.ndarray]]:
                 except (BlockingIOError, EOFError):
                     break
                 # PyAV's stubs allow for audio and for frames without a time; a video filter gives neither.
-                place = round(got.pts * float(got.time_base) * skip)  # type: ignore[union-attr, operator, arg-type]
-                made.append((place, got.to_ndarray(format="rgb24")))  # type: ignore[union-attr]
+                pulled: Any = got
+                made.append((round(pulled.pts * float(pulled.time_base) * skip), pulled.to_ndarray(format="rgb24")))
     except (FFmpegError, ValueError) as error:
         raise InputError(f"FFmpeg's minterpolate cannot run here ({error}); use another build of PyAV") from error
     return made

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ class Sound:
 
     def why_not(self) -> str:
         """Why it cannot go along, in words; empty where it can, or where there is none."""
-        codec = self._codec()
-        return "" if codec in (None, *_FITTING) else f"an mp4 cannot hold its codec, {codec}"
+        return "" if self._codec in (None, *_FITTING) else f"an mp4 cannot hold its codec, {self._codec}"
 
     def there(self) -> bool:
         """Whether the file has sound that an mp4 can hold."""
-        return self._codec() in _FITTING
+        return self._codec in _FITTING
 
+    @cached_property
     def _codec(self) -> str | None:
         import av
 

@@ -120,14 +120,12 @@ def frame_durations(num_frames: int, fps: float, tick_ms: int) -> list[int]:
 
     The end of each frame is rounded rather than its length, so that errors do not add up.
     """
-    ends = [math.floor((frame + 1) * 1000 / fps / tick_ms + 0.5) for frame in range(num_frames)]
-    return [tick_ms * max(1, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return _durations([(frame + 1) * 1000 / fps for frame in range(num_frames)], tick_ms)
 
 
-def _durations(spans: Sequence[tuple[float, float]], tick_ms: int) -> list[int]:
-    """As :func:`frame_durations`, of frames with times of their own: each is shown until the next one."""
-    ends = [start for start, _ in spans[1:]] + [spans[-1][1]]
-    ticks = [0, *(math.floor(1000 * end / tick_ms + 0.5) for end in ends)]
+def _durations(ends_ms: Sequence[float], tick_ms: int) -> list[int]:
+    """As :func:`frame_durations`, of frames that are shown until ``ends_ms``."""
+    ticks = [0, *(math.floor(end / tick_ms + 0.5) for end in ends_ms)]
     return [tick_ms * max(1, end - start) for start, end in pairwise(ticks)]
 
 
@@ -277,7 +275,10 @@ def _span(spans: Sequence[tuple[float, float]], number: int, fps: float) -> tupl
 def _write_animation(path: Path, frames: np.ndarray, fps: float, spans: Sequence[tuple[float, float]]) -> None:
     pictures = [Image.fromarray(frame) for frame in frames]
     tick = 10 if path.suffix == ".gif" else 1
-    durations = _durations(spans, tick) if spans else frame_durations(len(frames), fps, tick)
+    if spans:  # each frame is shown until the next one
+        durations = _durations([1000 * end for end in (*(start for start, _ in spans[1:]), spans[-1][1])], tick)
+    else:
+        durations = frame_durations(len(frames), fps, tick)
     if path.suffix == ".gif":
         palette = _shared_palette(frames)
         pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]

@@ -98,8 +98,8 @@ class Attachments:
             inner = getattr(module, "_gradient_checkpointing_func", None)
             if inner is not None and getattr(module, "gradient_checkpointing", False):
                 if not (isinstance(inner, FrameCheckpoint) and inner.context is self.context):
-                    # diffusers' own attribute, which torch's stubs take for a submodule.
-                    module._gradient_checkpointing_func = FrameCheckpoint(inner, self.context)  # type: ignore[assignment]
+                    owner: Any = module  # the attribute is diffusers' own, which torch's stubs take for a submodule
+                    owner._gradient_checkpointing_func = FrameCheckpoint(inner, self.context)
 
     def _hooks(self, site: Site, module: nn.Module) -> list[Any]:
         """Hang what the site needs on `module`; returns the handles."""

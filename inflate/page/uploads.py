@@ -80,10 +80,10 @@ def check_video(path: str | Path | None) -> Video:
         raise InputError("There is no video: upload one first.")
     path = Path(path)
     facts = video_facts(path, path.name) if not path.is_file() else _plainly(path, lambda: video_facts(path))
-    if facts.duration > MAX_SECONDS or (facts.num_frames or 0) > MAX_FRAMES:
+    if facts.duration > MAX_SECONDS or facts.num_frames > MAX_FRAMES:
         length = f"{facts.duration:.0f} s" if facts.duration < 120 else f"{facts.duration / 60:.0f} minutes"
         raise InputError(
-            f"{path.name} lasts {length} ({facts.num_frames or 'many'} frames): "
+            f"{path.name} lasts {length} ({facts.num_frames} frames): "
             f"cut it to at most {MAX_SECONDS:.0f} s and {MAX_FRAMES} frames."
         )
     if max(facts.width, facts.height) > MAX_VIDEO_SIDE:

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from inflate.checkpoint.writing import give_usual_permissions, keep_others, put_in_place
+from inflate.checkpoint.writing import finish_folder
 from inflate.errors import InputError, nearest
 from inflate.schedulers import SCHEDULERS
 from inflate.stages import STAGES, StageSettings, stage_class, stages_of
@@ -81,9 +81,7 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
         if family.card:
             shutil.copy(family.card, partial / "README.md")
         (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        give_usual_permissions(partial)
-        keep_others(destination, partial)
-        put_in_place(partial, destination)
+        finish_folder(partial, destination)
     except OSError as error:
         raise InputError(f"{destination} cannot be written ({error.strerror or error}).") from error
     finally:

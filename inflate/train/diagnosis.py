@@ -247,14 +247,14 @@ def diagnose(lines: Sequence[Mapping[str, Any]], facts: Mapping[str, float] | No
         diverging(losses, rates[-1] if rates else 0.0),
         overfitting([line["update"] for line in validated], validation),
     ]
-    # Before the first update the two are equal; what was measured then says nothing of the training.
-    compared = ("validation_loss", "image_model_loss") if any(line["update"] for line in validated) else ("untrained",)
     rules = {
-        against_image_model: compared,
+        against_image_model: ("validation_loss", "image_model_loss"),
         motion: ("sample_motion", "data_motion"),
         captions_equal: ("captions", "distinct_captions"),
         rate_outside: ("clip_fps_lowest", "clip_fps_highest", "trained_fps_lowest", "trained_fps_highest"),
     }
+    if not any(line["update"] for line in validated):
+        del rules[against_image_model]  # before the first update the two are equal, which says nothing of the training
     for rule, names in rules.items():
         values = [known.get(name) for name in names]
         if None not in values and updates > 0:

@@ -59,11 +59,16 @@ class StopRequest:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # a worker of a DataLoader has inherited this handler
             if number == signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
+                _end_by(number)
             return  # Ctrl-C reaches workers, too; their batches are still wanted for the update that is running
         self.signal_number = number
         self.stop_listening()  # a second signal ends the process at once
+
+
+def _end_by(number: int) -> None:
+    """End this process as the signal does where nobody listens."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 @contextmanager
@@ -96,8 +101,7 @@ def stop_at_once(sentence: str) -> Iterator[None]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a worker process has inherited this handler
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            _end_by(number)
             return
         raise _Interrupted(number)
 

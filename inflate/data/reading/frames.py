@@ -297,11 +297,11 @@ class _Painter:
         sideways = self.matrix[0] == 0
         aspect = 1 / self.aspect if sideways else self.aspect
         hdr = CURVES.get(int(frame.color_trc), "")
-        return Stamped(time, end, aspect, lambda: self.pixels(frame), lambda side: self.small(frame, side), stamp, hdr)
+        whole, small = lambda: self.pixels(frame, hdr), lambda side: self.small(frame, side)
+        return Stamped(time, end, aspect, whole, small, stamp, hdr)
 
-    def pixels(self, frame: Any) -> np.ndarray:
+    def pixels(self, frame: Any, curve: str) -> np.ndarray:
         alpha = any(component.is_alpha for component in frame.format.components)
-        curve = CURVES.get(int(frame.color_trc), "")
         form = "rgba" if alpha else "rgb48le" if curve else "rgb24"
         pixels = self.whole.reformat(frame, format=form, **_colours(frame)).to_ndarray()
         if form == "rgb48le":

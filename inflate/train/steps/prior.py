@@ -4,6 +4,7 @@ It predicts the clean embedding itself under a mean-squared error, and sees pict
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,14 @@ class PriorStep(DenoisingStep):
         """Embeddings of zero mean and unit variance, told their captions (some empty already)."""
         with torch.no_grad():
             text = self.clip.encode_tokens(batch["tokens"].to(self.device))
-            null = self.clip.encode_text([""])
         clean = (batch["embeds"].to(self.device) - self.trained.clip_mean) / self.trained.clip_std
-        return Problem(clean, torch.randn_like(clean), _call, _conditions(text), _conditions(null, len(clean)))
+        return Problem(clean, torch.randn_like(clean), _call, _conditions(text), _conditions(self._null, len(clean)))
+
+    @cached_property
+    def _null(self) -> EncodedText:
+        """The empty caption, which the frozen encoder need not read at every update."""
+        with torch.no_grad():
+            return self.clip.encode_text([""])
 
     def measures(self, problem: Problem, predicted: Tensor) -> dict[str, Tensor]:
         """Cosine of predicted and true embeddings."""
