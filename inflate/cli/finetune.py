@@ -136,9 +136,19 @@ def _resolve(
         changes += [f"output={json.dumps(output)}"] if output else []
         resolved = load_recipe(recipe, changes)
     if dry_run:
+        _check(resolved)
         typer.echo(json.dumps(resolved.resolved(), indent=2))
         return None
     return resolved
+
+
+def _check(recipe: "Recipe") -> None:
+    """Raise ``InputError`` for values that no run could have; what they name need not be there yet."""
+    from inflate.train.checking import check_values
+    from inflate.train.distill import phases_of
+
+    for one in phases_of(recipe) if recipe.step == "distill" else [recipe]:
+        check_values(one)
 
 
 def _of_model(

@@ -39,10 +39,8 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     """
     if not str(path).strip() or Path(path).name == "":
         raise InputError("The output has no name; give a file such as out.mp4.")
-    if _ADDRESS.match(str(path)):
-        raise InputError(f"{path} is an address; name a file on this machine.")
     path = Path(path)
-    _check_name(path)
+    check_place(path)
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path} ends in {path.suffix!r}; it must end in one of {', '.join(suffixes)}.")
     if path.is_dir():
@@ -52,8 +50,10 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     return path
 
 
-def _check_name(path: Path) -> None:
-    """Raise ``InputError`` where no file of that name could be made, before any work is done for it."""
+def check_place(path: Path) -> None:
+    """Raise ``InputError`` where no file or folder of that name could be made, before any work is done for it."""
+    if _ADDRESS.match(str(path)):
+        raise InputError(f"{path} is an address; name a place on this machine.")
     try:
         path.exists()
     except (OSError, ValueError) as error:  # too long a name; one with a zero in it
@@ -62,6 +62,8 @@ def _check_name(path: Path) -> None:
         if folder.exists():
             if not folder.is_dir():
                 raise InputError(f"{path} lies below {folder}, which is a file; name another place.")
+            if not os.access(folder, os.W_OK):
+                raise InputError(f"{path} cannot be made: {folder} may not be written to; name another place.")
             return
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from inflate.checkpoint.writing import give_usual_permissions
 from inflate.errors import InputError, StoppedError
 from inflate.train.changes import keep_recipe
+from inflate.train.checking import check_recipe
 from inflate.train.guards import StopRequest, only_process, stop_at_once, stop_requests
 from inflate.train.log import check_trackers
 from inflate.train.optimizers import build_optimizer
@@ -52,6 +53,7 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
         StoppedError: SIGTERM or Ctrl-C; the state, or what was encoded, is saved.
     """
     check_trackers(recipe.train.trackers)
+    check_recipe(recipe)
     accelerator = _accelerator(recipe, device)
     console = Console(quiet=quiet or not accelerator.is_main_process)
     folder = recipe.output_folder
