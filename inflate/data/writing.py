@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from inflate.cancelling import check_cancelled, until_cancelled
 from inflate.data.sound import Sound
 from inflate.errors import InputError
 
@@ -237,7 +238,7 @@ def _write_mp4(
         held: dict[int, int] = {}
         played = nullcontext() if sound is None else sound.beside(container)
         with played as play:
-            for number, frame in enumerate(chain(first, chain.from_iterable(chunks))):
+            for number, frame in enumerate(until_cancelled(chain(first, chain.from_iterable(chunks)))):
                 even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
                 picture = painter.reformat(
                     av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24"), format="yuv420p", **_AS_709
@@ -281,11 +282,23 @@ def _write_animation(path: Path, frames: np.ndarray, fps: float, spans: Sequence
         durations = frame_durations(len(frames), fps, tick)
     if path.suffix == ".gif":
         palette = _shared_palette(frames)
-        pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+        pictures = [
+            picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in until_cancelled(pictures)
+        ]
         options = {"duration": durations, "disposal": 1, "optimize": False}
     else:
         options = {"duration": durations, "quality": 90, "method": 4}
+    for picture in pictures:
+        picture.__class__ = _Wanted
     pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0, **options)
+
+
+class _Wanted(Image.Image):
+    """A picture that Pillow asks for, as it does before it encodes each one, only while somebody wants the file."""
+
+    def seek(self, frame: int) -> None:
+        check_cancelled()
+        super().seek(frame)
 
 
 def _shared_palette(frames: np.ndarray) -> Image.Image:
