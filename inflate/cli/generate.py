@@ -252,10 +252,10 @@ def check_device(name: str | None) -> str | None:
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's backends differ in what they raise
+            raise InputError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
         if device.type == "meta" or (device.type == "cpu" and device.index):
-            raise InputError(f"--device {name} cannot be used here; name cpu, or a GPU such as cuda:0.")
+            raise InputError(f"--device {name!r} cannot be used here; name cpu, or a GPU such as cuda:0.")
     return name
 
 
@@ -271,96 +271,6 @@ def _opened(model: str, device: str | None, dtype: str, prompts: list[str] | Non
     return cascade
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Videos to make, one without prompts; each has the whole seed to itself, so that it comes out the same alone."""
-
-    cascade: "Cascade"
-    prompts: list[str]
-    frames: int
-    fps: float
-    seed: int
-    quiet: bool
-    options: dict[str, Any]
-
-    def write(
-        self, paths: list[Path], view: "Callable[[np.ndarray], np.ndarray]", force: bool
-    ) -> "tuple[list[np.ndarray], float]":
-        """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
-        window = self.cascade.window_size()
-        if window is not None and self.frames > window and self._makes_frames():
-            return self._stream(paths, view, force)
-        from inflate.data.writing import write_video
-
-        made, fps = self._sample()
-        made = [view(video) for video in made]
-        for path, video in zip(paths, made, strict=True):
-            write_video(path, video, fps, overwrite=force)
-        decoder: Any = self.cascade.stage("decoder")
-        if not self.quiet and self.frames > 1 and not decoder.has_temporal_layers():
-            typer.echo(_STILL, err=True)
-        return made, fps
-
-    def _makes_frames(self) -> bool:
-        return any(stage.name == "decoder" for stage in self.cascade.up_to(self.options["until"]))
-
-    def _sample(self) -> "tuple[list[np.ndarray], float]":
-        import numpy as np
-
-        generators = [self._generator() for _ in self.prompts or [""]]
-        with progress_bar(self.quiet) as on_step:
-            out = self.cascade(
-                self.prompts or None, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
-            )
-        if out.frames is None:
-            raise InputError("This model stops before it makes frames; it needs a decoder.")
-        return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames], out.fps
-
-    def _stream(
-        self, paths: list[Path], view: "Callable[[np.ndarray], np.ndarray]", force: bool
-    ) -> "tuple[list[np.ndarray], float]":
-        """A chunk at a time; of a long video only what the sheet shows stays in memory."""
-        from inflate.data.writing import SHEET_COLUMNS, spread, write_video
-        from inflate.video import to_uint8
-
-        rows, fps = [], self.fps
-        for prompt, path in zip(self.prompts or [None], paths, strict=True):
-            with progress_bar(self.quiet) as on_step:
-                made = self.cascade.stream(
-                    prompt, self.frames, self.fps, self._generator(), callback_on_step_end=on_step, **self.options
-                )
-                fps = made.fps
-                kept = _Kept(set(spread(made.num_frames, SHEET_COLUMNS).tolist()))
-                chunks = (view(to_uint8(chunk[None])[0]) for chunk in made.chunks)
-                write_video(path, (kept(chunk) for chunk in chunks), fps, overwrite=force)
-            rows.append(kept.frames())
-        return rows, fps
-
-    def _generator(self) -> "torch.Generator":
-        import torch
-
-        return torch.Generator().manual_seed(self.seed)
-
-
-class _Kept:
-    """Keeps those frames of a video whose numbers are wanted, while its chunks go by."""
-
-    def __init__(self, wanted: set[int]) -> None:
-        self.wanted, self.seen = wanted, 0
-        self.kept: list[np.ndarray] = []
-
-    def __call__(self, chunk: "np.ndarray") -> "np.ndarray":
-        self.kept += [frame.copy() for number, frame in enumerate(chunk, self.seen) if number in self.wanted]
-        self.seen += len(chunk)
-        return chunk
-
-    def frames(self) -> "np.ndarray":
-        """Those kept, (F, H, W, 3)."""
-        import numpy as np
-
-        return np.stack(self.kept)
-
-
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
     """A bar on stderr over the whole chain, with the stage's name; it vanishes when done."""
@@ -373,7 +283,8 @@ def progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
 
         def on_step(cascade: Any, step: int, timestep: Any, values: dict[str, Any]) -> None:

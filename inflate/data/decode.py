@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from inflate.cancelling import until_cancelled
 from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
 from inflate.data.reading.frames import OutOfOrderError, Shown, Timing, loops, packet_spans, shown_frames
 from inflate.data.reading.pictures import VideoError
@@ -80,7 +81,7 @@ def _decode(footage: Footage, timing: Timing, size: int | None, fit: Fit, max_fr
     frames: list[np.ndarray] = []
     starts: list[float] = []
     end = 0.0
-    for shown in shown_frames(footage, timing, threads=0):
+    for shown in until_cancelled(shown_frames(footage, timing, threads=0)):
         frames.append(_shaped(shown, size, fit))
         starts.append(shown.time)
         end = shown.end
@@ -198,7 +199,7 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
     footage = _footage(source, name)
     held: list[np.ndarray] = []
     shape = None
-    for shown in shown_frames(footage, "mended", threads=0):
+    for shown in until_cancelled(shown_frames(footage, "mended", threads=0)):
         frame = _shaped(shown)
         if shape not in (None, frame.shape):
             raise VideoError(footage.label, "its frames change size half-way")
