@@ -64,11 +64,12 @@ def print_recipe(
     overrides: Overrides = None,
 ) -> None:
     """Print the recipe that `finetune --model MODEL` would use, to keep and to change."""
+    from inflate.train.checking import check_values
     from inflate.train.from_model import recipe_table, recipe_text
     from inflate.train.recipe import parse_recipe
 
     table = recipe_table(model, data or "CLIPS", output or "", scheme or "", overrides or [])
-    parse_recipe(table, f"the recipe of {model}")
+    check_values(parse_recipe(table, f"the recipe of {model}"))
     typer.echo(recipe_text(table), nl=False)
 
 

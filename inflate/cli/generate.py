@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,6 @@ import typer
 from inflate.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from inflate.cascade import Cascade
@@ -101,7 +100,9 @@ def generate(
     threshold: Threshold = "",
     frame_skip: FrameSkip = 5,
     until: Until = None,
-    scale: Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1)] = 1,
+    scale: Annotated[
+        int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1, max=64)
+    ] = 1,
     resample: Annotated[str, typer.Option(help="How --scale enlarges: nearest or lanczos.")] = "nearest",
     sheet: Annotated[bool, typer.Option(help="Write a contact sheet beside the video (out.sheet.png).")] = True,
     save_settings: Annotated[bool, typer.Option("--save-settings", help="Write the settings to out.json.")] = False,
@@ -114,6 +115,7 @@ def generate(
     """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
     _check_options(resample, transition)
     chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
+    from inflate.cli.making import Job
     from inflate.data.writing import enlarge, write_contact_sheet, write_text
 
     names = prompts or [""]
@@ -125,7 +127,10 @@ def generate(
     options = chosen | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
     frames = frames or cascade.window_size() or _FRAMES
-    job = _Job(cascade, prompts or [], frames, fps, seed, quiet, options)
+    job = Job(cascade, prompts or [], frames, fps, seed, quiet, options)
+    job.check()
+    if not quiet and frames > 1 and not cascade.has_temporal_layers():
+        typer.echo(_STILL, err=True)
     shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:
         write_contact_sheet(sheet_path, shown, names, overwrite=force)
@@ -180,6 +185,13 @@ def _check_options(resample: str, transition: float) -> None:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
     if not math.isfinite(transition):
         raise InputError(f"--transition is {transition}; give a number of seconds.")
+
+
+def check_model(name: str) -> str:
+    """``name`` if it names something."""
+    if not name.strip():
+        raise InputError("--model is empty; name a cascade's folder, or leave it out for bundled:emoji.")
+    return name
 
 
 def parse_by_stage(option: str, text: str, kind: type) -> Any:
@@ -252,7 +264,11 @@ def check_device(name: str | None) -> str | None:
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's backends differ in what they raise
+        except (
+            RuntimeError,
+            AssertionError,
+            NotImplementedError,
+        ) as error:  # torch's backends differ in what they raise
             raise InputError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
         if device.type == "meta" or (device.type == "cpu" and device.index):
             raise InputError(f"--device {name!r} cannot be used here; name cpu, or a GPU such as cuda:0.")
@@ -263,7 +279,7 @@ def _opened(model: str, device: str | None, dtype: str, prompts: list[str] | Non
     """The cascade; ``InputError`` where one that is told something gets no prompt, or one told nothing gets one."""
     from inflate.cascade import Cascade
 
-    cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+    cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
     if prompts and cascade.told_nothing():
         raise InputError("This model is told nothing of what to show, so a prompt would change nothing; leave it out.")
     if not prompts and not cascade.told_nothing():

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
@@ -17,6 +16,7 @@ from inflate.cancelling import until_cancelled
 from inflate.data.animations import write_gif, write_webp
 from inflate.data.sound import Sound
 from inflate.errors import InputError
+from inflate.places import check_place
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SHEET_COLUMNS = 16
@@ -27,7 +27,6 @@ _TICKS = 90_000  # of a second, in which uneven times are counted
 _LABEL_SIZE = 14  # pixels
 
 # "file:…" or "https://…": a single letter before the colon is a drive.
-_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
 Resample = Literal["nearest", "lanczos"]
 
@@ -50,23 +49,6 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; name another file, or use --force to replace it.")
     return path
-
-
-def check_place(path: Path) -> None:
-    """Raise ``InputError`` where no file or folder of that name could be made, before any work is done for it."""
-    if _ADDRESS.match(str(path)):
-        raise InputError(f"{path} is an address; name a place on this machine.")
-    try:
-        path.exists()
-    except (OSError, ValueError) as error:  # too long a name; one with a zero in it
-        raise InputError(f"The output's name cannot be used ({getattr(error, 'strerror', None) or error}).") from error
-    for folder in path.parents:
-        if folder.exists():
-            if not folder.is_dir():
-                raise InputError(f"{path} lies below {folder}, which is a file; name another place.")
-            if not os.access(folder, os.W_OK):
-                raise InputError(f"{path} cannot be made: {folder} may not be written to; name another place.")
-            return
 
 
 def write_video(

@@ -9,8 +9,8 @@ from typing import Any
 from inflate.bases import open_base
 from inflate.checkpoint import resolve_path
 from inflate.data.clips.buckets import sizes_for
-from inflate.data.writing import check_place
 from inflate.errors import InputError
+from inflate.places import check_place
 from inflate.train.recipe import VIDEO, Recipe, parse_table
 from inflate.train.step import STEP_OPTIONS, check_step
 

@@ -1,5 +1,6 @@
 """Wrong flags of every command: one sentence, exit code 2, nothing written, and no weights read for them."""
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from inflate.cli.app import main
 from inflate.data.writing import write_video
 from inflate.stages import ComponentStage
+from tests.models.tiny_family import tiny_unet
 
 BUSY = "busy port"  # stands for a port that somebody listens on
 GENERATE = ["generate", "sun", "-o", "out.mp4"]
@@ -21,15 +23,15 @@ EXTEND = ["extend", "clip.gif", "-o", "out.mp4"]
 INFILL = ["infill", "clip.gif", "-o", "out.mp4", "--missing"]
 VARY = ["vary", "clip.gif", "-o", "out.mp4"]
 UPSCALE = ["upscale", "clip.gif", "-o", "out.mp4"]
-EMOJI = "bundled:emoji"
+EMOJI, IMAGE = "bundled:emoji", "image-model"
 
 WRONG: list[tuple[list[str], str]] = [
     ([*GENERATE, "--seed", str(2**64)], "Invalid value for '--seed'"),
     ([*GENERATE, "--seed", "-1"], "Invalid value for '--seed'"),
-    ([*GENERATE, "--device", "meta"], "--device meta cannot be used here"),
-    ([*GENERATE, "--device", "cpu:99"], "--device cpu:99 cannot be used here"),
-    ([*GENERATE, "--device", "xpu"], "--device xpu cannot be used here"),
-    ([*GENERATE, "--device", "gpu"], "--device gpu cannot be used here"),
+    ([*GENERATE, "--device", "meta"], "--device 'meta' cannot be used here"),
+    ([*GENERATE, "--device", "cpu:99"], "--device 'cpu:99' cannot be used here"),
+    ([*GENERATE, "--device", "xpu"], "--device 'xpu' cannot be used here"),
+    ([*GENERATE, "--device", "gpu"], "--device 'gpu' cannot be used here"),
     ([*GENERATE, "--device", ""], "--device"),
     ([*GENERATE, "--dtype", "int8"], "--dtype is 'int8'"),
     ([*GENERATE, "--dtype", "fp16"], "--dtype is 'fp16'"),
@@ -90,7 +92,7 @@ WRONG: list[tuple[list[str], str]] = [
     ([*ANIMATE, "--fps", "-8"], "fps must be above 0"),
     ([*ANIMATE, "--steps", "decoder=x"], "--steps is 'decoder=x'"),
     ([*ANIMATE, "--until", "upscalr"], "did you mean 'upscaler'?"),
-    ([*ANIMATE, "--device", "meta"], "--device meta cannot be used here"),
+    ([*ANIMATE, "--device", "meta"], "--device 'meta' cannot be used here"),
     ([*ANIMATE, "--dtype", "int8"], "--dtype is 'int8'"),
     (["animate", "picture.png", "-o", "picture.png"], "it must end in one of"),
     (["animate", "picture.png", "-o", "clip.gif"], "clip.gif exists"),
@@ -98,10 +100,13 @@ WRONG: list[tuple[list[str], str]] = [
     ([*INTERPOLATE, "--method", "blend"], "--method is 'blend'"),
     ([*INTERPOLATE, "--method", "reconstruction"], "not two pictures; give one video"),
     (["interpolate", *["picture.png"] * 3, "-o", "out.mp4"], "takes two pictures or one video, got 3 files"),
-    (["interpolate", "clip.gif", "-o", "out.mp4", "--method", "reconstruction", "--guide", "zz"], "guide"),
+    (
+        ["interpolate", "clip.gif", "-o", "out.mp4", "--method", "reconstruction", "--guide", "zz"],
+        "There is no guidance 'zz'",
+    ),
     (["interpolate", "clip.gif", "-o", "out.mp4", "--method", "reconstruction", "--weight", "inf"], "weight"),
     (["interpolate", "text.mp4", "-o", "out.mp4"], "text.mp4"),
-    ([*EXTEND, "--guide", "zz"], "guide"),
+    ([*EXTEND, "--guide", "zz"], "There is no guidance 'zz'"),
     ([*EXTEND, "--weight", "inf"], "weight"),
     ([*EXTEND, "--weight", "nan"], "weight"),
     ([*EXTEND, "--weight", "-1"], "Invalid value for '--weight'"),
@@ -109,7 +114,8 @@ WRONG: list[tuple[list[str], str]] = [
     ([*EXTEND, "--seconds", "nan"], "seconds"),
     ([*EXTEND, "--seconds", "inf"], "seconds"),
     ([*EXTEND, "--seconds", "-3"], "seconds"),
-    ([*EXTEND, "--seconds", "0.1"], "seconds"),
+    ([*EXTEND, "--seconds", "0.1"], "The video lasts 0.75 s already"),
+    ([*EXTEND, "--seconds", "nan", "--method", "interpolation"], "seconds"),
     ([*EXTEND, "--frames", str(10**9)], "frames"),
     (["extend", "nowhere.mp4", "-o", "out.mp4"], "nowhere.mp4"),
     (["extend", "folder", "-o", "out.mp4"], "folder"),
@@ -118,43 +124,43 @@ WRONG: list[tuple[list[str], str]] = [
     ([*INFILL, "-1"], "--missing"),
     ([*INFILL, ""], "--missing is ''"),
     ([*INFILL, "0-5"], "known"),
-    ([*INFILL, "2", "--guide", "zz"], "guide"),
+    ([*INFILL, "2", "--guide", "zz"], "There is no guidance 'zz'"),
     ([*INFILL, "2", "--weight", "inf"], "weight"),
     ([*VARY, "--fps", "0"], "fps must be above 0"),
     ([*VARY, "--frame-skip", "0"], "Invalid value for '--frame-skip'"),
     (["vary", "text.mp4", "-o", "out.mp4"], "text.mp4"),
     ([*UPSCALE, "--method", "bicubic"], "--method is 'bicubic'"),
     ([*UPSCALE, "--method", "reconstruction", "--weight", "inf"], "weight"),
-    ([*UPSCALE, "--until", "decoder"], "decoder"),
+    ([*UPSCALE, "--until", "decoder"], "no super-resolution stage"),
     ([*UPSCALE, "--steps", "upscaler=0"], "num_inference_steps must lie between 1 and 1000"),
-    (["upscale", "clip.gif", "-o", "clip.gif", "--force"], "clip.gif"),
     (["demo", "-o", "picture.png"], "which is a file"),
     (["demo", "-o", "demo", "--fps", "nan"], "fps must be above 0"),
-    (["demo", "-o", "demo", "--device", "cpu:99"], "--device cpu:99 cannot be used here"),
+    (["demo", "-o", "demo", "--device", "cpu:99"], "--device 'cpu:99' cannot be used here"),
     (["demo", "-o", "demo", "--model", "folder"], "folder"),
     (["demo", "-o", "demo", "--prompt", ""], "A prompt is empty"),
     (["app", "--port", "70000"], "Invalid value for '--port'"),
     (["app", "--port", "-1"], "Invalid value for '--port'"),
     (["app", "--port", "http"], "Invalid value for '--port'"),
     (["app", "--port", BUSY], "cannot be used"),
-    (["app", "--device", "cpu:99"], "--device cpu:99 cannot be used here"),
+    (["app", "--device", "cpu:99"], "--device 'cpu:99' cannot be used here"),
     (["app", "--dtype", "int8"], "--dtype is 'int8'"),
     (["app", "--model", "nowhere"], "There is no folder nowhere"),
-    (["convert", EMOJI, "made", "--scheme", "vdn"], "did you mean 'vdm'?"),
-    (["convert", EMOJI, "made", "--frames", "0"], "frames"),
-    (["convert", EMOJI, "made", "--frames", "-4"], "frames"),
+    (["convert", IMAGE, "made", "--scheme", "vdn"], "did you mean 'vdm'?"),
+    (["convert", IMAGE, "made", "--frames", "0"], "frames"),
+    (["convert", IMAGE, "made", "--frames", "-4"], "frames"),
     (["convert", "nowhere", "made"], "nowhere"),
     (["convert", "folder", "made"], "folder is not a diffusers model"),
-    (["convert", EMOJI, "picture.png"], "picture.png"),
-    (["convert", EMOJI, "picture.png/made"], "picture.png"),
-    (["convert", EMOJI, "folder"], "folder"),
-    (["convert", EMOJI, "made", "--config", "config.json"], "--config"),
-    (["convert", EMOJI, "made", "--variant", "fp8"], "fp8"),
-    (["convert", EMOJI, "x" * 300], "File name too long"),
-    (["convert", EMOJI, "https://example.com/made"], "is an address"),
+    (["convert", IMAGE, "picture.png"], "picture.png"),
+    (["convert", IMAGE, "picture.png/made"], "picture.png"),
+    (["convert", IMAGE, "full"], "full exists already"),
+    (["convert", IMAGE, "full", "--force"], "is no model folder, so it is not replaced even by force"),
+    (["convert", IMAGE, "made", "--config", "config.json"], "--config"),
+    (["convert", IMAGE, "made", "--variant", "fp8"], "fp8"),
+    (["convert", IMAGE, "x" * 300], "File name too long"),
+    (["convert", IMAGE, "https://example.com/made"], "is an address"),
     (["inspect", "nowhere"], "nowhere"),
-    (["inspect", EMOJI, "--scheme", "vdn"], "did you mean 'vdm'?"),
-    (["inspect", EMOJI, "--frames", "0"], "frames"),
+    (["inspect", IMAGE, "--scheme", "vdn"], "did you mean 'vdm'?"),
+    (["inspect", IMAGE, "--frames", "0"], "frames"),
     (["inspect", "picture.png"], "picture.png"),
     (["verify", EMOJI, "--device", "meta"], "meta"),
     (["verify", EMOJI, "--device", "cpu:99"], "cpu:99"),
@@ -182,6 +188,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["finetune", "--model", EMOJI], "Name the clips to train on"),
     (["finetune", "--model", EMOJI, "--data", "nowhere"], "data.path is nowhere"),
     (["finetune", "--model", "nowhere", "--data", "folder"], "nowhere"),
+    (["finetune", "--model", EMOJI, "--data", "folder", "--scheme", "lean"], "has temporal layers of the scheme"),
     (["finetune", "--model", EMOJI, "--data", "folder", "--scheme", "lena"], "did you mean 'lean'?"),
     (["finetune", "--model", EMOJI, "--data", "folder", "--device", "gpu9"], "--device"),
     (["finetune", "--model", EMOJI, "--data", "folder", "--set", "steps"], "--set 'steps' is not of the form"),
@@ -231,14 +238,23 @@ def busy() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "unet"
+    tiny_unet().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, image_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that a command runs in; whatever reads weights there fails."""
     Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(tmp_path / "picture.png")
-    write_video(tmp_path / "clip.gif", np.arange(6 * 16 * 16 * 3, dtype=np.uint8).reshape(6, 16, 16, 3), 8)
+    write_video(tmp_path / "clip.gif", np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8), 8)
+    shutil.copytree(image_model, tmp_path / "image-model")
     (tmp_path / "text.mp4").write_text("not a video")
-    for name in ("folder", "folder.mp4"):
+    for name in ("folder", "folder.mp4", "full"):
         (tmp_path / name).mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ComponentStage, "load", _no_work)
     monkeypatch.setattr("torch.nn.Module.load_state_dict", _no_work)
@@ -256,7 +272,7 @@ def test_the_table_is_long_enough() -> None:
     from inflate.cli.app import app
 
     named = {arguments[0] for arguments, _ in WRONG}
-    assert named == set(getattr(get_command(app), "commands"))
+    assert named == set(get_command(app).commands)
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(row[0])[:80] for row in WRONG])
