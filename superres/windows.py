@@ -40,10 +40,12 @@ def windowed(
     for frame in frames_of(chunks):
         waiting.append(frame)
         if len(waiting) == window:
-            made = process(torch.stack(waiting), first)
+            frames = torch.stack(waiting)
+            del waiting[:stride]  # before the network is at work
+            made = process(frames, first)
             _fade_in(made, before, stride)
             before = made
-            del waiting[:stride], made
+            del made, frames
             first += stride
             for number in range(stride):
                 yield before[number][:, None]
