@@ -173,6 +173,12 @@ class Timeline:
         starts.append(self.spans[-1][0])
         return Timeline(list(zip(starts, [*starts[1:], self.duration], strict=True)), self.origin)
 
+    def extended(self, count: int) -> "Timeline":
+        """With ``count`` more frames behind it, each shown for as long as the others are on average."""
+        step = 1 / self.fps
+        more = [(self.duration + number * step, self.duration + (number + 1) * step) for number in range(count)]
+        return Timeline([*self.spans, *more], self.origin)
+
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:
     """When the frames of a file are shown, without decoding a container.
