@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from inflate.data.reading.frames import OPTIONS
+from inflate.data.reading.containers import opened_container
+from inflate.data.reading.footage import Footage
 
 # Codecs that an mp4 may hold; their packets are copied as they are.
 _FITTING = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"})
@@ -28,12 +29,14 @@ class Sound:
         """Whether the file has sound that an mp4 can hold."""
         return self._codec in _FITTING
 
+    @property
+    def _footage(self) -> Footage:
+        return Footage(str(self.path), self.path, self.path.suffix)
+
     @cached_property
     def _codec(self) -> str | None:
-        import av
-
         try:
-            with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
+            with opened_container(self._footage) as container:
                 tracks = container.streams.audio
                 return tracks[0].codec_context.codec.canonical_name if tracks and tracks[0].codec_context else None
         except (OSError, ValueError):  # animations of Pillow's, which have no sound
@@ -42,9 +45,7 @@ class Sound:
     @contextlib.contextmanager
     def beside(self, target: Any) -> Iterator[Callable[[float], None]]:
         """A track of ``target``, an open mp4, and what writes all of it that is heard before a time."""
-        import av
-
-        with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
+        with opened_container(self._footage) as container:
             theirs = container.streams.audio[0]
             ours = target.add_stream_from_template(theirs)
             waiting = _packets(container, theirs)
