@@ -24,6 +24,7 @@ _GAP = 4  # pixels between the pictures of a contact sheet
 _BT709, _LIMITED = 1, 1  # of ITU-T H.273, and swscale's number for the range
 _AS_709 = {"dst_colorspace": _BT709, "dst_color_range": _LIMITED}
 _TICKS = 90_000  # of a second, in which uneven times are counted
+_GIF_FPS = 50  # delays below 20 ms are shown as a tenth of a second
 _LABEL_SIZE = 14  # pixels
 
 # "file:…" or "https://…": a single letter before the colon is a drive.
@@ -99,6 +100,17 @@ def _checked(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield frames
     if picture is None:
         raise InputError("A video needs at least one frame.")
+
+
+def shown_otherwise(path: str | Path, size: tuple[int, int], fps: float) -> str:
+    """A sentence where a file of that suffix cannot show frames of ``size`` (height, width) as they are; else empty."""
+    suffix, (height, width) = Path(path).suffix.lower(), size
+    if suffix == ".mp4" and (height % 2 or width % 2):
+        wide, high = width + width % 2, height + height % 2
+        return f"An mp4 has even sides: frames of {width} x {height} px get an edge pixel more, {wide} x {high}."
+    if suffix == ".gif" and fps > _GIF_FPS:
+        return f"Browsers show {_GIF_FPS} frames of a gif a second at most, not {fps:g}; write webp or mp4."
+    return ""
 
 
 def opaque(frames: np.ndarray) -> np.ndarray:
