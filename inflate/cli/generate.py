@@ -75,6 +75,8 @@ PromptAt = Annotated[
 ]
 Transition = Annotated[float, typer.Option(help="Seconds in which one prompt turns into the next.", min=0)]
 
+Scale = Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1, max=64)]
+
 
 def register(app: typer.Typer) -> None:
     """Add ``generate``."""
@@ -100,9 +102,7 @@ def generate(
     threshold: Threshold = "",
     frame_skip: FrameSkip = 5,
     until: Until = None,
-    scale: Annotated[
-        int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1, max=64)
-    ] = 1,
+    scale: Scale = 1,
     resample: Annotated[str, typer.Option(help="How --scale enlarges: nearest or lanczos.")] = "nearest",
     sheet: Annotated[bool, typer.Option(help="Write a contact sheet beside the video (out.sheet.png).")] = True,
     save_settings: Annotated[bool, typer.Option("--save-settings", help="Write the settings to out.json.")] = False,

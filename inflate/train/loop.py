@@ -53,9 +53,7 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
         StoppedError: SIGTERM or Ctrl-C; the state, or what was encoded, is saved.
     """
     if device not in (None, "cpu"):
-        raise InputError(
-            f"--device is {device!r}; it is 'cpu', or left out for the GPU (CUDA_VISIBLE_DEVICES says which)."
-        )
+        raise InputError(f"--device is {device!r}; give cpu, or leave it out to use the GPU.")
     check_trackers(recipe.train.trackers)
     check_recipe(recipe)
     accelerator = _accelerator(recipe, device)

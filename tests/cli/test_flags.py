@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
-from inflate.cli.app import main
+from inflate.cli.app import app, main
 from inflate.data.writing import write_video
 from inflate.stages import ComponentStage
 from tests.models.tiny_family import tiny_unet
@@ -22,6 +23,7 @@ INTERPOLATE = ["interpolate", "picture.png", "picture.png", "-o", "out.mp4"]
 EXTEND = ["extend", "clip.gif", "-o", "out.mp4"]
 INFILL = ["infill", "clip.gif", "-o", "out.mp4", "--missing"]
 VARY = ["vary", "clip.gif", "-o", "out.mp4"]
+RECONSTRUCT = ["interpolate", "clip.gif", "-o", "out.mp4", "--method", "reconstruction"]
 UPSCALE = ["upscale", "clip.gif", "-o", "out.mp4"]
 EMOJI, IMAGE = "bundled:emoji", "image-model"
 
@@ -101,10 +103,10 @@ WRONG: list[tuple[list[str], str]] = [
     ([*INTERPOLATE, "--method", "reconstruction"], "not two pictures; give one video"),
     (["interpolate", *["picture.png"] * 3, "-o", "out.mp4"], "takes two pictures or one video, got 3 files"),
     (
-        ["interpolate", "clip.gif", "-o", "out.mp4", "--method", "reconstruction", "--guide", "zz"],
+        [*RECONSTRUCT, "--guide", "zz"],
         "There is no guidance 'zz'",
     ),
-    (["interpolate", "clip.gif", "-o", "out.mp4", "--method", "reconstruction", "--weight", "inf"], "weight"),
+    ([*RECONSTRUCT, "--weight", "inf"], "weight"),
     (["interpolate", "text.mp4", "-o", "out.mp4"], "text.mp4"),
     ([*EXTEND, "--guide", "zz"], "There is no guidance 'zz'"),
     ([*EXTEND, "--weight", "inf"], "weight"),
@@ -267,12 +269,8 @@ def _no_work(*_: Any, **__: Any) -> None:
 
 def test_the_table_is_long_enough() -> None:
     assert len(WRONG) >= 95
-    from typer.main import get_command
-
-    from inflate.cli.app import app
-
-    named = {arguments[0] for arguments, _ in WRONG}
-    assert named == set(get_command(app).commands)
+    commands: Any = get_command(app)
+    assert {arguments[0] for arguments, _ in WRONG} == set(commands.commands)
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(row[0])[:80] for row in WRONG])
