@@ -18,7 +18,7 @@ from inflate.diffusion.windows import count_windows
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, stage_generator
-from superres.conditioning import Layout, augment, enlarge, layout_of, level_of, predict
+from superres.conditioning import augment, enlarge, layout_of, level_of, predict
 from superres.places import Generators, Place
 from superres.store import BYTES_PER_PIXEL, FrameStore
 from superres.tiling import check_tile, count_tiles, tiles_of

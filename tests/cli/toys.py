@@ -44,7 +44,7 @@ def write_cache(folder: Path, size: int, of_test: int = 1) -> Path:
             )
             start += count
     np.concatenate(frames).tofile(folder / "frames.bin")
-    index = {"format": "inflate-frames-1", "source": "toys", "layout": "prepared", "size": size, "fingerprint": "x"}
+    index = {"format": "inflate-frames-2", "source": "toys", "layout": "prepared", "size": size, "fingerprint": "x"}
     (folder / "index.json").write_text(json.dumps({**index, "used": 12, "skipped": [], "entries": rows}))
     return folder
 
