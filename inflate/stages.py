@@ -17,13 +17,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from inflate.cancelling import check_cancelled
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stage_table import STAGES, stage_entry
-
-
-class CancelledError(Exception):
-    """The caller's callback asked to stop; whatever was loaded has been released."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +233,7 @@ class ComponentStage:
         """
         for role, (library, class_name) in self.index.items():
             if role not in self.components and (roles is None or role in roles):
+                check_cancelled()
                 self.components[role] = self.read(role, self.path_of(role), library, class_name, dtype)
         for component in self.components.values():
             if isinstance(component, torch.nn.Module):

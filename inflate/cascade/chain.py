@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inflate.cancelling import CancelledError
 from inflate.cascade.applications import Applications
 from inflate.cascade.folder import family_folder, read_index, read_stages, write_folder
 from inflate.cascade.inputs import Generators, Segments, Timing, first_state
@@ -31,7 +32,7 @@ from inflate.cascade.pipelines import PIPELINES
 from inflate.cascade.roles import is_role_file, read_pipeline, read_roles
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
-from inflate.stages import CancelledError, ChainState, OnStep, Stage, StageSettings
+from inflate.stages import ChainState, OnStep, Stage, StageSettings
 
 _PLAIN = GuidanceOptions()
 
