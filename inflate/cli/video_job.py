@@ -161,19 +161,16 @@ def read_picture(path: Path) -> "Image.Image":
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
-    from PIL import Image
-
-    from inflate.data.reading.pictures import as_looked_at
+    from inflate.data.reading.pictures import as_looked_at, picture_at, plain
 
     if not path.is_file():
         raise InputError(f"There is no picture {path}.")
     try:
-        with Image.open(path) as image:
+        with picture_at(path) as image:
             image.load()
             return as_looked_at(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise InputError(f"{path} cannot be read as a picture ({reason}); give a png, jpg or webp file.") from error
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a png, jpg or webp.") from error
 
 
 def read_video(path: Path) -> "Video":
