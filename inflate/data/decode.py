@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from inflate.cancelling import until_cancelled
 from inflate.data.reading.containers import is_picture
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.frames import (
@@ -90,7 +91,7 @@ def _decode(footage: Footage, timing: Timing, size: int | None, fit: Fit, max_fr
     frames: list[np.ndarray] = []
     starts: list[float] = []
     end = 0.0
-    for shown in shown_frames(footage, timing, threads=0):
+    for shown in until_cancelled(shown_frames(footage, timing, threads=0)):
         frames.append(_shaped(shown, size, fit))
         starts.append(shown.time)
         end = shown.end
@@ -192,6 +193,12 @@ class Timeline:
         starts.append(self.spans[-1][0])
         return Timeline(list(zip(starts, [*starts[1:], self.duration], strict=True)), self.origin)
 
+    def extended(self, count: int) -> "Timeline":
+        """With ``count`` more frames behind it, each shown for as long as the others are on average."""
+        step = 1 / self.fps
+        more = [(self.duration + number * step, self.duration + (number + 1) * step) for number in range(count)]
+        return Timeline([*self.spans, *more], self.origin)
+
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:
     """When the frames of a file are shown, without decoding a container.
@@ -219,7 +226,7 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
     footage = _footage(source, name)
     held: list[np.ndarray] = []
     shape = None
-    for shown in shown_frames(footage, "mended", threads=0):
+    for shown in until_cancelled(shown_frames(footage, "mended", threads=0)):
         frame = _shaped(shown)
         if shape not in (None, frame.shape):
             raise VideoError(footage.label, "its frames change size half-way")
