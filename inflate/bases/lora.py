@@ -224,5 +224,9 @@ def _converted(path: Path, network: Any, pipeline: str) -> tuple[dict[str, Tenso
         # Its converters index into names and shapes, and raise any kind of error on others.
         return {}, {}
     tensors, alphas = made if isinstance(made, tuple) else (made, None)
-    named = {key: torch.tensor(float(alpha)) for key, alpha in (alphas or {}).items()}
+    named: dict[str, Tensor] = {}
+    for key, alpha in (alphas or {}).items():
+        whole = key.removesuffix(".alpha")  # the layer's, or that of the half to which it was a neighbour
+        matched = _HALF.match(whole)
+        named[f"{matched[1] if matched else whole}.alpha"] = torch.tensor(float(alpha))
     return dict(tensors), named
