@@ -1,5 +1,6 @@
 """What each command does with the times and the sound of its video: known frames stay at their times."""
 
+from dataclasses import dataclass
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,15 @@ TABLE: dict[str, tuple[list[str], list[float], str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Once:
+    scale: int = 1
+
+
 class Same(Doubling):
     """Frames as they are."""
+
+    config_class = Once
 
     def stream(self, chunks: Iterable[Tensor], *_: Any, **__: Any) -> Iterator[Tensor]:
         yield from chunks
