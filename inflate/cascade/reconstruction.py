@@ -24,7 +24,7 @@ from inflate.models.known_frames import Known, sample_known, saving_memory
 from inflate.stages import StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
 
-_MAX_SECONDS = 600
+_MAX_BYTES = 2**30  # of float32 frames, which lie in memory
 GUIDES = ("errors", "gradient")
 
 
@@ -54,14 +54,20 @@ def extend_video(
         InputError: the video lasts that long already, or there is no such decoder.
     """
     check_output_type(options.get("output_type", "pil"))
-    if not (math.isfinite(seconds) and 0 < seconds <= _MAX_SECONDS):
-        raise InputError(f"The video is to last {seconds} s; give more than 0 and at most {_MAX_SECONDS}.")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"The video is to last {seconds} s; give more than 0.")
     total = round(seconds * video.fps)
     if total <= video.num_frames:
         raise InputError(
             f"The video lasts {video.duration_seconds:.2f} s already; ask for more than that, not {seconds:g} s."
         )
     frames = video_frames(video, cascade.frame_size())
+    most = _MAX_BYTES // frames[:, :, 0].nbytes
+    if total > most:
+        raise InputError(
+            f"The video is to last {seconds:g} s, {total} frames; there is room for {most} of "
+            f"{frames.shape[-1]} x {frames.shape[-2]} px ({most / video.fps:.0f} s)."
+        )
     with Completing(cascade, video.fps, weight, save_memory, prompt, options, guide) as work:
         while frames.shape[2] < total:
             old = min(frames.shape[2], max(1, work.window // 2))

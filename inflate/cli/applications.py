@@ -19,7 +19,8 @@ from inflate.cli.generate import (
     Steps,
     Until,
 )
-from inflate.cli.video_job import VideoJob, read_picture, read_video
+from inflate.cli.known_video import read_chunks, read_video, run_known
+from inflate.cli.video_job import VideoJob, read_picture
 from inflate.errors import InputError, nearest
 
 DEFAULT_WEIGHT = 1.0  # what Bayes' rule derives; see the table in recipes/emoji/README.md
@@ -98,21 +99,28 @@ def interpolate(
     if method == "reconstruction" and len(source) == 2:
         raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    if len(source) == 1:
-        video = read_video(source[0])
-        if method == "reconstruction":
-            from inflate.cascade.constrained import raise_frame_rate
+    if len(source) == 1 and method == "reconstruction":
+        from inflate.cascade.constrained import raise_frame_rate
 
-            job.run(
-                lambda cascade, options: raise_frame_rate(
-                    cascade, video, frame_skip, weight, prompt=prompt, guide=guide, **options
-                ),
-                source[0],
-                rate=frame_skip,
-            )
-            return
+        video = read_video(source[0], job.cascade)
         job.run(
-            lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options), source[0], rate=frame_skip
+            lambda cascade, options: raise_frame_rate(
+                cascade, video, frame_skip, weight, prompt=prompt, guide=guide, **options
+            ),
+            source[0],
+            rate=frame_skip,
+        )
+        return
+    if len(source) == 1:
+        from inflate.cascade.known import interpolate_stream
+
+        run_known(
+            job,
+            source[0],
+            0,
+            lambda cascade, video, options: cascade.interpolate_video(video, frame_skip, **options),
+            lambda cascade, video, options: interpolate_stream(cascade, video, frame_skip, **options),
+            frame_skip,
         )
         return
     first, last = (read_picture(path) for path in source)
@@ -148,15 +156,25 @@ def extend(
     if method is not None:
         check_method(method, ("interpolation", "reconstruction"))
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    known = read_video(video)
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
-        count = frames if seconds is None else max(1, round(seconds * known.fps) - known.num_frames)
-        job.run(lambda cascade, options: cascade.extend(known, count, **options), video, longer=True)
+        from inflate.cascade.known import extend_stream
+        from inflate.data import video_facts
+
+        facts = video_facts(video)
+        count = frames if seconds is None else max(1, round(seconds * facts.fps) - facts.num_frames)
+        run_known(
+            job,
+            video,
+            count,
+            lambda cascade, known, options: cascade.extend(known, count, **options),
+            lambda cascade, known, options: extend_stream(cascade, known, count, **options),
+        )
         return
     from inflate.cascade.reconstruction import extend_video
 
+    known = read_video(video, job.cascade)
     lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
     job.run(
         lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, guide=guide, **options),
@@ -188,7 +206,7 @@ def infill(
     from inflate.cascade.reconstruction import infill_video
 
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
-    source = read_video(video)
+    source = read_video(video, job.cascade)
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames)] = False
     job.run(
@@ -232,10 +250,12 @@ def vary(
     as_json: AsJson = False,
 ) -> None:
     """Make another video of what a video shows."""
+    from inflate.data import video_facts
+
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    known = read_video(video)
+    chunks = read_chunks(video, video_facts(video))
     job.drop_sound(video)
-    job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
+    job.run(lambda cascade, options: cascade.vary(chunks, frames, fps, frame_skip, **options))
 
 
 def upscale(
