@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from inflate.cascade import Cascade
-from inflate.cascade import applications, enlarging
+from inflate.cascade import Cascade, applications, enlarging
 from inflate.cascade.enlarging import Enlarging, in_words, stages_for, usual_factor, whole_factors
 from inflate.cascade.streaming import CHUNK_BYTES, frames_of_chunk
 from inflate.errors import InputError

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
 from inflate.cascade.known import KnownVideo, extend_stream, interpolate_stream
 from inflate.cascade.streaming import FrameFile
 from inflate.errors import InputError
-from inflate.cancelling import CancelledError
 from inflate.video import Video
 from tests.cascade.test_applications import RecordingInterpolation, seeded
 from tests.cli.toys import tiny_chain

@@ -1,7 +1,7 @@
 """What each command does with the times and the sound of its video: known frames stay at their times."""
 
-from dataclasses import dataclass
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
