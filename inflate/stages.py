@@ -89,13 +89,10 @@ class ChainState:
 
 
 class OnStep(Protocol):
-    """What a stage calls after each step, or part of one; it answers with the sample to go on with."""
+    """What a stage calls after each step, or part of one."""
 
-    def __call__(
-        self, video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None, /
-    ) -> Tensor:
-        """``share``, from 0 to 1, of the video's work in this stage is done; None: as many as there were steps."""
-        ...
+    def __call__(self, video: int, step: int, timestep: Tensor, sample: Tensor, done: float | None = None, /) -> Tensor:
+        """The sample to go on with; ``done`` is a share of the video's work, None: as much as of the steps."""
 
 
 class Stage(Protocol):

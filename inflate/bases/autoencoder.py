@@ -1,5 +1,6 @@
 """Pixels to latents and back, for the autoencoders that image models come with."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from inflate.errors import InputError
 
 _CLASSES = ("AutoencoderKL", "AutoencoderDC", "VQModel")
 _PICTURES_AT_ONCE = 4
+_SMALLEST_MULTIPLE = 8  # pixels
 
 
 def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
@@ -43,6 +45,16 @@ def pixels_per_cell(config: Mapping[str, Any]) -> int:
     """Height and width of a latent cell in pixels, told from an autoencoder's config."""
     blocks = config.get("encoder_block_out_channels") or config.get("block_out_channels") or [0]
     return 2 ** (len(blocks) - 1)
+
+
+def size_multiple(network: Mapping[str, Any], vae: Mapping[str, Any], patch: int = 1) -> int:
+    """What both sides of a frame must be multiples of, in pixels, told from the configs of network and autoencoder.
+
+    At least 8. A ``UNet2DConditionModel`` brings sizes that it cannot halve back to what they were; a ``UNet2DModel``
+    does not, and its sides must be halved as often as it has levels. ``patch``: latent cells along a side of a token.
+    """
+    halved = 1 if "cross_attention_dim" in network else 2 ** (len(network.get("block_out_channels") or [0]) - 1)
+    return math.lcm(_SMALLEST_MULTIPLE, pixels_per_cell(vae) * patch * halved)
 
 
 class Autoencoder:

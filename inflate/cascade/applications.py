@@ -5,10 +5,12 @@ known frame and its own CLIP embedding as the condition; two images are interpol
 varied from the mean of its frames' embeddings.
 """
 
+import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, Protocol, Self, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +18,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from inflate.cascade.enlarging import Enlarging, scale_of, shrunk, stages_for
-from inflate.cascade.inputs import Generators, Picture, Timing, draw_seeds, picture_frames, video_frames
+from inflate.cascade.inputs import (
+    Generators,
+    Picture,
+    Timing,
+    draw_seeds,
+    picture_frames,
+    picture_size,
+    video_frames,
+)
 from inflate.cascade.output import (
     CascadeOutput,
     OutputType,
@@ -26,6 +36,7 @@ from inflate.cascade.output import (
     check_output_type,
     gathered,
 )
+from inflate.cascade.shapes import fitting_size
 from inflate.cascade.streaming import upscale_chunks
 from inflate.errors import InputError
 from inflate.stages import ChainState, Stage, StageSettings
@@ -74,6 +85,15 @@ class SamplingOptions(GuidanceChoice, total=False):
     until: str | None
 
 
+@runtime_checkable
+class _Sized(Protocol):
+    """A stage that cannot do frames of any size."""
+
+    def size_multiple(self) -> int | None:
+        """What both sides must be multiples of, in pixels; None where the stage knows one size alone."""
+        ...
+
+
 class Applications:
     """The applications, as methods of a cascade."""
 
@@ -92,6 +112,21 @@ class Applications:
         """Side of the frames that the decoder makes, in pixels; None for a cascade without one."""
         decoder: Any = self.stage("decoder")
         return None if decoder is None else decoder.frame_size()
+
+    def frame_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the frames that are made of pictures of ``height`` x ``width`` pixels, before they are
+        enlarged: the pictures' shape at about the decoder's area; see :mod:`inflate.cascade.shapes`."""
+        decoder: Any = self.stage("decoder")
+        multiples = [stage.size_multiple() for stage in self.stages if isinstance(stage, _Sized)]
+        multiple = None if None in multiples else math.lcm(*multiples)
+        return fitting_size(height, width, None if decoder is None else decoder.usual_size(), multiple)
+
+    def sized(self, height: int, width: int) -> Self:
+        """The same cascade, of the same weights, whose decoder draws frames of a size that :meth:`frame_shape` says."""
+        cascade, decoder = copy.copy(self), self.stage("decoder")
+        stages = (stage.sized(height, width) if stage is decoder else stage for stage in self.stages)  # pyright: ignore[reportAttributeAccessIssue]
+        cascade.stages = tuple(stages)
+        return cascade
 
     def told_nothing(self) -> bool:
         """Whether its frames come from noise alone, so that it takes no prompt."""
@@ -118,7 +153,8 @@ class Applications:
         """Make an image move: it is the first frame, and its own CLIP image embedding the condition.
 
         Args:
-            image: a PIL picture, uint8 (H, W, 3), or float (3, H, W) in [0, 1]; padded with white to a square.
+            image: a PIL picture, uint8 (H, W, 3), or float (3, H, W) in [0, 1]; frames get its shape, the centre being
+                taken where that is not possible (:meth:`frame_shape`).
             num_frames: frames to make, the image among them.
             fps: their frames per second.
             frame_skip: how many times frame interpolation then multiplies the frame rate.
@@ -138,7 +174,10 @@ class Applications:
         frame_skip: int = 1,
         **options: Unpack[SamplingOptions],
     ) -> CascadeOutput:
-        """Make a video that begins with one image and ends with another; arguments as for :meth:`animate`."""
+        """Make a video that begins with one image and ends with another; arguments as for :meth:`animate`.
+
+        Frames get the first one's shape, to which the last one is cropped.
+        """
         if num_frames < 2:
             raise InputError(f"Two images need num_frames of 2 or more, got {num_frames}.")
         return self._between([first, last], [0, num_frames - 1], Timing(num_frames, fps, frame_skip), options)
@@ -146,10 +185,10 @@ class Applications:
     def interpolate_video(self, video: Video, frame_skip: int = 5, **options: Unpack[SamplingOptions]) -> CascadeOutput:
         """Raise a video's frame rate ``frame_skip`` times: ``(F - 1) * frame_skip + 1`` frames, the known ones kept.
 
-        Frames are brought to the size of the decoder's; later stages enlarge them.
+        Frames are brought to about the size of the decoder's (:meth:`frame_shape`); later stages enlarge them.
         """
         self._need("interpolation")
-        frames = video_frames(video, self.frame_size())
+        frames = video_frames(video, self.frame_shape(video.height, video.width))
         timing = Timing(video.num_frames, video.fps, frame_skip)
         return self._finish(self._known_state(frames, None, timing, options), options)
 
@@ -157,7 +196,7 @@ class Applications:
         """Go on where a video ends: ``num_frames`` more frames at its frame rate, after its own."""
         self._need("interpolation")
         timing = Timing(video.num_frames + num_frames, video.fps, 1)
-        known = video_frames(video, self.frame_size())
+        known = video_frames(video, self.frame_shape(video.height, video.width))
         blank = torch.zeros(1, 3, num_frames, *known.shape[-2:])
         mask = torch.arange(timing.num_frames) < video.num_frames
         state = self._known_state(torch.cat([known, blank], 2), mask, timing, options)
@@ -165,7 +204,7 @@ class Applications:
 
     def vary(
         self,
-        video: Video | Iterable[np.ndarray],
+        video: Video,
         num_frames: int = 16,
         fps: float = 8,
         frame_skip: int = 5,
@@ -173,12 +212,31 @@ class Applications:
     ) -> CascadeOutput:
         """Another video of the same thing, from the mean of the CLIP image embeddings of the frames of ``video``.
 
-        ``video`` may also come in chunks of uint8 frames (n, H, W, 3), which are not kept.
+        It has the shape of ``video`` (:meth:`frame_shape`).
         """
-        if self.frame_size() is None:
+        return self.vary_chunks([video.frames], num_frames, fps, frame_skip, **options)
+
+    def vary_chunks(
+        self,
+        chunks: Iterable[np.ndarray],
+        num_frames: int = 16,
+        fps: float = 8,
+        frame_skip: int = 5,
+        **options: Unpack[SamplingOptions],
+    ) -> CascadeOutput:
+        """:meth:`vary` of a video that comes in chunks of uint8 frames (n, H, W, 3), which are not kept."""
+        if self.stage("decoder") is None:
             raise InputError("This cascade has no decoder, which varying a video needs.")
-        embeds = self.embed_chunks(self.fitted([video.frames] if isinstance(video, Video) else video))
-        cascade: Any = self
+        size = (0, 0)
+
+        def watched() -> Iterator[Tensor]:
+            nonlocal size
+            for chunk in self.fitted(chunks):
+                size = (chunk.shape[2], chunk.shape[3])
+                yield chunk
+
+        embeds = self.embed_chunks(watched())
+        cascade: Any = self.sized(*size)
         return cascade(None, num_frames, fps, image_embeds=embeds, frame_skip=frame_skip, **options)
 
     def upscale(self, video: Video, factor: float | None = None, **options: Unpack[SamplingOptions]) -> CascadeOutput:
@@ -259,9 +317,9 @@ class Applications:
         return self._mean_embeds(chunks, 1)
 
     def fitted(self, chunks: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Chunks of uint8 frames (n, H, W, 3) as the decoder would make them: (3, n, S, S) float32 in [-1, 1]."""
+        """Chunks of uint8 frames (n, H, W, 3) at the size that :meth:`frame_shape` says: (3, n, h, w) in [-1, 1]."""
         for chunk in chunks:
-            yield video_frames(Video(chunk, 1.0), self.frame_size())[0]
+            yield video_frames(Video(chunk, 1.0), self.frame_shape(*chunk.shape[1:3]))[0]
 
     def _mean_embeds(self, chunks: Iterable[Tensor], videos: int) -> Tensor:
         prior: Any = self.stage("prior")
@@ -276,7 +334,7 @@ class Applications:
         self, pictures: Sequence[Picture], positions: Sequence[int], timing: Timing, options: SamplingOptions
     ) -> CascadeOutput:
         self._need("interpolation")
-        size = self.frame_size()
+        size = self.frame_shape(*picture_size(pictures[0]))
         known = torch.cat([picture_frames(picture, size) for picture in pictures], dim=2)
         frames = torch.zeros(1, 3, timing.num_frames, *known.shape[-2:])
         frames[:, :, list(positions)] = known

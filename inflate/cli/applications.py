@@ -255,7 +255,7 @@ def vary(
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     chunks = read_chunks(video, video_facts(video))
     job.drop_sound(video)
-    job.run(lambda cascade, options: cascade.vary(chunks, frames, fps, frame_skip, **options))
+    job.run(lambda cascade, options: cascade.vary_chunks(chunks, frames, fps, frame_skip, **options))
 
 
 def upscale(

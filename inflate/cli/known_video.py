@@ -62,8 +62,8 @@ def made_size(cascade: "Cascade", until: str | None, facts: "VideoFacts") -> tup
     from inflate.cascade.enlarging import scale_of
 
     scale = scale_of([stage for stage in cascade.up_to(until) if hasattr(stage, "stream")])
-    side = cascade.frame_size()
-    return (facts.height * scale, facts.width * scale) if side is None else (side * scale, side * scale)
+    height, width = cascade.frame_shape(facts.height, facts.width)
+    return height * scale, width * scale
 
 
 def read_chunks(path: Path, facts: "VideoFacts") -> "Iterator[np.ndarray]":
@@ -86,8 +86,9 @@ def read_video(path: Path, cascade: "Cascade | None" = None) -> "Video":
     from inflate.video import Video, to_uint8
 
     facts = video_facts(path)
-    side = None if cascade is None else cascade.frame_size()
-    height, width = (facts.height, facts.width) if side is None else (side, side)
+    height, width = (facts.height, facts.width)
+    if cascade is not None:
+        height, width = cascade.frame_shape(height, width)
     needed = facts.num_frames * height * width * 3
     if needed > _READ_BYTES:
         raise InputError(

@@ -83,7 +83,7 @@ class FrameDecoderStep:
         self.vae.to(device).eval().requires_grad_(False)
         torch.manual_seed(recipe.train.seed)
         self.trained = self._network()
-        patch_of(self.trained)
+        patch_of(self.trained.config)
 
     def _network(self) -> Any:
         if self.options.init:

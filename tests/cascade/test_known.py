@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_video(chain: Any, monkeypatch: pytest.Mon
 
 def test_varying_takes_chunks_too(chain: Any) -> None:
     options: dict[str, Any] = {**ONCE, "until": "decoder", "output_type": "pt"}
-    streamed = chain.vary(known(7).chunks, 4, generator=seeded(), **options)
+    streamed = chain.vary_chunks(known(7).chunks, 4, generator=seeded(), **options)
     memory = chain.vary(whole(7), 4, generator=seeded(), **options)
     torch.testing.assert_close(streamed.image_embeds, memory.image_embeds)
     assert torch.allclose(streamed.frames, memory.frames, atol=1e-4)
