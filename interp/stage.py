@@ -17,8 +17,8 @@ from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.segments import embeds_at
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
-from interp.frame_decoder import sides_of
 from interp.folder import IMAGE_FOLDER, fits_beside, is_partial, load_interpolation, save_beside
+from interp.frame_decoder import sides_of
 from interp.sampling import interpolate_frames, spread_frames
 from interp.streaming import interpolate_chunks
 from interp.windows import Window, plan_windows

@@ -18,7 +18,7 @@ PACKAGES = ("inflate", "interp", "superres", "emoji_family")
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
     {"inflate.errors"},
-    {"inflate.video", "inflate.stage_table"},
+    {"inflate.video", "inflate.stage_table", "inflate.cancelling"},
     {"inflate.layers", "inflate.diffusion"},
     {"inflate.schedulers"},
     {"inflate.inflater"},
@@ -57,6 +57,7 @@ FRUGAL = {
     "inflate.errors": set(),
     "inflate.stage_table": set(),
     "inflate.video": {"torch", "einops", "numpy"},
+    "inflate.cancelling": {"torch"},
     "inflate.layers": {"torch", "einops"},
     "inflate.diffusion": {"torch"},
 }

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inflate.cancelling import CancelledError
 from inflate.cascade.output import Progress, StepCallback
-from inflate.stages import CancelledError, StageSettings
+from inflate.stages import StageSettings
 from inflate.video import from_uint8, to_uint8
 
 if TYPE_CHECKING:

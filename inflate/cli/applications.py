@@ -64,6 +64,7 @@ def animate(
     """Make a picture move."""
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     picture = read_picture(image)
+    job.tell_size(picture.height, picture.width)
     job.run(lambda cascade, options: cascade.animate(picture, frames, fps, frame_skip, **options))
 
 
@@ -99,6 +100,7 @@ def interpolate(
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1:
         video = read_video(source[0])
+        job.tell_size(video.height, video.width)
         if method == "reconstruction":
             from inflate.cascade.constrained import raise_frame_rate
 
@@ -115,6 +117,7 @@ def interpolate(
         )
         return
     first, last = (read_picture(path) for path in source)
+    job.tell_size(first.height, first.width)
     job.run(lambda cascade, options: cascade.interpolate(first, last, frames, fps, frame_skip, **options))
 
 
@@ -148,6 +151,7 @@ def extend(
         check_method(method, ("interpolation", "reconstruction"))
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
+    job.tell_size(known.height, known.width)
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
@@ -188,6 +192,7 @@ def infill(
 
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
     source = read_video(video)
+    job.tell_size(source.height, source.width)
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames)] = False
     job.run(
@@ -233,6 +238,7 @@ def vary(
     """Make another video of what a video shows."""
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
+    job.tell_size(known.height, known.width)
     job.drop_sound(video)
     job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
 
@@ -264,6 +270,7 @@ def upscale(
     from inflate.cascade.constrained import enlarge_video
 
     low = read_video(video)
+    job.tell_size(low.height, low.width)
     job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
 
 

@@ -122,6 +122,16 @@ class VideoJob:
             typer.echo(f"The sound of {source} ends after {times.duration:g} s; the new frames are silent.", err=True)
         return () if even else made.spans, sound if sound.there() else None
 
+    def tell_size(self, height: int, width: int) -> None:
+        """Say which size frames get that are made of pictures of ``height`` x ``width`` pixels, if it is another."""
+        from inflate.cascade.shapes import cropped_share
+
+        made = self.cascade.frame_shape(height, width)
+        if made != (height, width):
+            share = round(100 * cropped_share(height, width, made))
+            cropped = f"; {share} % at the edges is cropped" if share else ""
+            typer.echo(f"Frames are {made[1]} x {made[0]} px, from {width} x {height}{cropped}.", err=True)
+
     def drop_sound(self, source: Path) -> None:
         """Say that the sound of ``source``, if there is any, belongs to no frame that is made."""
         from inflate.data.sound import Sound
@@ -161,19 +171,16 @@ def read_picture(path: Path) -> "Image.Image":
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
-    from PIL import Image
-
-    from inflate.data.reading.pictures import as_looked_at
+    from inflate.data.reading.pictures import as_looked_at, picture_at, plain
 
     if not path.is_file():
         raise InputError(f"There is no picture {path}.")
     try:
-        with Image.open(path) as image:
+        with picture_at(path) as image:
             image.load()
             return as_looked_at(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise InputError(f"{path} cannot be read as a picture ({reason}); give a png, jpg or webp file.") from error
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a png, jpg or webp.") from error
 
 
 def read_video(path: Path) -> "Video":

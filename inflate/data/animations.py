@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.GifImagePlugin import getdata, getheader
 
+from inflate.cancelling import check_cancelled, until_cancelled
 from inflate.errors import InputError
 
 _COLOURS = 256
@@ -39,7 +40,7 @@ def write_gif(path: Path, frames: np.ndarray, durations_ms: Sequence[int]) -> No
     info = {"loop": 0, "transparency": _COLOURS - 1} if clear else {"loop": 0}
     before: np.ndarray | None = None
     with path.open("wb") as file:
-        for frame, duration in zip(frames, durations_ms, strict=True):
+        for frame, duration in until_cancelled(zip(frames, durations_ms, strict=True)):
             indices = _indexed(frame, palette)
             if before is None:
                 file.writelines(getheader(_with_palette(indices, palette), info=dict(info))[0])
@@ -88,9 +89,19 @@ def _changed(mask: np.ndarray) -> tuple[int, int, int, int]:
 def write_webp(path: Path, frames: np.ndarray, durations_ms: Sequence[int]) -> None:
     """Write uint8 frames (F, H, W, 3), or with alpha (F, H, W, 4), lossy; repeated for ever."""
     pictures = [Image.fromarray(frame) for frame in frames]
+    for picture in pictures:
+        picture.__class__ = _Wanted
     options = {"duration": list(durations_ms), "quality": 90, "method": 4, "loop": 0}
     content = _saved(pictures[0], save_all=True, append_images=pictures[1:], **options)
     path.write_bytes(_unmerged(content, durations_ms, *frames.shape[1:]))
+
+
+class _Wanted(Image.Image):
+    """A picture that Pillow asks for, as it does before it encodes each one, only while somebody wants the file."""
+
+    def seek(self, frame: int) -> None:
+        check_cancelled()
+        super().seek(frame)
 
 
 def _unmerged(content: bytes, durations_ms: Sequence[int], height: int, width: int, channels: int) -> bytes:

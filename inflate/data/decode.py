@@ -10,8 +10,19 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
-from inflate.data.reading.frames import OutOfOrderError, Shown, Timing, loops, packet_spans, shown_frames
+from inflate.cancelling import until_cancelled
+from inflate.data.reading.containers import is_picture
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.frames import (
+    OutOfOrderError,
+    Shown,
+    Timing,
+    explained,
+    loops,
+    packet_spans,
+    shown_frames,
+    stored_size,
+)
 from inflate.data.reading.pictures import VideoError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".webp", ".gif", ".apng"})
@@ -91,7 +102,7 @@ def _decode(footage: Footage, timing: Timing, size: int | None, fit: Fit, max_fr
     frames: list[np.ndarray] = []
     starts: list[float] = []
     end = 0.0
-    for shown in shown_frames(footage, timing, threads=0):
+    for shown in until_cancelled(shown_frames(footage, timing, threads=0)):
         frames.append(_shaped(shown, size, fit))
         starts.append(shown.time)
         end = shown.end
@@ -151,6 +162,15 @@ def video_facts(source: Source, name: str | None = None) -> VideoFacts:
     return VideoFacts(len(times.spans), times.duration, times.fps, width, height)
 
 
+def stated_size(source: Source, name: str | None = None) -> tuple[int, int, int]:
+    """Width and height as stored, and the number of frames, by headers and packets alone: no pixel is decoded.
+
+    Raises:
+        VideoError: not a video.
+    """
+    return stored_size(_footage(source, name))
+
+
 @dataclass(frozen=True)
 class Timeline:
     """When the frames of a file are shown: ``spans`` of (start, end) in seconds from the first one's start, which is at
@@ -201,7 +221,9 @@ def frame_times(source: Source, name: str | None = None) -> Timeline:
 
 
 def _times(footage: Footage) -> Timeline:
-    if footage.suffix in ANIMATIONS | STILLS:
+    with explained(footage):
+        picture = is_picture(footage)
+    if picture:
         return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)])
     return Timeline(*packet_spans(footage))
 
@@ -215,7 +237,7 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
     footage = _footage(source, name)
     held: list[np.ndarray] = []
     shape = None
-    for shown in shown_frames(footage, "mended", threads=0):
+    for shown in until_cancelled(shown_frames(footage, "mended", threads=0)):
         frame = _shaped(shown)
         if shape not in (None, frame.shape):
             raise VideoError(footage.label, "its frames change size half-way")

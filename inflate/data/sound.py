@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from inflate.data.reading.frames import OPTIONS
+from inflate.data.reading.containers import opened_container
+from inflate.data.reading.footage import Footage
 
 # Codecs that an mp4 may hold; their packets are copied as they are.
 _FITTING = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"})
@@ -39,6 +40,10 @@ class Sound:
         return self._codec in _FITTING
 
     @property
+    def _footage(self) -> Footage:
+        return Footage(str(self.path), self.path, self.path.suffix)
+
+    @property
     def tracks(self) -> int:
         """How many sound tracks the file has; the first one is meant everywhere else."""
         return len(self._codecs)
@@ -49,10 +54,8 @@ class Sound:
 
     @cached_property
     def _codecs(self) -> list[str]:
-        import av
-
         try:
-            with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
+            with opened_container(self._footage) as container:
                 contexts = [track.codec_context for track in container.streams.audio]
                 # What FFmpeg has no decoder for has no context.
                 return [one.codec.canonical_name if one else "an unknown one" for one in contexts]
@@ -62,9 +65,7 @@ class Sound:
     @contextlib.contextmanager
     def beside(self, target: Any) -> Iterator[Callable[[float], None]]:
         """A track of ``target``, an open mp4, and what writes all of it that is heard before a time."""
-        import av
-
-        with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
+        with opened_container(self._footage) as container:
             theirs = container.streams.audio[0]
             ours = target.add_stream_from_template(theirs)
             waiting = _packets(container, theirs)

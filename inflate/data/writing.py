@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from inflate.cancelling import until_cancelled
 from inflate.data.animations import write_gif, write_webp
 from inflate.data.sound import Sound
 from inflate.errors import InputError
@@ -258,7 +259,7 @@ def _write_mp4(
         held: dict[int, int] = {}
         played = nullcontext() if sound is None else sound.beside(container)
         with played as play:
-            for number, frame in enumerate(chain(first, chain.from_iterable(chunks))):
+            for number, frame in enumerate(until_cancelled(chain(first, chain.from_iterable(chunks)))):
                 even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
                 picture = painter.reformat(
                     av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24"), format="yuv420p", **_AS_709

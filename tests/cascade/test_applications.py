@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
 from inflate.errors import InputError
-from inflate.stages import CancelledError, ChainState, ComponentStage, OnStep, StageSettings
+from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings
 from inflate.video import Video
 from tests.models.tiny_family import WIDTH, tiny_cascade
 
