@@ -32,7 +32,7 @@ class ClipStep:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         options = parse_table(ClipOptions, recipe.options, "options")
         self.options, self.device, self.seed = options, device, recipe.train.seed
-        self.cache: FrameCache = open_data(recipe.data)
+        self.cache: FrameCache = open_data(recipe.data, captions=True)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         torch.manual_seed(recipe.train.seed)
         self.trained = TextImageEncoder.create(parse_table(ClipConfig, options.model, "options.model"))

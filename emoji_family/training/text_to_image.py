@@ -61,7 +61,7 @@ class TextToImageStep(DenoisingStep):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         options = parse_table(TextToImageOptions, recipe.options, "options")
         self.options, self.device, self.seed = options, device, recipe.train.seed
-        self.cache = open_data(recipe.data)
+        self.cache = open_data(recipe.data, captions=True)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.vae = read_vae(options.vae, device)
         self.latents = latents_of(self.cache, self.vae, options.vae, device)

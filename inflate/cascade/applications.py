@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inflate.cascade.enlarging import Enlarging, scale_of, shrunk, stages_for
 from inflate.cascade.inputs import (
     Generators,
     Picture,
@@ -32,14 +33,35 @@ from inflate.cascade.output import (
     StepCallback,
     as_output,
     check_output_type,
+    gathered,
 )
 from inflate.cascade.shapes import fitting_size
 from inflate.cascade.streaming import upscale_chunks
 from inflate.errors import InputError
 from inflate.stages import ChainState, Stage, StageSettings
-from inflate.video import Video, fold_frames
+from inflate.video import Video, fold_frames, from_uint8
 
 _FRAMES_AT_ONCE = 64
+_HELD_BYTES = 256 * 2**20  # of frames as float32, of which there are several copies on the way
+
+
+class Shape(Protocol):
+    """What has a length and a size in pixels: a ``Video``, or the ``VideoFacts`` of a file."""
+
+    @property
+    def num_frames(self) -> int:
+        """The number of frames."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        ...
 
 
 class GuidanceChoice(TypedDict, total=False):
@@ -198,34 +220,66 @@ class Applications:
         cascade: Any = self.sized(*size)
         return cascade(None, num_frames, fps, image_embeds=embeds, frame_skip=frame_skip, **options)
 
-    def upscale(self, video: Video, **options: Unpack[SamplingOptions]) -> CascadeOutput:
-        """Enlarge a video by the super-resolution stages; for long ones see :meth:`upscale_chunks`."""
-        upscalers = self._upscalers(options.get("until"))
+    def upscale(self, video: Video, factor: float | None = None, **options: Unpack[SamplingOptions]) -> CascadeOutput:
+        """Enlarge a video by the super-resolution stages; for one that does not fit into memory see
+        :meth:`upscale_chunks`, as which this works where frames are large.
+
+        Args:
+            video: any size.
+            factor: how many times larger each side becomes; None is what all stages do together.
+            options: see ``SamplingOptions``; large videos come without calls of ``callback_on_stage_end``.
+
+        Raises:
+            InputError: the cascade has no super-resolution, or does not enlarge ``factor`` times.
+        """
+        stages = self.upscalers(options.get("until"))
+        plan = self.enlarging(video, factor, options.get("until"))
+        if plan.stages != stages or plan.size != plan.made(len(stages)) or plan.held_bytes() > _HELD_BYTES:
+            return self._upscale_large(video, factor, options)
         state = self._known_state(video_frames(video, None), None, Timing(video.num_frames, video.fps, 1), options)
-        before = tuple(stage.name for stage in self.stages if stage not in upscalers)
+        before = tuple(stage.name for stage in self.stages if stage not in stages)
         return self._finish(replace(state, passed=before), options)
+
+    def enlarging(self, video: Shape, factor: float | None = None, until: str | None = None) -> Enlarging:
+        """What :meth:`upscale` takes for a video of that length and size, or :meth:`upscale_chunks`."""
+        stages = stages_for(self.upscalers(until), factor)
+        return Enlarging(stages, (video.height, video.width), video.num_frames, factor)
 
     def upscale_chunks(
         self,
         chunks: Iterator[Tensor],
         num_frames: int | None = None,
+        factor: float | None = None,
+        works: Sequence[float] = (),
         **options: Unpack[SamplingOptions],
     ) -> Iterator[Tensor]:
-        """Enlarge a video that is never in memory as a whole.
+        """Enlarge a video of any length and size, of which a few frames and tiles are in memory at a time.
 
         Args:
             chunks: (3, n, H, W) float32 in [-1, 1] each, any n, in order.
             num_frames: how many frames will come in all, for progress.
+            factor: as in :meth:`upscale`.
+            works: how long each stage will take, for progress; see :meth:`Enlarging.seconds`.
             options: see ``SamplingOptions``; there is one seed for the video.
 
         Yields:
-            Chunks (3, m, S H, S W), in order. Between two stages frames lie in a temporary file, as 8-bit pixels.
+            Chunks (3, m, factor H, factor W), in order. Between two stages frames lie in a temporary file, as 8-bit
+            pixels.
         """
         settings = self.chosen_settings(options)
         [seed] = draw_seeds(options.get("generator"), 1)
-        stages = self._upscalers(options.get("until"))
+        stages = stages_for(self.upscalers(options.get("until")), factor)
         cascade: Any = self
-        return upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, options.get("callback_on_step_end"))
+        callback = options.get("callback_on_step_end")
+        made = upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, callback, works)
+        return shrunk(made, scale_of(stages), factor)
+
+    def _upscale_large(self, video: Video, factor: float | None, options: SamplingOptions) -> CascadeOutput:
+        output_type = options.get("output_type", "pil")
+        check_output_type(output_type)
+        read = (from_uint8(frame[None, None])[0] for frame in video.frames)
+        made = self.upscale_chunks(read, video.num_frames, factor, **options)
+        return CascadeOutput(gathered(made, video.num_frames, output_type), float(video.fps), None)
 
     def embed_images(self, frames: Tensor) -> Tensor:
         """Mean CLIP image embedding (B, D) of the frames of videos (B, 3, F, H, W) in [-1, 1].
@@ -291,8 +345,13 @@ class Applications:
             names = ", ".join(stage.name for stage in self.stages)
             raise InputError(f"This cascade has no {name} stage, which this needs; it has {names}.")
 
-    def _upscalers(self, until: str | None) -> list[Any]:
-        found = [stage for stage in self.up_to(until) if hasattr(stage, "stream")]
+    def upscalers(self, until: str | None = None) -> tuple[Any, ...]:
+        """The super-resolution stages up to and with ``until``.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = tuple(stage for stage in self.up_to(until) if hasattr(stage, "stream"))
         if not found:
             raise InputError("This cascade has no super-resolution stage, so it cannot enlarge anything.")
         return found

@@ -92,18 +92,6 @@ class VideoJob:
             spans = ()
         self.write(frames, out.fps, spans, sound)
 
-    def stream(self, source: Path) -> None:
-        """Upscale chunk by chunk."""
-        from inflate.data import frame_times, iterate_frames
-        from inflate.video import from_uint8, to_uint8
-
-        times = frame_times(source)
-        beside = self.beside(source, times)
-        with progress_bar(self.quiet) as on_step:
-            read = (from_uint8(chunk[None])[0] for chunk in iterate_frames(source))
-            made = self.cascade.upscale_chunks(read, len(times.spans), **self.options(on_step))
-            self.write((to_uint8(chunk[None])[0] for chunk in made), times.fps, *beside)
-
     def beside(
         self, source: Path, times: "Timeline", rate: int = 1, more: int = 0
     ) -> "tuple[Sequence[tuple[float, float]], Sound | None]":

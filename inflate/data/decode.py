@@ -25,9 +25,8 @@ from inflate.data.reading.frames import (
 )
 from inflate.data.reading.pictures import VideoError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".webp", ".gif", ".apng"})
 Fit = Literal["crop", "pad"]
-Source = str | Path | bytes
+Source = str | Path | bytes | Footage
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _centre(picture: Image.Image, crop_w: float, crop_h: float, height: int, wid
 def decode_video(
     source: Source, size: int | None = None, fit: Fit = "crop", name: str | None = None, max_frames: int | None = None
 ) -> DecodedVideo:
-    """Decode a whole file, or the bytes of one (then ``name`` with its suffix says what they are).
+    """Decode a whole file, the bytes of one (then ``name`` with its suffix says what they are), or listed footage.
 
     With ``size`` every frame is made square (``fit_square``) while decoding, so a long 4K file needs little memory;
     without it frames keep their own shape, as a player shows it. ``max_frames`` stops early. Raises ``VideoError`` (an
@@ -253,6 +252,8 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
 
 
 def _footage(source: Source, name: str | None) -> Footage:
+    if isinstance(source, Footage):
+        return source
     label = name or (str(source) if not isinstance(source, bytes) else "a file in memory")
     suffix = Path(label).suffix.lower()
     if isinstance(source, bytes):

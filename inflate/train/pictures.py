@@ -13,23 +13,39 @@ from rich.progress import track
 from torch import Tensor
 
 from inflate.data import FrameCache, build_frame_cache
+from inflate.data.listing.report import captions_missing
 from inflate.errors import InputError
 from inflate.train.recipe import DataOptions
 
 
-def open_data(options: DataOptions) -> FrameCache:
-    """The frame cache of a recipe's data, built on first use (two processes); says what was skipped.
+def open_data(options: DataOptions, captions: bool = False) -> FrameCache:
+    """The frame cache of a recipe's data, built on first use (two processes); says what became of every file.
 
-    ``options.path`` may be a built cache itself, so that frames alone can be carried to another machine.
+    ``options.path`` may be a built cache itself, so that frames alone can be carried to another machine. ``captions``:
+    the recipe trains on them, so those that are empty are counted.
+
+    Raises:
+        InputError: nothing there that can be used, or nothing in the recipe's split.
     """
     if (Path(options.path) / "frames.bin").is_file():
         cache = FrameCache.open(options.path)
         if cache.size != options.size:
             raise InputError(f"{options.path} holds frames of {cache.size} px; the recipe wants {options.size}.")
-        return cache
-    cache = build_frame_cache(options.path, options.size, workers=2)
-    if cache.report.skipped:
-        Console(stderr=True).print(cache.report.sentence())
+    else:
+        cache = build_frame_cache(options.path, options.size, workers=2)
+    numbers = cache.select(split=options.split)
+    if not numbers:
+        others = " and ".join(sorted({repr(entry.split) for entry in cache.entries}))
+        raise InputError(
+            f"{options.path} has nothing in its {options.split} split: by its folders, shards or tables all of it is "
+            f"{others}; set data.split, or rename them."
+        )
+    said = [f"{options.path}: {cache.report.sentence()}"]
+    if captions:
+        entries = [cache.entries[number] for number in numbers if cache.entries[number].kind in options.kinds]
+        said += captions_missing([entry.caption for entry in entries], "entries")
+    for line in said:
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     return cache
 
 

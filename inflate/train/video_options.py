@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inflate.data.clips import ClipSet
+from inflate.data.listing.report import captions_missing
 from inflate.errors import InputError, nearest
 from inflate.inflater import InflatedModel
 from inflate.layers.starting import StartsAsIdentity
@@ -80,10 +81,7 @@ DTYPE_OF_PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 def data_advice(clips: ClipSet, condition: str, fps_range: tuple[float, float] | None) -> list[str]:
     """Sentences about clips that will not teach what their owner hopes."""
     windows = [window for window in clips.windows if window.kind == "clip" and window.split == "train"]
-    said = []
-    without = sum(not window.caption for window in windows)
-    if condition == "text" and without:
-        said.append(f"{without} of {len(windows)} clips have no caption and are told the empty text.")
+    said = captions_missing([window.caption for window in windows], "clips") if condition == "text" else []
     if fps_range is not None:
         beyond = [window for window in windows if not fps_range[0] <= window.fps <= fps_range[1]]
         if beyond:

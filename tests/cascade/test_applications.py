@@ -1,7 +1,7 @@
 """What a chain can do than answer a prompt, on stages that show what they were given."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,11 +48,17 @@ class RecordingInterpolation(ComponentStage):
         return replace(state, frames=frames, known_frames=None, passed=(*state.passed, self.name))
 
 
+@dataclass(frozen=True)
+class Twice:
+    scale: int = 2
+
+
 class Doubling(ComponentStage):
     """Twice as large, by repeating pixels; streams."""
 
     name: ClassVar[str] = "super_resolution"
     defaults = StageSettings(1)
+    config_class = Twice
 
     def __init__(self) -> None:
         super().__init__({})
@@ -69,6 +75,12 @@ class Doubling(ComponentStage):
 
     def work(self, state: ChainState, settings: StageSettings) -> float:
         return 1.0
+
+    def seconds(self, num_frames: int, height: int, width: int, settings: StageSettings) -> float:
+        return num_frames * height * width * 1e-3
+
+    def store_bytes(self, height: int, width: int) -> int:
+        return 1000 * height * width
 
     def stream(
         self,

@@ -195,6 +195,6 @@ def read_things(data: Path, size: int, split: str, quiet: bool) -> "Things":
             )
     else:
         cache = build_frame_cache(data, size, workers=os.cpu_count() or 1)
-        if cache.report.skipped and not quiet:
+        if not quiet:
             typer.echo(cache.report.sentence(), err=True)
     return find_things(cache)

@@ -58,7 +58,7 @@ class PriorStep(DenoisingStep):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(PriorOptions, recipe.options, "options")
         self.device, self.seed = device, recipe.train.seed
-        self.cache = open_data(recipe.data)
+        self.cache = open_data(recipe.data, captions=True)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.clip = TextImageEncoder.load(self.options.clip, device=device, dtype=torch.float32)
         self.embeds = encode_all(
