@@ -22,7 +22,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 Segments = Sequence[Segment | tuple[float, str]]
 """What a video shows later on: (seconds, prompt), or with a transition of another length, a ``Segment``."""
 
-_MAX_FRAMES = 1024
+MAX_FRAMES = 1024
 _MAX_SIDE = 8192
 
 
@@ -33,7 +33,7 @@ class Timing:
     num_frames: int
     fps: float
     frame_skip: int
-    max_frames: int = _MAX_FRAMES
+    max_frames: int = MAX_FRAMES
 
     def __post_init__(self) -> None:
         if isinstance(self.num_frames, bool) or not isinstance(self.num_frames, int):

@@ -104,6 +104,14 @@ def infill_video(
     return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
 
 
+def check_guidance(weight: float, guide: str = "errors") -> None:
+    """Raise ``InputError`` unless reconstruction guidance can have that weight and that form."""
+    if not (math.isfinite(weight) and weight >= 0):
+        raise InputError(f"The weight of reconstruction guidance is {weight}; it must be a number of 0 or more.")
+    if guide not in GUIDES:
+        raise InputError(f"There is no guidance {guide!r}{nearest(guide, GUIDES)}; use {' or '.join(GUIDES)}.")
+
+
 class Completing:
     """A loaded decoder that completes windows, one after the other, each with noise of its own.
 
@@ -121,10 +129,7 @@ class Completing:
         guide: str = "errors",
     ) -> None:
         """As :func:`extend_video` is called; ``fps`` is that of the frames to be made."""
-        if not (math.isfinite(weight) and weight >= 0):
-            raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
-        if guide not in GUIDES:
-            raise InputError(f"There is no guidance {guide!r}{nearest(guide, GUIDES)}; use {' or '.join(GUIDES)}.")
+        check_guidance(weight, guide)
         stage = cascade.stage("decoder")
         if not isinstance(stage, DecoderStage):
             raise InputError("This cascade has no decoder, which completing a video needs.")

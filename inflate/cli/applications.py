@@ -1,5 +1,6 @@
 """``inflate animate | interpolate | extend | infill | vary | upscale``: pictures and videos in, a video out."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -96,6 +97,7 @@ def interpolate(
     if len(source) > 2:
         raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
     check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
     if method == "reconstruction" and len(source) == 2:
         raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
@@ -150,6 +152,9 @@ def extend(
     """Go on where a video ends, by --frames frames or until it lasts --seconds."""
     if method is not None:
         check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--seconds is {seconds}; give a number of seconds above 0.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
     job.tell_size(known.height, known.width)
@@ -191,6 +196,7 @@ def infill(
 
     from inflate.cascade.reconstruction import infill_video
 
+    _check_guidance(weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
     source = read_video(video)
     job.tell_size(source.height, source.width)
@@ -213,7 +219,7 @@ def frame_numbers(text: str, count: int) -> list[int]:
         first, _, last = part.strip().partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
             raise InputError(f"--missing is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
-        numbers += range(int(first), min(int(last or first), count) + 1)
+        numbers += range(int(first), min(int(last or first), max(int(first), count)) + 1)
     if max(numbers) >= count:
         raise InputError(f"--missing is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
     return numbers
@@ -274,6 +280,7 @@ def upscale(
     Memory does not grow with the video's length, and little with its size: bundled:emoji stays below 3 GB.
     """
     check_method(method, ("super-resolution", "reconstruction"))
+    _check_guidance(weight)
     job = VideoJob(output, model, seed, steps, "", until, force, device, dtype, quiet, as_json)
     if method == "super-resolution":
         upscale_file(job, video, factor)
@@ -285,6 +292,13 @@ def upscale(
     low = read_video(video)
     job.tell_size(low.height, low.width)
     job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
+
+
+def _check_guidance(weight: float, guide: str = "errors") -> None:
+    """``InputError`` for a ``--weight`` or ``--guide`` that cannot be, also where the method has no use for them."""
+    from inflate.cascade.reconstruction import check_guidance
+
+    check_guidance(weight, guide)
 
 
 def check_method(name: str, known: tuple[str, ...]) -> None:

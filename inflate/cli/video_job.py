@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype, parse_by_stage, progress_bar, report_files
+from inflate.cli.generate import check_device, check_dtype, check_model, parse_by_stage, progress_bar, report_files
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ class VideoJob:
         check_output(output, overwrite=force)
         self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
         self.start, self.seed = time.monotonic(), seed
-        self.cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+        self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
         self.chosen = {
             "num_inference_steps": parse_by_stage("--steps", steps, int),
             "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
         }
         self.until = until
+        self.cascade.settings(**self.chosen)  # refused here if they cannot be, and not once something is loaded
+        self.cascade.up_to(until)
         self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
 
     def options(self, on_step: Callable[..., Any]) -> dict[str, Any]:
