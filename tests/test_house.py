@@ -18,7 +18,7 @@ PACKAGES = ("inflate", "interp", "superres", "emoji_family")
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
     {"inflate.errors"},
-    {"inflate.video", "inflate.stage_table"},
+    {"inflate.video", "inflate.stage_table", "inflate.staging", "inflate.workers"},
     {"inflate.layers", "inflate.diffusion"},
     {"inflate.schedulers"},
     {"inflate.inflater"},
@@ -56,6 +56,8 @@ KEEPERS = {
 FRUGAL = {
     "inflate.errors": set(),
     "inflate.stage_table": set(),
+    "inflate.staging": {"filelock"},
+    "inflate.workers": set(),
     "inflate.video": {"torch", "einops", "numpy"},
     "inflate.layers": {"torch", "einops"},
     "inflate.diffusion": {"torch"},

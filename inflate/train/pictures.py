@@ -27,9 +27,10 @@ def open_data(options: DataOptions) -> FrameCache:
         if cache.size != options.size:
             raise InputError(f"{options.path} holds frames of {cache.size} px; the recipe wants {options.size}.")
         return cache
-    cache = build_frame_cache(options.path, options.size, workers=2)
+    console = Console(stderr=True)
+    cache = build_frame_cache(options.path, options.size, workers=2, tell=console.print)
     if cache.report.skipped:
-        Console(stderr=True).print(cache.report.sentence())
+        console.print(cache.report.sentence())
     return cache
 
 
