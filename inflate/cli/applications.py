@@ -198,6 +198,7 @@ def infill(
 
     _check_guidance(weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
+    job.keeps_alpha = False  # nobody knows that of the missing frames
     source = read_video(video)
     job.tell_size(source.height, source.width)
     known = torch.ones(source.num_frames, dtype=torch.bool)
@@ -246,7 +247,7 @@ def vary(
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
     job.tell_size(known.height, known.width)
-    job.drop_sound(video)
+    job.drop_beside(video)
     job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
 
 
