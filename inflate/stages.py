@@ -88,8 +88,14 @@ class ChainState:
     segments: tuple[Segment, ...] = ()  # what all videos show later on, rising in time; the prompt is until then
 
 
-# (video, step, timestep, sample) -> the sample to go on with.
-OnStep = Callable[[int, int, Tensor, Tensor], Tensor]
+class OnStep(Protocol):
+    """What a stage calls after each step, or part of one; it answers with the sample to go on with."""
+
+    def __call__(
+        self, video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None, /
+    ) -> Tensor:
+        """``share``, from 0 to 1, of the video's work in this stage is done; None: as many as there were steps."""
+        ...
 
 
 class Stage(Protocol):

@@ -105,7 +105,9 @@ def interpolate(
             job.run(
                 lambda cascade, options: raise_frame_rate(
                     cascade, video, frame_skip, weight, prompt=prompt, guide=guide, **options
-                )
+                ),
+                source[0],
+                rate=frame_skip,
             )
             return
         job.run(
@@ -150,13 +152,15 @@ def extend(
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
         count = frames if seconds is None else max(1, round(seconds * known.fps) - known.num_frames)
-        job.run(lambda cascade, options: cascade.extend(known, count, **options))
+        job.run(lambda cascade, options: cascade.extend(known, count, **options), video, longer=True)
         return
     from inflate.cascade.reconstruction import extend_video
 
     lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
     job.run(
-        lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, guide=guide, **options)
+        lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, guide=guide, **options),
+        video,
+        longer=True,
     )
 
 
@@ -187,7 +191,8 @@ def infill(
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames, "--missing")] = False
     job.run(
-        lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, guide=guide, **options)
+        lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, guide=guide, **options),
+        video,
     )
 
 
@@ -211,6 +216,7 @@ def vary(
     """Make another video of what a video shows."""
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
+    job.drop_sound(video)
     job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
 
 
@@ -241,7 +247,7 @@ def upscale(
     from inflate.cascade.constrained import enlarge_video
 
     low = read_video(video)
-    job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options))
+    job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
 
 
 def check_method(name: str, known: tuple[str, ...]) -> None:

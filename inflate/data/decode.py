@@ -11,8 +11,18 @@ import numpy as np
 from PIL import Image
 
 from inflate.cancelling import until_cancelled
-from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
-from inflate.data.reading.frames import OutOfOrderError, Shown, Timing, loops, packet_spans, shown_frames
+from inflate.data.reading.containers import is_picture
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.frames import (
+    OutOfOrderError,
+    Shown,
+    Timing,
+    explained,
+    loops,
+    packet_spans,
+    shown_frames,
+    stored_size,
+)
 from inflate.data.reading.pictures import VideoError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".webp", ".gif", ".apng"})
@@ -141,6 +151,15 @@ def video_facts(source: Source, name: str | None = None) -> VideoFacts:
     return VideoFacts(len(times.spans), times.duration, times.fps, width, height)
 
 
+def stated_size(source: Source, name: str | None = None) -> tuple[int, int, int]:
+    """Width and height as stored, and the number of frames, by headers and packets alone: no pixel is decoded.
+
+    Raises:
+        VideoError: not a video.
+    """
+    return stored_size(_footage(source, name))
+
+
 @dataclass(frozen=True)
 class Timeline:
     """When the frames of a file are shown: ``spans`` of (start, end) in seconds from the first one's start, which is at
@@ -174,6 +193,12 @@ class Timeline:
         starts.append(self.spans[-1][0])
         return Timeline(list(zip(starts, [*starts[1:], self.duration], strict=True)), self.origin)
 
+    def extended(self, count: int) -> "Timeline":
+        """With ``count`` more frames behind it, each shown for as long as the others are on average."""
+        step = 1 / self.fps
+        more = [(self.duration + number * step, self.duration + (number + 1) * step) for number in range(count)]
+        return Timeline([*self.spans, *more], self.origin)
+
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:
     """When the frames of a file are shown, without decoding a container.
@@ -185,7 +210,9 @@ def frame_times(source: Source, name: str | None = None) -> Timeline:
 
 
 def _times(footage: Footage) -> Timeline:
-    if footage.suffix in ANIMATIONS | STILLS:
+    with explained(footage):
+        picture = is_picture(footage)
+    if picture:
         return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)])
     return Timeline(*packet_spans(footage))
 

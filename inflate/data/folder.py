@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inflate.data.decode import VIDEO_SUFFIXES
-from inflate.data.reading.footage import ANIMATIONS, STILLS
 from inflate.errors import InputError
 
 Kind = Literal["clip", "still"]
@@ -194,6 +193,3 @@ def _list_shard(shard: Path) -> list[VideoItem]:
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     return file.read() if file else b""
-
-
-assert _STILL_SUFFIXES <= ANIMATIONS | STILLS, "stills are read by Pillow"

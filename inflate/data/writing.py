@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from inflate.cancelling import check_cancelled, until_cancelled
+from inflate.cancelling import until_cancelled
+from inflate.data.animations import write_gif, write_webp
 from inflate.data.sound import Sound
 from inflate.errors import InputError
 
@@ -23,6 +24,7 @@ _GAP = 4  # pixels between the pictures of a contact sheet
 _BT709, _LIMITED = 1, 1  # of ITU-T H.273, and swscale's number for the range
 _AS_709 = {"dst_colorspace": _BT709, "dst_color_range": _LIMITED}
 _TICKS = 90_000  # of a second, in which uneven times are counted
+_GIF_FPS = 50  # delays below 20 ms are shown as a tenth of a second
 _LABEL_SIZE = 14  # pixels
 
 # "file:…" or "https://…": a single letter before the colon is a drive.
@@ -81,8 +83,8 @@ def write_video(
 
     Args:
         path: ends in .mp4, .webp or .gif; folders on the way are made.
-        frames: uint8 (F, H, W, 3), or chunks of such frames in order, of which an mp4 holds one at a time in memory
-            (gif and webp hold all).
+        frames: uint8 (F, H, W, 3), or with alpha (F, H, W, 4), of which an mp4 shows what is transparent as white; or
+            chunks of such frames in order, of which an mp4 holds one at a time in memory (gif and webp hold all).
         fps: frames per second.
         overwrite: replace an existing file.
         spans: (start, end) in seconds of each frame, where they are not evenly spaced.
@@ -97,7 +99,7 @@ def write_video(
     chunks = _checked([frames] if isinstance(frames, np.ndarray) else frames)
     with _whole_file(path) as partial:
         if path.suffix.lower() == ".mp4":
-            _write_mp4(partial, chunks, fps, spans, sound)
+            _write_mp4(partial, (opaque(chunk) for chunk in chunks), fps, spans, sound)
         else:
             _write_animation(partial, np.concatenate(list(chunks)), fps, spans)
     return path
@@ -106,14 +108,33 @@ def write_video(
 def _checked(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     picture = None
     for frames in chunks:
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-            raise InputError(f"A video is uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}.")
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or 0 in frames.shape:
+            raise InputError(f"A video is uint8 (frames, height, width, 3 or 4), got {frames.dtype} {frames.shape}.")
         picture = picture or frames.shape[1:]
         if frames.shape[1:] != picture:
             raise InputError(f"The frames of a video must have one size, got {picture} and then {frames.shape[1:]}.")
         yield frames
     if picture is None:
         raise InputError("A video needs at least one frame.")
+
+
+def shown_otherwise(path: str | Path, size: tuple[int, int], fps: float) -> str:
+    """A sentence where a file of that suffix cannot show frames of ``size`` (height, width) as they are; else empty."""
+    suffix, (height, width) = Path(path).suffix.lower(), size
+    if suffix == ".mp4" and (height % 2 or width % 2):
+        wide, high = width + width % 2, height + height % 2
+        return f"An mp4 has even sides: frames of {width} x {height} px get an edge pixel more, {wide} x {high}."
+    if suffix == ".gif" and fps > _GIF_FPS:
+        return f"Browsers show {_GIF_FPS} frames of a gif a second at most, not {fps:g}; write webp or mp4."
+    return ""
+
+
+def opaque(frames: np.ndarray) -> np.ndarray:
+    """Frames (F, H, W, 4) composited on white, (F, H, W, 3); those without alpha as they are."""
+    if frames.shape[-1] == 3:
+        return frames
+    alpha = frames[..., 3:].astype(np.float32) / 255
+    return (frames[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
 
 
 def frame_durations(num_frames: int, fps: float, tick_ms: int) -> list[int]:
@@ -274,34 +295,10 @@ def _span(spans: Sequence[tuple[float, float]], number: int, fps: float) -> tupl
 
 
 def _write_animation(path: Path, frames: np.ndarray, fps: float, spans: Sequence[tuple[float, float]]) -> None:
-    pictures = [Image.fromarray(frame) for frame in frames]
     tick = 10 if path.suffix == ".gif" else 1
     if spans:  # each frame is shown until the next one
         durations = _durations([1000 * end for end in (*(start for start, _ in spans[1:]), spans[-1][1])], tick)
     else:
         durations = frame_durations(len(frames), fps, tick)
-    if path.suffix == ".gif":
-        palette = _shared_palette(frames)
-        pictures = [
-            picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in until_cancelled(pictures)
-        ]
-        options = {"duration": durations, "disposal": 1, "optimize": False}
-    else:
-        options = {"duration": durations, "quality": 90, "method": 4}
-    for picture in pictures:
-        picture.__class__ = _Wanted
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0, **options)
-
-
-class _Wanted(Image.Image):
-    """A picture that Pillow asks for, as it does before it encodes each one, only while somebody wants the file."""
-
-    def seek(self, frame: int) -> None:
-        check_cancelled()
-        super().seek(frame)
-
-
-def _shared_palette(frames: np.ndarray) -> Image.Image:
-    # One palette for all frames, or still parts of the picture would flicker.
-    strip = frames[spread(len(frames), 16)].reshape(-1, frames.shape[2], 3)
-    return Image.fromarray(strip).quantize(256, method=Image.Quantize.MEDIANCUT)
+    write = write_gif if path.suffix == ".gif" else write_webp
+    write(path, frames, durations)

@@ -145,7 +145,7 @@ def test_interpolated_frames_stand_between_known_ones_in_time(tmp_path: Path, mo
     ("arguments", "sentence"),
     [
         (["animate", "none.png", "-o", "x.mp4"], "There is no picture none.png"),
-        (["animate", "text.png", "-o", "x.mp4"], "it is not a picture"),
+        (["animate", "text.png", "-o", "x.mp4"], "it is a text file"),
         (["animate", "cat.png", "-o", "x.avi"], "must end in one of"),
         (["upscale", "text.mp4", "-o", "x.mp4"], "cannot read text.mp4 as a video"),
         (["upscale", "none.mp4", "-o", "x.mp4"], "there is no such file"),

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from inflate.data.clips.listing import STILLS, Listed, Listing, hint_of, walk
 from inflate.data.clips.scan import Scan
 from inflate.data.clips.text import read_caption
 from inflate.data.reading.footage import Footage
-from inflate.data.reading.pictures import VideoError, as_looked_at, plain
+from inflate.data.reading.pictures import VideoError, as_looked_at, picture_at, plain
 from inflate.errors import InputError
 
 PICTURES = STILLS | {".webp"}
@@ -46,7 +45,7 @@ def list_pictures(folder: str) -> Listing:
 def read_picture(footage: Footage) -> np.ndarray:
     """A picture, upright, transparent pixels on white: uint8 (H, W, 3)."""
     try:
-        with Image.open(footage.path) as image:
+        with picture_at(footage.path) as image:
             return np.asarray(as_looked_at(image))
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise VideoError(footage.label, plain(error)) from error
