@@ -71,8 +71,8 @@ class Line:
             visitor.seen = time.monotonic()
             if visitor.job is not None and not visitor.job.over:
                 raise InputError("Your last video is still being made: wait for it, or cancel it first.")
-            if len(self._waiting) >= self.max_waiting:
-                raise InputError(f"{len(self._waiting)} videos are waiting already: please try again in a while.")
+            if self.running() > self.max_waiting:  # the first of them is made, or about to be
+                raise InputError(f"{self.max_waiting} videos are waiting already: please try again in a while.")
             visitor.job = job
             visitor.jobs.append(job)
             self._waiting.append(job)
