@@ -89,6 +89,8 @@ def _on_start(handlers: Handlers, panel: Panel, panels: Panels, who: list[Any]) 
         handlers.area.components(),
         # The line lets one through at a time; those who look at it are many.
         concurrency_limit=None,
+        # "once" would drop the click that comes while a cancelled one is still being wound up.
+        trigger_mode="multiple",
         show_progress="hidden",
     )
 
