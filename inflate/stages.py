@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -91,9 +92,7 @@ class ChainState:
 class OnStep(Protocol):
     """What a stage calls after each step, or part of one; it answers with the sample to go on with."""
 
-    def __call__(
-        self, video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None, /
-    ) -> Tensor:
+    def __call__(self, video: int, step: int, time: Tensor, sample: Tensor, share: float | None = None, /) -> Tensor:
         """``share``, from 0 to 1, of the video's work in this stage is done; None: as many as there were steps."""
         ...
 
@@ -253,8 +252,6 @@ class ComponentStage:
 
         What another stage with the same component has written there already stays.
         """
-        import shutil
-
         entries = {}
         for role in self.index or self.components:
             target = folder / self.folders.get(role, role)

@@ -89,7 +89,7 @@ def check_video(path: str | Path | None) -> Video:
     if path is None:
         raise InputError("There is no video: upload one first.")
     path = Path(path)
-    _refuse_large(path)
+    refuse_large(path)
     facts = _plainly(path, lambda: video_facts(path))
     if facts.duration > MAX_SECONDS or facts.num_frames > MAX_FRAMES:
         length = f"{facts.duration:.0f} s" if facts.duration < 120 else f"{facts.duration / 60:.0f} minutes"
@@ -101,9 +101,14 @@ def check_video(path: str | Path | None) -> Video:
     return Video(np.concatenate(chunks), facts.fps)
 
 
-def _refuse_large(path: Path) -> None:
-    """Refuse what would decode to too much by headers and packets, before a picture is decoded: a gif of a few
-    kilobytes can hold gigabytes of pixels."""
+def refuse_large(path: Path) -> None:
+    """Refuse a video that would decode to too much, by headers and packets alone.
+
+    A gif of a few kilobytes can hold gigabytes of pixels, so this comes before a pixel is decoded.
+
+    Raises:
+        InputError: not a video, or too large a one.
+    """
     width, height, count = _plainly(path, lambda: stated_size(path))
     if max(width, height) > MAX_VIDEO_SIDE:
         raise InputError(
