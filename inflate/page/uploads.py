@@ -57,7 +57,7 @@ def check_picture(path: str | Path | None) -> Image.Image:
     """
     if path is None:
         raise InputError("There is no picture: upload one first.")
-    path = Path(path)
+    path = kept_upload(path)
     try:
         with picture_at(path) as image:
             # The size is read from the header; pixels of a larger picture are never decoded.
@@ -88,7 +88,7 @@ def check_video(path: str | Path | None) -> Video:
     """
     if path is None:
         raise InputError("There is no video: upload one first.")
-    path = Path(path)
+    path = kept_upload(path)
     refuse_large(path)
     facts = _plainly(path, lambda: video_facts(path))
     if facts.duration > MAX_SECONDS or facts.num_frames > MAX_FRAMES:
@@ -99,6 +99,13 @@ def check_video(path: str | Path | None) -> Video:
         )
     chunks = _plainly(path, lambda: [_at_most(chunk, KEPT_VIDEO_SIDE) for chunk in iterate_frames(path)])
     return Video(np.concatenate(chunks), facts.fps)
+
+
+def kept_upload(path: str | Path) -> Path:
+    """The path of an upload; raises ``InputError`` where it has been removed, as in a long queue it may be."""
+    if not Path(path).is_file():
+        raise InputError(f"{Path(path).name} is no longer kept here: upload it again.")
+    return Path(path)
 
 
 def refuse_large(path: Path) -> None:

@@ -26,7 +26,7 @@ def served(
     options = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True, "css": CSS}
     _, url, _ = page.launch(**options, **Serving(**allowed).options(page.shelf.folder))
     try:
-        yield SimpleNamespace(url=url.rstrip("/"), handlers=page.handlers, folder=page.shelf.folder)
+        yield SimpleNamespace(url=url.rstrip("/"), handlers=page.handlers, folder=page.shelf.folder, shelf=page.shelf)
     finally:
         page.close()
         page.shelf.close()
