@@ -33,7 +33,7 @@ class Handlers:
         """Enter the line, and follow the job; ``inputs`` end with the controls that :meth:`Settings.read` takes."""
         own, controls = inputs[:-num_controls], inputs[-num_controls:]
         try:
-            cascade = self.models.get(model)
+            cascade = self.models.for_visitor(model)
             wish = make_wish(cascade, model, *own, Settings.read(*controls))
             kind = f"{model} {wish.request.command} {wish.request.options.get('method', '')}"
             job = Job(kind, wish.title, work_for(wish, cascade, self.folder), self._paces)
@@ -71,11 +71,9 @@ class Handlers:
         return self.area.done(finished[number - 1], finished)
 
     def open_model(self, name: str) -> tuple[str, str, Abilities]:
-        """Open a folder; returns the name to use from now on, what to say, and what it can do."""
+        """Open a model that is offered; returns the name to use from now on, what to say, and what it can do."""
         chosen = (name or "").strip()
-        if not chosen:
-            raise InputError("Name a folder: one that `inflate assemble` or `save_pretrained` wrote.")
-        cascade = self.models.get(chosen)
+        cascade = self.models.for_visitor(chosen)
         stages = ", ".join(stage.name for stage in cascade.stages)
         return chosen, f"Opened **{cascade.family or chosen}** with the stages {stages}.", Abilities.of(cascade)
 

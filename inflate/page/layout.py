@@ -12,13 +12,14 @@ from inflate.page.abilities import Abilities
 from inflate.page.handlers import Handlers
 from inflate.page.jobs import Models
 from inflate.page.line import Line
-from inflate.page.panels import Panel, Panels, build_panels
+from inflate.page.panels import ModelPanel, Panel, Panels, build_panels
 from inflate.page.results import ResultArea, Updates, duration
 from inflate.page.shelf import Shelf
 
 TITLE = "inflate: an image model that makes videos"
 WHAT = "Text, pictures or a short video in; a video out. Each stage's frames appear as it ends."
 MAX_WAITING = 24
+_EVENTS_WAITING = 200  # clicks that Gradio has not looked at yet
 KEEP_SECONDS = 6 * 3600.0
 CSS = """
 .inflate-status, .inflate-wrong { padding: .6em .8em; border-radius: .5em; background: var(--block-background-fill); }
@@ -53,13 +54,11 @@ def build_page(
     shelf, line = Shelf(folder, keep_seconds), Line(max_waiting, keep_seconds)
     os.environ["GRADIO_TEMP_DIR"] = str(shelf.folder)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.Markdown(
-            f"# {TITLE}\nText, pictures or a short video in; a video out. Each stage's frames appear as it ends."
-        )
+        gr.Markdown(f"# {TITLE}\n{WHAT}")
         token, chosen_model = gr.BrowserState("", storage_key="inflate-visitor"), gr.State(model)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
-                panels = build_panels(abilities, shelf.folder)
+                panels = build_panels(abilities, shelf.folder, models.offered.names())
             with gr.Column(min_width=320):
                 area = ResultArea()
         gr.Markdown(f"What you upload and make is removed from this server after {duration(keep_seconds)}.")
@@ -67,9 +66,11 @@ def build_page(
         for panel in panels.by_name.values():
             _on_start(handlers, panel, panels, [token, chosen_model])
         _on_others(handlers, area, panels, token)
-        _on_model(handlers, panels, chosen_model)
+        if panels.model is not None:
+            _on_model(handlers, panels, panels.model, chosen_model)
         _on_coming_and_going(page, handlers, area, token)
-    page.queue(default_concurrency_limit=4)
+    # Nobody may run without the queue what has one.
+    page.queue(max_size=_EVENTS_WAITING, default_concurrency_limit=4, api_open=False)
     page.handlers, page.shelf = handlers, shelf  # pyright: ignore[reportAttributeAccessIssue]  # for its owner
     return page
 
@@ -111,8 +112,8 @@ def _on_others(handlers: Handlers, area: ResultArea, panels: Panels, token: gr.B
     area.reuse.click(lambda value: (False, value), area.seed, [random, seed], queue=False, show_progress="hidden")
 
 
-def _on_model(handlers: Handlers, panels: Panels, chosen_model: gr.State) -> None:
-    said = panels.model.said
+def _on_model(handlers: Handlers, panels: Panels, model: ModelPanel, chosen_model: gr.State) -> None:
+    said = model.said
 
     def open_model(name: str) -> Updates:
         try:
@@ -121,7 +122,7 @@ def _on_model(handlers: Handlers, panels: Panels, chosen_model: gr.State) -> Non
             return {said: f"**Not opened.** {error}"}
         return panels.dress(abilities) | {chosen_model: chosen, said: line}
 
-    panels.model.button.click(open_model, panels.model.name, [chosen_model, said, *panels.dressed()])
+    model.button.click(open_model, model.name, [chosen_model, said, *panels.dressed()])
 
 
 def _on_coming_and_going(page: gr.Blocks, handlers: Handlers, area: ResultArea, token: gr.BrowserState) -> None:

@@ -51,7 +51,7 @@ class Controls:
 class ModelPanel:
     """Where another model is opened."""
 
-    name: gr.Textbox
+    name: gr.Dropdown
     button: gr.Button
     said: gr.Markdown
 
@@ -64,7 +64,7 @@ class Panels:
     excuses: gr.Markdown
     by_name: dict[str, Panel]
     controls: Controls
-    model: ModelPanel
+    model: ModelPanel | None  # where others than the owner's are offered
 
     def dressed(self) -> list[Any]:
         """The components that :meth:`dress` changes."""
@@ -76,7 +76,7 @@ class Panels:
         """Show what a model can be asked for, and hide the rest."""
         completes = any(RECONSTRUCTION in ways for ways in abilities.methods.values())
         updates: Updates = {
-            self.choice: gr.update(choices=_choices(abilities)),
+            self.choice: gr.update(choices=_choices(abilities, self.model is not None)),
             self.excuses: gr.update(value=abilities.excuses(), visible=bool(abilities.why_not)),
             self.controls.skip: gr.update(visible=abilities.interpolates),
             self.controls.weight: gr.update(visible=completes),
@@ -96,9 +96,12 @@ class Panels:
         return updates
 
 
-def build_panels(abilities: Abilities, folder: Path) -> Panels:
-    """The left side, for a model of these abilities; small pictures of uploads go below ``folder``."""
-    choices = _choices(abilities)
+def build_panels(abilities: Abilities, folder: Path, offered: list[str]) -> Panels:
+    """The left side, for a model of these abilities; small pictures of uploads go below ``folder``.
+
+    ``offered`` are names of models that visitors may open instead.
+    """
+    choices = _choices(abilities, bool(offered))
     first = choices[0][1]
     # Not tabs, which hide behind a menu where they find no room: these go on in the next line.
     choice = gr.Radio(choices, value=first, label="What to make", elem_id="what")
@@ -117,8 +120,10 @@ def build_panels(abilities: Abilities, folder: Path) -> Panels:
     for name in APPLICATIONS:
         with gr.Column(visible=name == first, elem_id=f"panel-{name}") as columns[name]:
             by_name[name] = makers[name]()
-    with gr.Column(visible=first == MODEL, elem_id="panel-model") as columns[MODEL]:
-        model = _model_panel()
+    model = None
+    if offered:
+        with gr.Column(visible=first == MODEL, elem_id="panel-model") as columns[MODEL]:
+            model = _model_panel(offered)
     choice.change(
         lambda chosen: [gr.update(visible=name == chosen) for name in columns],
         choice,
@@ -134,8 +139,8 @@ def build_panels(abilities: Abilities, folder: Path) -> Panels:
     return panels
 
 
-def _choices(abilities: Abilities) -> list[tuple[str, str]]:
-    return [*abilities.choices(), ("Your model", MODEL)]
+def _choices(abilities: Abilities, others: bool) -> list[tuple[str, str]]:
+    return [*abilities.choices(), *([("Another model", MODEL)] if others else [])]
 
 
 def _button(text: str, name: str) -> gr.Button:
@@ -193,8 +198,8 @@ def _upscale_panel(folder: Path) -> Panel:
     return Panel(_button("Upscale", "upscale"), wishes.upscale, [video, method, prompt], method, prompt)
 
 
-def _model_panel() -> ModelPanel:
-    name = gr.Textbox(label="Folder on this machine, or bundled:emoji", elem_id="model-name")
+def _model_panel(offered: list[str]) -> ModelPanel:
+    name = gr.Dropdown(offered, label="Models that are offered here", elem_id="model-name")
     return ModelPanel(name, gr.Button("Open", elem_id="go-model"), gr.Markdown(elem_id="model-opened"))
 
 

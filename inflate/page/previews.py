@@ -8,7 +8,7 @@ from PIL import Image
 
 from inflate.data.decode import iterate_frames, video_facts
 from inflate.errors import InputError
-from inflate.page.uploads import check_picture
+from inflate.page.uploads import check_picture, refuse_large
 
 _SIDE = 480  # pixels
 
@@ -35,9 +35,10 @@ def preview_video(path: str, folder: Path) -> Seen:
     """Of a video.
 
     Raises:
-        InputError: not a video.
+        InputError: not a video, or too large a one.
     """
     name = Path(path).name
+    refuse_large(Path(path))
     try:
         facts = video_facts(path)
         first = next(iterate_frames(path, 1))[0]

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from inflate.cascade.reconstruction import extend_video, frame_numbers, infill_v
 from inflate.errors import InputError
 from inflate.page.abilities import RECONSTRUCTION, Abilities
 from inflate.page.files import Request
-from inflate.page.uploads import check_picture, check_prompt, check_video, fit_for_upscaling
+from inflate.page.uploads import check_picture, check_prompt, check_video, fit_for_upscaling, kept_upload
 from inflate.video import Video
 
 MAX_SEED = 2**31 - 1
@@ -233,6 +232,4 @@ def _handed_in(what: str, path: str | None) -> tuple[str, ...]:
     """The name of an upload, which is read when its turn comes."""
     if path is None:
         raise InputError(f"There is no {what}: upload one first.")
-    if not Path(path).is_file():
-        raise InputError(f"{Path(path).name} is no longer kept here: upload it again.")
-    return (Path(path).name,)
+    return (kept_upload(path).name,)

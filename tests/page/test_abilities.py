@@ -4,7 +4,8 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -61,12 +62,12 @@ def test_what_is_missing_is_named() -> None:
 class Told(Doubling):
     """A decoder that is told a text, or nothing."""
 
-    name = "decoder"
+    name: ClassVar[str] = "decoder"
     needs_embeds = False
 
     def __init__(self, reads: str) -> None:
         super().__init__()
-        self.conditioner_class = type("Conditioner", (), {"reads": reads})
+        self.conditioner_class = SimpleNamespace(reads=reads)
         self.told_nothing = reads == "nothing"
 
     def has_temporal_layers(self) -> bool:

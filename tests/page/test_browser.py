@@ -3,13 +3,11 @@
 The networks are tiny and untrained; the bundled family itself is tried by hand and by ``make demo``.
 """
 
-import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -17,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inflate.cascade import Cascade
 from inflate.data.writing import write_video
 from inflate.page.abilities import APPLICATIONS
 from tests.cascade.test_applications import Doubling
 from tests.models.tiny_family import save_tiny_family, tiny_cascade, tiny_unet
 from tests.page.gates import Gate, Gated
+from tests.page.serve import served
 
 pytest.importorskip("gradio", reason="the page needs the app extra")
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
@@ -52,20 +50,10 @@ def gate(gated: Gated) -> Iterator[Gate]:
 
 @pytest.fixture(scope="module")
 def server(gated: Gated, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from inflate.page.jobs import Models
-    from inflate.page.layout import CSS, build_page
-
-    models = Models("cpu")
-    models.add("tiny", Cascade((*tiny_cascade().stages, gated, Doubling()), device="cpu", keep_loaded=True))
-    page: Any = build_page(models, "tiny", tmp_path_factory.mktemp("visitors"))
-    _, url, _ = page.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, css=CSS, max_file_size="20mb"
-    )
-    yield SimpleNamespace(url=url, line=page.handlers.line, folder=page.shelf.folder)
-    page.handlers.line.close()
-    page.close()
-    page.shelf.close()
-    del os.environ["GRADIO_TEMP_DIR"]
+    offered = tmp_path_factory.mktemp("offered")
+    save_tiny_family(offered / "own", tiny_unet())
+    with served((*tiny_cascade().stages, gated, Doubling()), offered, max_size=20_000_000) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -230,19 +218,22 @@ def test_cancel_in_the_middle_of_a_network_and_the_next_click_works_at_once(
     gate.open()
     finished(tab)
     assert gated.calls == gated.layers, "the cancelled one went on to no further layer"
-    wait_until(lambda: server.line.running() == 0)
+    wait_until(lambda: server.handlers.line.running() == 0)
 
 
 def test_a_closed_tab_frees_the_worker_within_five_seconds(server: Any, browser: Any, gated: Gated, gate: Gate) -> None:
     gone = open_tab(server, browser)
     ask(gone, "rocket")
     assert gate.reached.wait(60)
-    job = server.line._running
+    job = server.handlers.line._running
     gone.context.close()
     closed = time.monotonic()
     wait_until(lambda: job.unwanted)
     # On a busy machine the news of it takes longer; the page itself waits so long for a reload.
-    assert time.monotonic() - closed >= server.line.patience_seconds - 0.5 and server.line.patience_seconds < 4
+    assert (
+        time.monotonic() - closed >= server.handlers.line.patience_seconds - 0.5
+        and server.handlers.line.patience_seconds < 4
+    )
     gate.open()
     assert job.wait(60) and job.phase == "cancelled" and gated.calls == 0
 
@@ -272,7 +263,7 @@ def test_a_queued_visitor_sees_a_place_and_a_time(server: Any, browser: Any, gat
 def test_a_full_queue_is_a_polite_sentence(
     tab: Any, server: Any, browser: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server.line, "max_waiting", 0)
+    monkeypatch.setattr(server.handlers.line, "max_waiting", 0)
     ask(tab, "rocket")
     assert gate.reached.wait(60)
     other = open_tab(server, browser)
@@ -305,7 +296,10 @@ def test_a_reload_finds_the_running_job_and_the_finished_videos(tab: Any, server
     tab.click("#past input")
     tab.get_by_role("option", name="1. first sun").click()
     tab.wait_for_function(f"document.querySelector('#last-seed input').value === '{first_seed}'")
-    assert not list(server.folder.parent.glob("tmp*")), "all that is written lies on the shelf"
+    made = [path for one in visitors_of(server) for job in one.jobs for path in job.result.written.all()]
+    assert made and all(Path(path).is_relative_to(server.folder) for path in made), (
+        "it goes when the server's time is up"
+    )
 
 
 def test_another_visitor_sees_none_of_it(tab: Any, server: Any, browser: Any) -> None:
@@ -351,14 +345,9 @@ def test_a_damaged_upload_is_one_sentence_and_no_traceback(
     assert tab.locator(".inflate-wrong").count() == 2 and "Traceback" not in capfd.readouterr().err
 
 
-def test_a_visitors_own_model_is_opened_and_offers_what_it_can(tab: Any, tmp_path: Path) -> None:
-    folder = save_tiny_family(tmp_path / "own", tiny_unet())
+def test_a_model_that_is_offered_is_opened_and_the_page_asks_for_what_it_can(tab: Any) -> None:
     assert tab.get_by_role("radio", name="Animate", exact=True).count() == 1 and not tab.is_visible("#excuses")
-    go_to(tab, "Your model")
-    tab.fill("#model-name textarea, #model-name input", str(tmp_path / "none"))
-    tab.click("#go-model")
-    tab.get_by_text("Not opened.").wait_for()
-    tab.fill("#model-name textarea, #model-name input", str(folder))
+    go_to(tab, "Another model")
     tab.click("#go-model")
     tab.get_by_text("with the stages prior, decoder").wait_for()
     tab.get_by_text("its decoder has no temporal layers").wait_for()
@@ -374,7 +363,7 @@ def test_everything_is_in_sight_on_a_screen_and_on_a_phone(server: Any, browser:
     small = width < 640
     options = {"viewport": {"width": width, "height": height}, "is_mobile": small, "has_touch": small}
     page = open_tab(server, browser, **options)
-    for label in (*APPLICATIONS.values(), "Your model"):
+    for label in (*APPLICATIONS.values(), "Another model"):
         box = page.locator("#what label", has_text=label).first.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] + box["height"] <= height, label
     page.fill("#prompt textarea", "sun")
@@ -384,6 +373,10 @@ def test_everything_is_in_sight_on_a_screen_and_on_a_phone(server: Any, browser:
     shown = page.locator("#result video").bounding_box()
     assert shown["width"] >= 0.8 * min(width, 480), "the picture is large"
     page.context.close()
+
+
+def visitors_of(server: Any) -> list[Any]:
+    return list(server.handlers.line._visitors.values())
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -35,7 +35,11 @@ def plain(error: BaseException) -> str:
         return "it is not a picture file Pillow knows"
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     text = text.splitlines()[0].rstrip(".").strip()
-    return text if isinstance(error, OSError | SyntaxError) else f"its data is damaged ({text})"
+    return (
+        text
+        if isinstance(error, OSError | SyntaxError | Image.DecompressionBombError)
+        else f"its data is damaged ({text})"
+    )
 
 
 def on_white(picture: Image.Image) -> Image.Image:
