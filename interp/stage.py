@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from inflate.checkpoint.source import TEMPORAL_FILE
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel

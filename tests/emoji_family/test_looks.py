@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from emoji_family.looks import looks_of
-from inflate.data import FrameCache, FrameEntry
-from inflate.data import DataReport
+from inflate.data import DataReport, FrameCache, FrameEntry
 
 
 def cache_of(kinds: list[str]) -> FrameCache:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from inflate.data import FrameCache, FrameEntry
-from inflate.data import DataReport
+from inflate.data import DataReport, FrameCache, FrameEntry
 from inflate.errors import InputError
 from inflate.evaluate.family import (
     DecoderParts,

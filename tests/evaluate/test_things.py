@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inflate.data import FrameCache, FrameEntry, is_test_name
-from inflate.data import DataReport
+from inflate.data import DataReport, FrameCache, FrameEntry, is_test_name
 from inflate.errors import InputError
 from inflate.evaluate.things import find_things, middle, to_unit_range
 
