@@ -4,27 +4,23 @@ The pictures come from LobeHub's npm packages (MIT), the captions from emojibase
 """
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from itertools import product, repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from emoji_family.captions import Caption, caption_key, find_caption, read_captions
 from emoji_family.packages import Package, content_sha256, default_npm_cache, find_packages, pack_packages
 from inflate.data.decode import fit_square
-from inflate.data.reading.pictures import on_white
+from inflate.data.reading.pictures import on_white, picture_at
 from inflate.data.shards import Sample, metadata_row, write_metadata, write_shards, write_videofolder_clip
 from inflate.data.split import has_skin_tone, is_test_name
 from inflate.errors import InputError
+from inflate.staging import put_in_place, staged
+from inflate.workers import worker_pool
 
 DATASET_FORMAT = "inflate-dataset-1"
 CAPTION_PACKAGE = "emojibase-data"
@@ -72,21 +68,18 @@ def prepare_fluent_emoji(
     report = progress or (lambda task, done, total: None)
     _check_target(folder, force)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with staged(folder) as building:
+            _check_target(folder, force)
+            if source is not None:
+                packages = find_packages(source, list(PACKAGES))
+            else:
+                packages = pack_packages(PACKAGES, npm_cache or default_npm_cache())
+            summary = _build(packages, building / "new", building / "scratch", options, report)
+            put_in_place(building / "new", folder)
     except OSError as error:
-        raise InputError(f"cannot write to {folder.parent} ({error.strerror}); name another folder") from error
-    try:
-        if source is not None:
-            packages = find_packages(source, list(PACKAGES))
-        else:
-            packages = pack_packages(PACKAGES, npm_cache or default_npm_cache())
-        summary = _build(packages, building / "new", building / "scratch", options, report)
-        _move_into_place(building, folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror}); nothing was kept, free some space") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        raise InputError(
+            f"cannot write {folder} ({error.strerror}); nothing was kept, free some space or name another folder"
+        ) from error
     return summary
 
 
@@ -97,12 +90,6 @@ def _check_target(folder: Path, force: bool) -> None:
         raise InputError(f"{folder} exists; name another folder, or use --force to replace it")
     if not (folder / "dataset.json").is_file():
         raise InputError(f"{folder} is not a data set of ours, so --force does not delete it; name another folder")
-
-
-def _move_into_place(building: Path, folder: Path) -> None:
-    if folder.exists():
-        os.replace(folder, building / "old")
-    os.replace(building / "new", folder)
 
 
 def _build(
@@ -188,7 +175,7 @@ def _by_key(sample: Sample) -> str:
 
 def _is_animated(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with picture_at(path) as image:
             return getattr(image, "n_frames", 1) > 1
     except OSError as error:
         raise InputError(f"{path.name} is not a whole webp picture; pack its package again") from error
@@ -217,7 +204,7 @@ def _in_processes(clips: Sequence[Sample], folder: Path, workers: int) -> Iterat
     if workers <= 1:
         yield from (write_videofolder_clip(clip, folder) for clip in clips)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(write_videofolder_clip, clips, repeat(folder))
 
 
@@ -228,7 +215,7 @@ def _write_stills(stills: Sequence[Sample], folder: Path, size: int | None, repo
         if size is None:
             shutil.copyfile(still.path, path)
         else:
-            with Image.open(still.path) as image:
+            with picture_at(still.path) as image:
                 fit_square(on_white(image), size, "pad").save(path, quality=90, method=6)
         if done % 50 == 0 or done == len(stills):
             report("writing stills", done, len(stills))

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from inflate.data.clips.scan import Scan
 from inflate.data.listing.folders import caption_beside
 from inflate.data.listing.found import PICTURES, Listing, VideoItem, hint_of, walk
 from inflate.data.reading.footage import Footage
-from inflate.data.reading.pictures import VideoError, as_looked_at, plain
+from inflate.data.reading.pictures import VideoError, as_looked_at, picture_at, plain
 from inflate.errors import InputError
 
 # A .webp is listed as a video elsewhere; in a folder of pictures it is one.
@@ -43,7 +42,7 @@ def list_pictures(folder: str) -> Listing:
 def read_picture(footage: Footage) -> np.ndarray:
     """A picture, upright, transparent pixels on white: uint8 (H, W, 3)."""
     try:
-        with Image.open(footage.path) as image:
+        with picture_at(footage.path) as image:
             return np.asarray(as_looked_at(image))
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise VideoError(footage.label, plain(error)) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from inflate.data.listing.report import Left
-from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
+from inflate.data.reading.footage import Footage
 
 Hint = Literal["", "train", "validation", "test"]
 Layout = Literal["plain", "tables", "shards", "prepared", "saved"]
@@ -15,8 +15,8 @@ _CAMERAS = (
     ".mp4 .mov .m4v .qt .f4v .webm .mkv .avi .mts .m2ts .ts .mpg .mpeg .vob .3gp .3g2 .wmv .asf .flv .ogv .mxf .dv"
 )
 # A .png may be animated, but hardly ever is.
-VIDEOS = frozenset(_CAMERAS.split()) | ANIMATIONS - {".png"}
-PICTURES = STILLS | {".png"}
+VIDEOS = frozenset([*_CAMERAS.split(), ".gif", ".webp", ".apng", ".avif", ".avifs"])
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm"})
 TABLES = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 _ARCHIVES = frozenset({".gz", ".tgz", ".zip", ".zst", ".xz", ".bz2", ".7z", ".rar"})
 SPLITS: dict[str, Hint] = {
