@@ -74,12 +74,14 @@ def test_clipping_and_adamw_are_those_of_a_loop_by_hand(tmp_path):
 
 def test_random_numbers_follow_from_the_seed_the_update_and_its_part(tmp_path, monkeypatch):
     def states(name, **changes):
-        seen = []
-        call = ToyStep.__call__
+        seen, call = [], ToyStep.__call__
+
+        def noting(step, batch):
+            seen.append(torch.initial_seed())
+            return call(step, batch)
+
         with monkeypatch.context() as patch:
-            patch.setattr(
-                ToyStep, "__call__", lambda step, batch: seen.append(torch.initial_seed()) or call(step, batch)
-            )
+            patch.setattr(ToyStep, "__call__", noting)
             _go(toy_recipe(tmp_path / name, steps=3, gradient_accumulation_steps=2, **changes))
         return seen
 
