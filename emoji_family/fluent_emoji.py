@@ -12,12 +12,10 @@ from itertools import product, repeat
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from emoji_family.captions import Caption, caption_key, find_caption, read_captions
 from emoji_family.packages import Package, content_sha256, default_npm_cache, find_packages, pack_packages
 from inflate.data.decode import fit_square
-from inflate.data.reading.pictures import on_white
+from inflate.data.reading.pictures import on_white, picture_at
 from inflate.data.shards import Sample, metadata_row, write_metadata, write_shards, write_videofolder_clip
 from inflate.data.split import has_skin_tone, is_test_name
 from inflate.errors import InputError
@@ -177,7 +175,7 @@ def _by_key(sample: Sample) -> str:
 
 def _is_animated(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with picture_at(path) as image:
             return getattr(image, "n_frames", 1) > 1
     except OSError as error:
         raise InputError(f"{path.name} is not a whole webp picture; pack its package again") from error
@@ -217,7 +215,7 @@ def _write_stills(stills: Sequence[Sample], folder: Path, size: int | None, repo
         if size is None:
             shutil.copyfile(still.path, path)
         else:
-            with Image.open(still.path) as image:
+            with picture_at(still.path) as image:
                 fit_square(on_white(image), size, "pad").save(path, quality=90, method=6)
         if done % 50 == 0 or done == len(stills):
             report("writing stills", done, len(stills))

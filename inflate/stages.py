@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -17,13 +18,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from inflate.cancelling import check_cancelled
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stage_table import STAGES, stage_entry
-
-
-class CancelledError(Exception):
-    """The caller's callback asked to stop; whatever was loaded has been released."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,12 @@ class ChainState:
     segments: tuple[Segment, ...] = ()  # what all videos show later on, rising in time; the prompt is until then
 
 
-# (video, step, timestep, sample) -> the sample to go on with.
-OnStep = Callable[[int, int, Tensor, Tensor], Tensor]
+class OnStep(Protocol):
+    """What a stage calls after each step, or part of one; it answers with the sample to go on with."""
+
+    def __call__(self, video: int, step: int, time: Tensor, sample: Tensor, share: float | None = None, /) -> Tensor:
+        """``share``, from 0 to 1, of the video's work in this stage is done; None: as many as there were steps."""
+        ...
 
 
 class Stage(Protocol):
@@ -230,6 +232,7 @@ class ComponentStage:
         """
         for role, (library, class_name) in self.index.items():
             if role not in self.components and (roles is None or role in roles):
+                check_cancelled()
                 self.components[role] = self.read(role, self.path_of(role), library, class_name, dtype)
         for component in self.components.values():
             if isinstance(component, torch.nn.Module):
@@ -249,8 +252,6 @@ class ComponentStage:
 
         What another stage with the same component has written there already stays.
         """
-        import shutil
-
         entries = {}
         for role in self.index or self.components:
             target = folder / self.folders.get(role, role)

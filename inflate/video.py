@@ -18,7 +18,10 @@ from inflate.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """Decoded frames and the rate at which they are shown.
+    """Decoded frames and the rate at which they are shown; sound and uneven times are no part of it.
+
+    A file's own times are ``inflate.data.frame_times(path)``, its sound ``inflate.data.sound.Sound(path, origin)``;
+    ``inflate.data.writing.write_video`` takes both for what an application has made of it, as the commands do.
 
     ``frames`` is ``(F, H, W, 3)``, uint8, RGB, with at least one frame; ``fps`` is in frames per second, above zero.
     Raises ``InputError`` where they are not. Two videos are equal only if they are the same object.
@@ -95,7 +98,8 @@ def to_uint8(video: Tensor) -> np.ndarray:
     pixels = video.detach().to("cpu", torch.float32)
     if torch.isnan(pixels).any():
         raise InputError("the video holds values that are not numbers (NaN): a wider dtype such as float32 may help")
-    levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    # In place: a frame may be of a hundred megabytes.
+    levels = pixels.clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
     return rearrange(levels, "b c f h w -> b f h w c").numpy()
 
 

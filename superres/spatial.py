@@ -35,7 +35,7 @@ class SpatialStage(SuperResolutionStage):
         """Single frames."""
         return 1, 0
 
-    def generators(self, seed: int, first: int, count: int) -> list[torch.Generator]:
+    def generators(self, seed: int, first: int, count: int, place: str = "") -> list[torch.Generator]:
         """From the seed alone, or with each frame's number where noise is not shared."""
         names = [self.name if self.config.shared_noise else f"{self.name}/{first + index}" for index in range(count)]
-        return [stage_generator(seed, name) for name in names]
+        return [stage_generator(seed, name + place) for name in names]

@@ -26,6 +26,8 @@ class SpatiotemporalConfig(SuperResolutionConfig):
     that a scheduler draws in its steps is each frame's own.
     """
 
+    # Of 16 frames a larger tile is slower for each pixel: 1.2 us at 384 px, 1.8 us at 512 px (bundled:emoji, one core).
+    tile: int = 384
     window: int = 16
     overlap: int = 4
     shared_noise: float | None = None
@@ -52,9 +54,9 @@ class SpatiotemporalStage(SuperResolutionStage):
         """That of the config for a network with temporal layers, single frames otherwise."""
         return (self.config.window, self.config.overlap) if self.has_temporal_layers() else (1, 0)
 
-    def generators(self, seed: int, first: int, count: int) -> list[torch.Generator]:
+    def generators(self, seed: int, first: int, count: int, place: str = "") -> list[torch.Generator]:
         """From the seed and each frame's number."""
-        return [stage_generator(seed, f"{self.name}/{first + index}") for index in range(count)]
+        return [stage_generator(seed, f"{self.name}/{first + index}{place}") for index in range(count)]
 
     def share(self) -> float:
         """The config's, or the one that the network's scheme was trained with."""

@@ -19,8 +19,9 @@ from inflate.bases.texts import encode_clip_text
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.stages import StageSettings, denoise
+from superres.places import Place
 from superres.spatial import SpatialConfig, SpatialStage
-from superres.stage import padded
+from superres.stage import Job, padded
 from superres.tiling import blend_tiles
 
 
@@ -69,22 +70,25 @@ class StableDiffusionX4Stage(SpatialStage):
             super().write(component, folder) if isinstance(component, InflatedModel) else write_part(component, folder)
         )
 
+    def count_tiles(self, height: int, width: int) -> int:
+        """One: latents of a whole picture are small, and its tiles are blended at every step."""
+        return 1
+
     @torch.no_grad()
     def _enlarged(
         self,
         frames: Tensor,
         first: int,
-        seed: int,
-        settings: StageSettings,
-        fps: float | None,
+        job: Job,
+        place: Place,
         on_step: Callable[[int, Tensor, Tensor], Tensor] | None,
     ) -> Tensor:
-        """One frame (1, 3, h, w) -> (1, 3, 4 h, 4 w), ``first`` being its number."""
+        """One frame (1, 3, h, w) -> (1, 3, 4 h, 4 w), ``first`` being its number; ``place`` is the whole picture."""
         network, scheduler = self.components["upscaler_unet"], self.components["upscaler_scheduler"]
         low_scheduler, vae = self.components["upscaler_low_res_scheduler"], self.components["upscaler_vae"]
         self._check_layout(network, vae)
-        level = self._level(network, settings.noise_level)
-        [generator] = self.generators(seed, first, len(frames))
+        level = self._level(network, job.settings.noise_level)
+        [generator] = self.generators(job.seed, first, len(frames))
         low = padded(frames.to(network.device, torch.float32), 2 ** (len(network.config.block_out_channels) - 1))
         levels = torch.tensor([level], device=low.device)
         grain = torch.randn(low.shape, generator=generator).to(low.device)
@@ -95,14 +99,14 @@ class StableDiffusionX4Stage(SpatialStage):
 
         def predict(sample: Tensor, timestep: Tensor) -> Tensor:
             def on_tile(part: Tensor, condition: Tensor) -> Tensor:
-                return predict_channels(network, torch.cat([part, condition], 1)[:, :, None], timestep, told, fps)[
+                return predict_channels(network, torch.cat([part, condition], 1)[:, :, None], timestep, told, job.fps)[
                     :, :, 0
                 ]
 
             tile, overlap = self.config.tile // self.config.scale, self.config.tile_overlap // self.config.scale
             return blend_tiles(on_tile, sample, beside, max(1, tile), overlap, multiple=8)
 
-        latents = denoise(scheduler, predict, noise, settings.num_inference_steps, generator, on_step)
+        latents = denoise(scheduler, predict, noise, job.settings.num_inference_steps, generator, on_step)
         height, width = (side * self.config.scale for side in frames.shape[-2:])
         return self._decoded(vae, latents)[..., :height, :width].clamp(-1, 1).cpu()
 

@@ -1,6 +1,8 @@
 """What SR_l^t and SR_h have in common: frames in, larger frames out, a window of frames at a time."""
 
+import itertools
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +18,33 @@ from inflate.diffusion.windows import count_windows
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, stage_generator
-from superres.conditioning import Layout, augment, enlarge, layout_of, level_of, predict
-from superres.tiling import blend_tiles, check_tile
-from superres.windows import windowed
+from superres.conditioning import augment, enlarge, layout_of, level_of, predict
+from superres.places import Generators, Place
+from superres.store import BYTES_PER_PIXEL, FrameStore
+from superres.tiling import check_tile, count_tiles, tiles_of
+from superres.windows import Frames, windowed
 
 _TEMPORAL_NAME = "temporal.safetensors"
 
-# (number of the window, step, timestep, sample (1, 3, n, H, W)) -> the sample to go on with
-OnWindowStep = Callable[[int, int, Tensor, Tensor], Tensor]
+_PROBE = 64  # pixels, the smallest side of a picture whose enlargement is timed
+
+# (timestep, sample (1, 3, n, H, W) of one tile of one window) -> the sample to go on with
+OnPart = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What enlarging one video takes beside its frames.
+
+    After each step of each tile of each window ``on_frames`` is called with the number of frames that this is worth,
+    mostly a fraction, which add up to all; and ``on_part``, whose answer replaces the sample.
+    """
+
+    seed: int
+    settings: StageSettings
+    fps: float | None = None
+    on_frames: Callable[[float], None] | None = None
+    on_part: OnPart | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class SuperResolutionConfig:
     ``scale``: how many times larger each side becomes. ``residual_std``: 0 where the network diffuses the picture
     itself (Karlo); above 0 where it diffuses (picture - enlarged picture) / ``residual_std`` (SRDiff, arXiv:2104.14951,
     section 3.2), which a small network learns much sooner. ``tile`` and ``tile_overlap``: sides in pixels of the tiles
-    that the network sees of pictures larger than one.
+    in which pictures larger than one are made, and what neighbours share: memory follows from them, not from pictures.
     """
 
     scale: int = 4
@@ -62,8 +83,8 @@ class SuperResolutionStage(ComponentStage, ABC):
         """Frames that the network sees at once, and those it shares with the window before."""
 
     @abstractmethod
-    def generators(self, seed: int, first: int, count: int) -> list[torch.Generator]:
-        """One generator for each of the frames ``first`` to ``first + count`` of a video, fresh."""
+    def generators(self, seed: int, first: int, count: int, place: str = "") -> list[torch.Generator]:
+        """One generator for each of the frames ``first`` to ``first + count`` of a video, fresh; others per place."""
 
     def share(self) -> float:
         """How much of the first noise all frames have in common."""
@@ -109,16 +130,19 @@ class SuperResolutionStage(ComponentStage, ABC):
         """Enlarge the frames, video by video."""
         if state.frames is None:
             raise InputError("Super-resolution needs frames: give a video, or a cascade with a decoder.")
+        steps = settings.num_inference_steps
         windows = count_windows(state.frames.shape[2], *self.window())
+        total = windows * steps * self.count_tiles(*state.frames.shape[-2:])
         videos = []
         for video, seed in enumerate(state.seeds):
+            calls = itertools.count(1)
 
-            def on_window_step(number: int, step: int, timestep: Tensor, sample: Tensor, video: int = video) -> Tensor:
-                overall = (number * settings.num_inference_steps + step) // windows
-                return on_step(video, min(overall, settings.num_inference_steps - 1), timestep, sample)
+            def on_part(timestep: Tensor, sample: Tensor, video: int = video, calls: Iterator[int] = calls) -> Tensor:
+                call = next(calls)
+                return on_step(video, (call * steps - 1) // total, timestep, sample, call / total)
 
-            parts = self._stream([state.frames[video]], seed, settings, None, state.fps, on_window_step)
-            videos.append(torch.cat(list(parts), dim=1))
+            job = Job(seed, settings, state.fps, on_part=on_part)
+            videos.append(torch.cat(list(self._stream([state.frames[video]], job)), dim=1))
         return replace(state, frames=torch.stack(videos), passed=(*state.passed, self.name))
 
     def stream(
@@ -126,93 +150,167 @@ class SuperResolutionStage(ComponentStage, ABC):
         chunks: Iterable[Tensor],
         seed: int,
         settings: StageSettings,
-        on_frames: Callable[[int], None] | None = None,
+        on_frames: Callable[[float], None] | None = None,
         fps: float | None = None,
     ) -> Iterator[Tensor]:
-        """Enlarge a video of any length, holding one window of it at a time.
+        """Enlarge a video of any length and size, holding a window of its frames and one tile of theirs at a time.
 
         Args:
             chunks: (3, n, h, w) float32 in [-1, 1], in order, any n >= 1; how they are cut has no influence.
             seed: of the video.
             settings: steps, and the level of noise on the low-resolution frames.
-            on_frames: called with k after each k finished frames.
+            on_frames: called after each step of each tile with the number of frames that it is worth, mostly a
+                fraction; they add up to all.
             fps: frames per second, which a network with a frame-rate embedding is told.
 
         Yields:
-            (3, m, scale h, scale w) float32 in [-1, 1] on the CPU, in order; as many frames in all.
+            (3, 1, scale h, scale w) float32 in [-1, 1] on the CPU, in order; as many frames in all. Those of more than
+            one tile have lain in a temporary file, as 16-bit numbers.
 
         Raises:
             InputError: chunks that are no frames, a network with other channels, or a noise level it is not told of.
         """
-        return self._stream(chunks, seed, settings, on_frames, fps, None)
+        return self._stream(chunks, Job(seed, settings, fps, on_frames))
 
     def upscale(self, frames: Tensor, seed: int, settings: StageSettings, fps: float | None = None) -> Tensor:
         """A video (3, F, h, w) in [-1, 1] in one piece -> (3, F, scale h, scale w); see :meth:`stream`."""
         return torch.cat(list(self.stream([frames], seed, settings, None, fps)), dim=1)
 
-    def _stream(
-        self,
-        chunks: Iterable[Tensor],
-        seed: int,
-        settings: StageSettings,
-        on_frames: Callable[[int], None] | None,
-        fps: float | None,
-        on_step: OnWindowStep | None,
-    ) -> Iterator[Tensor]:
+    def count_tiles(self, height: int, width: int) -> int:
+        """In how many tiles frames of ``height`` x ``width`` pixels are enlarged."""
+        return count_tiles(height, width, *self._tile())
+
+    def store_bytes(self, height: int, width: int) -> int:
+        """Size of the temporary files beside frames of ``height`` x ``width`` pixels while they are enlarged."""
+        if self.count_tiles(height, width) == 1:
+            return 0
         window, overlap = self.window()
-        for chunk in windowed(
-            chunks,
-            window,
-            overlap,
-            lambda frames, first: self._enlarged(
-                frames, first, seed, settings, fps, _of_window(on_step, first // (window - overlap))
-            ),
-        ):
-            if on_frames is not None:
-                on_frames(chunk.shape[1])
+        return (2 if overlap else 1) * window * height * width * self.config.scale**2 * BYTES_PER_PIXEL
+
+    def seconds(self, num_frames: int, height: int, width: int, settings: StageSettings) -> float:
+        """How long so many frames of ``height`` x ``width`` pixels will take here, in seconds: a small tile is timed.
+
+        The stage must be loaded.
+        """
+        window, overlap = self.window()
+        count = min(window, num_frames)
+        tile = self._tile()[0]
+        sides = [min(side, max(tile // 2, _PROBE // self.config.scale)) for side in (height, width)]
+        seen = num_frames + overlap * (count_windows(num_frames, window, overlap) - 1)
+        parts = tiles_of(height, width, *self._tile())
+        pixels = sum((one.rows.stop - one.rows.start) * (one.columns.stop - one.columns.start) for one in parts)
+        frames = torch.rand(count, 3, *sides) * 2 - 1
+        for _ in range(2):  # the first time kernels are chosen and buffers made
+            start = time.perf_counter()
+            made = self._enlarged(frames, 0, Job(0, settings), Place.everything(*sides), None)
+            if self.count_tiles(height, width) > 1:
+                store = FrameStore(count, *made.shape[2:])
+                store.blend(slice(0, store.height), slice(0, store.width), made, torch.ones(made.shape[2:]))
+        taken = time.perf_counter() - start
+        return taken * seen / count * pixels / (sides[0] * sides[1])
+
+    def _tile(self) -> tuple[int, int]:
+        """Side of a tile and overlap, in low-resolution pixels; sides are such that the network needs no padding."""
+        scale, network = self.config.scale, self.components.get(self.unet_role)
+        step = 1 if network is None else math.lcm(layout_of(network).multiple, scale) // scale
+        tile = max(step, self.config.tile // scale // step * step)
+        return tile, -(-self.config.tile_overlap // scale)
+
+    def _stream(self, chunks: Iterable[Tensor], job: Job) -> Iterator[Tensor]:
+        window, overlap = self.window()
+        told = made = 0.0
+
+        def tell(frames: float) -> None:
+            nonlocal told
+            told += frames
+            if job.on_frames is not None:
+                job.on_frames(frames)
+
+        def process(frames: Tensor, first: int) -> Frames:
+            new = window - overlap if len(frames) == window else len(frames)
+            return self._window(frames, first, replace(job, on_frames=tell), new)
+
+        for chunk in windowed(chunks, window, overlap, process):
+            made += chunk.shape[1]
             yield chunk
+        if made - told > 1e-6:
+            tell(made - told)
+
+    def _window(self, frames: Tensor, first: int, job: Job, new: int) -> Frames:
+        """(n, 3, h, w) -> n larger frames, ``first`` being the number of the first one, ``new`` those not made yet."""
+        height, width = frames.shape[-2:]
+        steps = self.count_tiles(height, width) * job.settings.num_inference_steps
+
+        def on_step(step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+            if job.on_frames is not None:
+                job.on_frames(new / steps)
+            if job.on_part is None:
+                return sample
+            return job.on_part(timestep, sample.transpose(0, 1)[None])[0].transpose(0, 1).contiguous()
+
+        if steps == job.settings.num_inference_steps:
+            return self._enlarged(frames, first, job, Place.everything(height, width), on_step)
+        scale = self.config.scale
+        store = FrameStore(len(frames), height * scale, width * scale)
+        for tile in tiles_of(height, width, *self._tile(), scale):
+            made = self._enlarged(frames, first, job, Place.of(tile, height, width), on_step)
+            store.blend(*tile.times(scale), made, tile.share)
+        return store
 
     @torch.no_grad()
     def _enlarged(
         self,
         frames: Tensor,
         first: int,
-        seed: int,
-        settings: StageSettings,
-        fps: float | None,
+        job: Job,
+        place: Place,
         on_step: Callable[[int, Tensor, Tensor], Tensor] | None,
     ) -> Tensor:
-        """(n, 3, h, w) -> (n, 3, H, W), ``first`` being the number of the first frame."""
+        """(n, 3, h, w) -> what lies at ``place``, (n, 3, H, W), ``first`` being the number of the first frame."""
         network, scheduler = self.components[self.unet_role], self.components[self.scheduler_role]
-        layout = layout_of(network)
-        level = level_of(settings.noise_level, layout, int(scheduler.config.num_train_timesteps))
-        generators = self.generators(seed, first, len(frames))
-        low = frames.to(network.device, torch.float32)
-        base = padded(enlarge(low, self.config.scale), layout.multiple)
-        noise = self._noise(base.shape, seed, generators).to(low.device)
+        layout, scale, steps = layout_of(network), self.config.scale, job.settings.num_inference_steps
+        level = level_of(job.settings.noise_level, layout, int(scheduler.config.num_train_timesteps))
+        generators = self.generators(job.seed, first, len(frames), place.name)
+        low = frames[..., place.around[0], place.around[1]].to(network.device, torch.float32)
+        base = padded(place.cut(enlarge(low, scale), scale), layout.multiple)
+        noise = self._noise(base.shape[1:], job.seed, first, generators, place).to(low.device)
         told = base
         if level:
-            grain = torch.stack([torch.randn(low.shape[1:], generator=one) for one in generators]).to(low.device)
+            corner = (place.around[0].start, place.around[1].start)
+            grain = place.noise(low.shape[1:], self._drawn(job.seed, first, generators, place, "/grain"), corner)
             levels = torch.full((len(low),), level)
-            told = padded(enlarge(augment(low, grain, levels, _alphas(scheduler)), self.config.scale), layout.multiple)
-        step = self._network_call(told, layout, level, settings.num_inference_steps, fps)
-        made = denoise(scheduler, step, noise, settings.num_inference_steps, generators, on_step)
+            grained = enlarge(augment(low, grain.to(low.device), levels, _alphas(scheduler)), scale)
+            told = padded(place.cut(grained, scale), layout.multiple)
+        step = self._network_call(told, level, steps, job.fps)
+        made = denoise(scheduler, step, noise, steps, generators, on_step)
         pictures = base + self.config.residual_std * made if self.config.residual_std else made
-        height, width = (side * self.config.scale for side in low.shape[-2:])
+        height, width = ((part.stop - part.start) * scale for part in (place.rows, place.columns))
         return pictures[..., :height, :width].clamp(-1, 1).cpu()
 
-    def _noise(self, shape: Sequence[int], seed: int, generators: Sequence[torch.Generator]) -> Tensor:
-        own = torch.stack([torch.randn(tuple(shape[1:]), generator=one) for one in generators])
+    def _noise(
+        self, shape: Sequence[int], seed: int, first: int, generators: list[torch.Generator], place: Place
+    ) -> Tensor:
+        """The first noise (n, 3, H, W), for ``shape`` (3, H, W)."""
+        corner = (place.rows.start * self.config.scale, place.columns.start * self.config.scale)
+        own = place.noise(shape, self._drawn(seed, first, generators, place), corner)
         share = self.share()
         if not share:
             return own
-        common = torch.randn(tuple(shape[1:]), generator=stage_generator(seed, f"{self.name}/shared"))
+        common = place.noise(shape, lambda name: [stage_generator(seed, f"{self.name}/shared{name}")], corner)
         return mix_noise(own, common, share)
 
+    def _drawn(
+        self, seed: int, first: int, generators: list[torch.Generator], place: Place, what: str = ""
+    ) -> Generators:
+        """Where a place's noise comes from: of a whole picture from ``generators``, one draw after the other."""
+        if place.whole:
+            return lambda name: generators
+        return lambda name: self.generators(seed, first, len(generators), what + name)
+
     def _network_call(
-        self, told: Tensor, layout: Layout, level: int, num_steps: int, fps: float | None
+        self, told: Tensor, level: int, num_steps: int, fps: float | None
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """(sample (n, 3, H, W), timestep) -> prediction, by tiles; the last step may have a network of its own."""
+        """(sample (n, 3, H, W), timestep) -> prediction; the last step may have a network of its own."""
         network = self.components[self.unet_role]
         last = self.components.get(self.last_unet_role)
         last_timestep = _last_timestep(self.components[self.scheduler_role], num_steps) if last is not None else None
@@ -220,25 +318,10 @@ class SuperResolutionStage(ComponentStage, ABC):
 
         def call(sample: Tensor, timestep: Tensor) -> Tensor:
             chosen = last if last is not None and float(timestep) == last_timestep else network
-
-            def on_tile(part: Tensor, condition: Tensor) -> Tensor:
-                video, beside = part.transpose(0, 1)[None], condition.transpose(0, 1)[None]
-                return predict(chosen, video, beside, timestep, levels, _rate(chosen, fps))[0].transpose(0, 1)
-
-            return blend_tiles(on_tile, sample, told, self.config.tile, self.config.tile_overlap, layout.multiple)
+            video, beside = sample.transpose(0, 1)[None], told.transpose(0, 1)[None]
+            return predict(chosen, video, beside, timestep, levels, _rate(chosen, fps))[0].transpose(0, 1)
 
         return call
-
-
-def _of_window(on_step: OnWindowStep | None, number: int) -> Callable[[int, Tensor, Tensor], Tensor] | None:
-    """The callback of ``denoise`` for one window: samples go out as (1, 3, n, H, W) and come back as (n, 3, H, W)."""
-    if on_step is None:
-        return None
-
-    def on_window_step(step: int, timestep: Tensor, sample: Tensor) -> Tensor:
-        return on_step(number, step, timestep, sample.transpose(0, 1)[None])[0].transpose(0, 1).contiguous()
-
-    return on_window_step
 
 
 def padded(pictures: Tensor, multiple: int) -> Tensor:

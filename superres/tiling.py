@@ -1,16 +1,38 @@
-"""Pictures larger than memory: the network sees overlapping tiles, and its predictions are blended at every step.
+"""Pictures larger than memory: overlapping tiles that together are one picture.
 
-Noise, scheduler and its own random numbers work on the whole picture, so a tile's noise is a cut of one field, and
-neighbouring tiles cannot drift apart from one step to the next (MultiDiffusion, arXiv:2302.08113, equation 5).
+A network of latents sees tiles at every step, and its predictions are blended (MultiDiffusion, arXiv:2302.08113,
+equation 5). A network of pixels takes each tile through all steps by itself, so that no more than one is in memory; its
+noise is then a cut of one field. Blending is the same: the running mean of what tiles say, by their weights.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inflate.errors import InputError
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A cut of a picture: ``rows``, ``columns``, and (h, w) ``share``, its weight over that of all tiles up to it.
+
+    ``mean = lerp(mean, value, share)`` over tiles in turn gives the weighted mean of their values.
+    """
+
+    rows: slice
+    columns: slice
+    share: Tensor
+
+    def times(self, scale: int) -> tuple[slice, slice]:
+        """Rows and columns of a picture ``scale`` times as large."""
+        return (_times(self.rows, scale), _times(self.columns, scale))
+
+
+def _times(part: slice, scale: int) -> slice:
+    return slice(part.start * scale, part.stop * scale)
 
 
 def check_tile(tile: int, overlap: int) -> None:
@@ -43,6 +65,41 @@ def tile_weight(length: int, overlap: int, first: bool, last: bool) -> Tensor:
     return weight
 
 
+def tiles_of(height: int, width: int, tile: int, overlap: int, scale: int = 1) -> Iterator[Tile]:
+    """Tiles of ``tile`` pixels a side that cover a picture, row by row; shares are for one ``scale`` times as large."""
+    overlap = min(overlap, tile - 1)
+    columns = list(_strips(width, tile, overlap, scale))
+    across = sum(_placed(weight, part, width, scale) for part, weight in columns)
+    above = torch.zeros(height * scale)
+    for rows, down in _strips(height, tile, overlap, scale):
+        here, left = _times(rows, scale), torch.zeros(width * scale)
+        for part, weight in columns:
+            there = _times(part, scale)
+            left[there] += weight
+            before = torch.outer(above[here], across[there])
+            yield Tile(rows, part, torch.outer(down, weight) / (before + torch.outer(down, left[there])))
+        above[here] += down
+
+
+def count_tiles(height: int, width: int, tile: int, overlap: int) -> int:
+    """How many :func:`tiles_of` gives."""
+    overlap = min(overlap, tile - 1)
+    return len(tile_starts(height, tile, overlap)) * len(tile_starts(width, tile, overlap))
+
+
+def _strips(size: int, tile: int, overlap: int, scale: int) -> Iterator[tuple[slice, Tensor]]:
+    """Tiles along one side, and their weights."""
+    for start in tile_starts(size, tile, overlap):
+        stop = min(start + tile, size)
+        yield slice(start, stop), tile_weight((stop - start) * scale, overlap * scale, start == 0, stop == size)
+
+
+def _placed(weight: Tensor, part: slice, size: int, scale: int) -> Tensor:
+    found = torch.zeros(size * scale)
+    found[_times(part, scale)] = weight
+    return found
+
+
 def blend_tiles(
     predict: Callable[[Tensor, Tensor], Tensor],
     sample: Tensor,
@@ -62,21 +119,13 @@ def blend_tiles(
         multiple: what sides of tiles must be multiples of.
     """
     tile, overlap = (-(-value // multiple) * multiple for value in (tile, overlap))
-    if overlap >= tile:
-        overlap = tile - multiple
+    overlap = min(overlap, tile - multiple)
     height, width = sample.shape[-2:]
     if height <= tile and width <= tile:
         return predict(sample, condition)
-    total, weights = torch.zeros_like(sample), torch.zeros(height, width, device=sample.device)
-    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
-    for top in tops:
-        rows = slice(top, min(top + tile, height))
-        down = tile_weight(rows.stop - top, overlap, top == 0, rows.stop == height)
-        for left in lefts:
-            columns = slice(left, min(left + tile, width))
-            across = tile_weight(columns.stop - left, overlap, left == 0, columns.stop == width)
-            weight = torch.outer(down, across).to(sample.device)
-            made = predict(sample[..., rows, columns].contiguous(), condition[..., rows, columns].contiguous())
-            total[..., rows, columns] += made * weight
-            weights[rows, columns] += weight
-    return total / weights
+    blended = torch.zeros_like(sample)
+    for part in tiles_of(height, width, tile, overlap):
+        where = (..., part.rows, part.columns)
+        made = predict(sample[where].contiguous(), condition[where].contiguous())
+        blended[where] = torch.lerp(blended[where], made, part.share.to(made))
+    return blended

@@ -5,7 +5,7 @@ is the stage's own business. On disk it is a diffusers pipeline folder.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inflate.cancelling import CancelledError
 from inflate.cascade.applications import Applications
 from inflate.cascade.folder import family_folder, read_index, read_stages, write_folder
 from inflate.cascade.inputs import Generators, Segments, Timing, first_state
@@ -31,7 +32,7 @@ from inflate.cascade.pipelines import PIPELINES
 from inflate.cascade.roles import is_role_file, read_pipeline, read_roles
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
-from inflate.stages import CancelledError, ChainState, Stage, StageSettings
+from inflate.stages import ChainState, OnStep, Stage, StageSettings
 
 _PLAIN = GuidanceOptions()
 
@@ -273,15 +274,15 @@ class Cascade(Applications):
         state: ChainState,
         settings: Mapping[str, StageSettings],
         callback: StepCallback | None,
-    ) -> Callable[[int, int, Tensor, Tensor], Tensor]:
+    ) -> OnStep:
         """The ``OnStep`` of the stage ``number`` of ``todo``, whose sizes are ``works``: it tells the callback."""
         stage, videos = todo[number], len(state.seeds)
         steps = settings[stage.name].num_inference_steps
 
-        def on_step(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+        def on_step(video: int, step: int, timestep: Tensor, sample: Tensor, done: float | None = None) -> Tensor:
             if callback is None:
                 return sample
-            share = min(1.0, (video * steps + step + 1) / (videos * steps))
+            share = min(1.0, (video + ((step + 1) / steps if done is None else done)) / videos)
             fraction = (sum(works[:number]) + works[number] * share) / sum(works)
             progress = Progress(stage.name, number, len(todo), video, videos, step, steps, fraction)
             answer = callback(self, step, timestep, {"latents": sample, "progress": progress})

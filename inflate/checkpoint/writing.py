@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inflate.errors import InputError
+from inflate.places import check_place
 from inflate.staging import put_in_place, staged
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -27,7 +28,8 @@ _LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never h
 
 
 def check_destination(destination: Path, force: bool) -> None:
-    """Raise `InputError` unless `destination` is new, an empty folder or, with `force`, a model's folder."""
+    """Raise `InputError` unless `destination` can be made, or is an empty folder or, with `force`, a model's folder."""
+    check_place(destination)
     if not (destination.exists() or destination.is_symlink()):
         return
     if not destination.is_dir():

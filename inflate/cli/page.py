@@ -1,5 +1,6 @@
 """``inflate app``: serve the page."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,20 @@ from inflate.errors import InputError
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 serves other machines too.")]
 Port = Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)]
 Browser = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+Auth = Annotated[
+    str | None,
+    typer.Option(
+        envvar="INFLATE_AUTH",
+        show_envvar=True,
+        help="Ask for a password: USER:PASSWORD, or @FILE with that in its first line (unseen in a list of processes).",
+    ),
+]
+RootPath = Annotated[str | None, typer.Option(help="Where a proxy shows the page: /path or https://host/path.")]
+MaxQueue = Annotated[int, typer.Option(help="Visitors that may wait; more are asked to come back.", min=1, max=10_000)]
+MaxSize = Annotated[str, typer.Option(help="Largest upload: bytes, or a number with kB, MB or GB.")]
+AllowModels = Annotated[
+    Path | None, typer.Option(help="Folder below which visitors may open models (safetensors only).", metavar="DIR")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,21 +39,27 @@ def serve(
     open_browser: Browser = False,
     device: Device = None,
     dtype: Dtype = "float32",
+    auth: Auth = None,
+    root_path: RootPath = None,
+    max_queue: MaxQueue = 24,
+    max_size: MaxSize = "50MB",
+    allow_models: AllowModels = None,
 ) -> None:
-    """Serve a page for prompts, pictures and videos (needs the app extra)."""
+    """Serve a page for prompts, pictures and videos (needs the app extra); docs/serving.md tells of its limits."""
     try:
         import gradio
     except ImportError as error:
         raise InputError("The page needs Gradio; install it with: pip install 'inflate-video[app]'.") from error
+    from inflate.page import serving
     from inflate.page.jobs import Models
     from inflate.page.layout import CSS, build_page
 
-    models = Models(check_device(device), check_dtype(dtype))
+    root = "" if root_path is None else serving.read_root_path(root_path)
+    allowed = serving.Serving(serving.read_auth(auth), root, max_queue, serving.read_size(max_size))
+    serving.check_address(host, port)
+    models = Models(check_device(device), check_dtype(dtype), serving.read_models_folder(allow_models))
     models.get(model)
-    page = build_page(models, model)
-    try:
-        page.launch(
-            server_name=host, server_port=port or None, inbrowser=open_browser, css=CSS, theme=gradio.themes.Soft()
-        )
-    except OSError as error:
-        raise InputError(f"Port {port} cannot be used ({error}); choose another with --port.") from error
+    with serving.visitors_folder() as folder:
+        page = build_page(models, model, folder, allowed.max_queue)
+        more = {"inbrowser": open_browser, "css": CSS, "theme": gradio.themes.Soft()}
+        page.launch(server_name=host, server_port=port or None, **more, **allowed.options(folder))

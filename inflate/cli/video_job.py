@@ -1,5 +1,6 @@
 """What the commands that work on videos share: reading, running a cascade, writing, and saying so."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype, parse_by_stage, progress_bar, report_files
+from inflate.cli.generate import check_device, check_dtype, check_model, parse_by_stage, progress_bar, report_files
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ class VideoJob:
         check_output(output, overwrite=force)
         self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
         self.start, self.seed = time.monotonic(), seed
-        self.cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+        self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
         self.chosen = {
             "num_inference_steps": parse_by_stage("--steps", steps, int),
             "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
         }
         self.until = until
+        self.cascade.settings(**self.chosen)  # refused here if they cannot be, and not once something is loaded
+        self.cascade.up_to(until)
         self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
 
     def options(self, on_step: Callable[..., Any]) -> dict[str, Any]:
@@ -61,43 +64,71 @@ class VideoJob:
         generator = torch.Generator().manual_seed(self.seed)
         return self.chosen | {"generator": generator, "callback_on_step_end": on_step, "until": self.until}
 
-    def run(self, make: "Callable[[Cascade, dict[str, Any]], Any]", source: Path | None = None, rate: int = 1) -> None:
-        """Make the video in memory and write it; frames of ``source``, ``rate`` times as many, stay at their times."""
+    def run(
+        self,
+        make: "Callable[[Cascade, dict[str, Any]], Any]",
+        source: Path | None = None,
+        rate: int = 1,
+        longer: bool = False,
+    ) -> None:
+        """Make the video in memory and write it.
+
+        Frames of ``source``, ``rate`` times as many, stay at their times and its sound goes along; with ``longer``
+        there are more frames behind them, which are silent.
+        """
         import numpy as np
 
         from inflate.data import frame_times
 
-        spans, sound = ((), None) if source is None else self.beside(source, frame_times(source), rate)
+        times = None if source is None else frame_times(source)
         with progress_bar(self.quiet) as on_step:
             out = make(self.cascade, self.options(on_step))
         [video] = out.frames
         frames = np.stack([np.asarray(picture) for picture in video])
-        self.write(frames, out.fps, spans if len(spans) == len(frames) else (), sound)
-
-    def stream(self, source: Path) -> None:
-        """Upscale chunk by chunk."""
-        from inflate.data import frame_times, iterate_frames
-        from inflate.video import from_uint8, to_uint8
-
-        times = frame_times(source)
-        beside = self.beside(source, times)
-        with progress_bar(self.quiet) as on_step:
-            read = (from_uint8(chunk[None])[0] for chunk in iterate_frames(source))
-            made = self.cascade.upscale_chunks(read, len(times.spans), **self.options(on_step))
-            self.write((to_uint8(chunk[None])[0] for chunk in made), times.fps, *beside)
+        spans, sound = (), None
+        if source is not None and times is not None:
+            more = len(frames) - len(times.spans) if longer else 0
+            spans, sound = self.beside(source, times, rate, more)
+        if spans and len(spans) != len(frames):
+            typer.echo(f"The {len(frames)} frames made are shown evenly; those of {source} were not.", err=True)
+            spans = ()
+        self.write(frames, out.fps, spans, sound)
 
     def beside(
-        self, source: Path, times: "Timeline", rate: int = 1
+        self, source: Path, times: "Timeline", rate: int = 1, more: int = 0
     ) -> "tuple[Sequence[tuple[float, float]], Sound | None]":
-        """When frames of ``source``, ``rate`` times as many, are shown (empty if evenly), and its sound; says so where
-        that cannot go along."""
+        """When frames of ``source``, ``rate`` times as many and ``more`` behind them, are shown (empty if evenly), and
+        its sound; says so where that cannot go along."""
         from inflate.data.sound import Sound
 
-        sound = Sound(source, times.origin)
-        mp4 = self.output.suffix.lower() == ".mp4"
-        if reason := sound.why_not() if mp4 else "":
+        even, made = times.even(), times.raised(rate).extended(more)
+        sound = Sound(source, times.origin, times.duration if more else math.inf)
+        if reason := sound.why_not(self.output.suffix):
             typer.echo(f"The sound of {source} is left out: {reason}.", err=True)
-        return () if times.even() else times.raised(rate).spans, sound if mp4 and sound.there() else None
+            return () if even else made.spans, None
+        if sound.tracks > 1:
+            typer.echo(f"Of the {sound.tracks} sound tracks of {source} the first one is kept.", err=True)
+        if more and sound.there():
+            typer.echo(f"The sound of {source} ends after {times.duration:g} s; the new frames are silent.", err=True)
+        return () if even else made.spans, sound if sound.there() else None
+
+    def tell_size(self, height: int, width: int) -> None:
+        """Say which size frames get that are made of pictures of ``height`` x ``width`` pixels, if it is another."""
+        from inflate.cascade.shapes import cropped_share
+
+        made = self.cascade.frame_shape(height, width)
+        if made != (height, width):
+            share = round(100 * cropped_share(height, width, made))
+            cropped = f"; {share} % at the edges is cropped" if share else ""
+            typer.echo(f"Frames are {made[1]} x {made[0]} px, from {width} x {height}{cropped}.", err=True)
+
+    def drop_sound(self, source: Path) -> None:
+        """Say that the sound of ``source``, if there is any, belongs to no frame that is made."""
+        from inflate.data.sound import Sound
+
+        sound = Sound(source)
+        if sound.there() or sound.why_not():
+            typer.echo(f"The sound of {source} is left out: the new video has times of its own.", err=True)
 
     def write(
         self,
@@ -107,9 +138,17 @@ class VideoJob:
         sound: "Sound | None" = None,
     ) -> None:
         """Write the file and say so."""
-        from inflate.data.writing import write_video
+        import numpy as np
 
-        write_video(self.output, frames, fps, self.force, spans, sound)
+        from inflate.data.writing import shown_otherwise, write_video
+
+        def watched() -> "Iterator[np.ndarray]":
+            for number, chunk in enumerate([frames] if isinstance(frames, np.ndarray) else frames):
+                if number == 0 and (sentence := shown_otherwise(self.output, chunk.shape[1:3], fps)):
+                    typer.echo(sentence, err=True)
+                yield chunk
+
+        write_video(self.output, watched(), fps, self.force, spans, sound)
         used = self.cascade.settings(**self.chosen)
         settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
         seconds = round(time.monotonic() - self.start, 2)
@@ -122,19 +161,16 @@ def read_picture(path: Path) -> "Image.Image":
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
-    from PIL import Image
-
-    from inflate.data.reading.pictures import as_looked_at
+    from inflate.data.reading.pictures import as_looked_at, picture_at, plain
 
     if not path.is_file():
         raise InputError(f"There is no picture {path}.")
     try:
-        with Image.open(path) as image:
+        with picture_at(path) as image:
             image.load()
             return as_looked_at(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise InputError(f"{path} cannot be read as a picture ({reason}); give a png, jpg or webp file.") from error
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a png, jpg or webp.") from error
 
 
 def read_video(path: Path) -> "Video":

@@ -10,13 +10,23 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
-from inflate.data.reading.frames import OutOfOrderError, Shown, Timing, loops, packet_spans, shown_frames
+from inflate.cancelling import until_cancelled
+from inflate.data.reading.containers import is_picture
+from inflate.data.reading.footage import Footage
+from inflate.data.reading.frames import (
+    OutOfOrderError,
+    Shown,
+    Timing,
+    explained,
+    loops,
+    packet_spans,
+    shown_frames,
+    stored_size,
+)
 from inflate.data.reading.pictures import VideoError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".webp", ".gif", ".apng"})
 Fit = Literal["crop", "pad"]
-Source = str | Path | bytes
+Source = str | Path | bytes | Footage
 
 
 @dataclass(frozen=True)
@@ -52,18 +62,29 @@ def fit_square(picture: Image.Image, size: int | None, fit: Fit = "crop", pixel_
         square.paste(picture, ((square.width - picture.width) // 2, (square.height - picture.height) // 2))
         picture = square
     crop_w, crop_h = min(side / pixel_aspect, picture.width), min(side, picture.height)
+    return _centre(picture, crop_w, crop_h, target, target)
+
+
+def fit_size(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """Make an RGB picture ``height`` x ``width`` of the largest part of that shape in its centre; as ``fit_square``."""
+    crop_w = min(picture.width, picture.height * width / height)
+    crop_h = min(picture.height, picture.width * height / width)
+    return _centre(picture, crop_w, crop_h, height, width)
+
+
+def _centre(picture: Image.Image, crop_w: float, crop_h: float, height: int, width: int) -> Image.Image:
     left, top = (picture.width - crop_w) / 2, (picture.height - crop_h) / 2
-    if crop_w == crop_h == target and left == int(left) and top == int(top):
-        return picture.crop((int(left), int(top), int(left) + target, int(top) + target))
-    whole = crop_w % target == 0 and crop_h % target == 0 and pixel_aspect == 1.0
+    if (crop_w, crop_h) == (width, height) and left == int(left) and top == int(top):
+        return picture.crop((int(left), int(top), int(left) + width, int(top) + height))
+    whole = crop_w % width == 0 and crop_h % height == 0 and crop_w * height == crop_h * width
     resample = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
-    return picture.resize((target, target), resample, box=(left, top, left + crop_w, top + crop_h))
+    return picture.resize((width, height), resample, box=(left, top, left + crop_w, top + crop_h))
 
 
 def decode_video(
     source: Source, size: int | None = None, fit: Fit = "crop", name: str | None = None, max_frames: int | None = None
 ) -> DecodedVideo:
-    """Decode a whole file, or the bytes of one (then ``name`` with its suffix says what they are).
+    """Decode a whole file, the bytes of one (then ``name`` with its suffix says what they are), or listed footage.
 
     With ``size`` every frame is made square (``fit_square``) while decoding, so a long 4K file needs little memory;
     without it frames keep their own shape, as a player shows it. ``max_frames`` stops early. Raises ``VideoError`` (an
@@ -80,7 +101,7 @@ def _decode(footage: Footage, timing: Timing, size: int | None, fit: Fit, max_fr
     frames: list[np.ndarray] = []
     starts: list[float] = []
     end = 0.0
-    for shown in shown_frames(footage, timing, threads=0):
+    for shown in until_cancelled(shown_frames(footage, timing, threads=0)):
         frames.append(_shaped(shown, size, fit))
         starts.append(shown.time)
         end = shown.end
@@ -140,6 +161,15 @@ def video_facts(source: Source, name: str | None = None) -> VideoFacts:
     return VideoFacts(len(times.spans), times.duration, times.fps, width, height)
 
 
+def stated_size(source: Source, name: str | None = None) -> tuple[int, int, int]:
+    """Width and height as stored, and the number of frames, by headers and packets alone: no pixel is decoded.
+
+    Raises:
+        VideoError: not a video.
+    """
+    return stored_size(_footage(source, name))
+
+
 @dataclass(frozen=True)
 class Timeline:
     """When the frames of a file are shown: ``spans`` of (start, end) in seconds from the first one's start, which is at
@@ -173,6 +203,12 @@ class Timeline:
         starts.append(self.spans[-1][0])
         return Timeline(list(zip(starts, [*starts[1:], self.duration], strict=True)), self.origin)
 
+    def extended(self, count: int) -> "Timeline":
+        """With ``count`` more frames behind it, each shown for as long as the others are on average."""
+        step = 1 / self.fps
+        more = [(self.duration + number * step, self.duration + (number + 1) * step) for number in range(count)]
+        return Timeline([*self.spans, *more], self.origin)
+
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:
     """When the frames of a file are shown, without decoding a container.
@@ -184,7 +220,9 @@ def frame_times(source: Source, name: str | None = None) -> Timeline:
 
 
 def _times(footage: Footage) -> Timeline:
-    if footage.suffix in ANIMATIONS | STILLS:
+    with explained(footage):
+        picture = is_picture(footage)
+    if picture:
         return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)])
     return Timeline(*packet_spans(footage))
 
@@ -198,7 +236,7 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
     footage = _footage(source, name)
     held: list[np.ndarray] = []
     shape = None
-    for shown in shown_frames(footage, "mended", threads=0):
+    for shown in until_cancelled(shown_frames(footage, "mended", threads=0)):
         frame = _shaped(shown)
         if shape not in (None, frame.shape):
             raise VideoError(footage.label, "its frames change size half-way")
@@ -214,6 +252,8 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
 
 
 def _footage(source: Source, name: str | None) -> Footage:
+    if isinstance(source, Footage):
+        return source
     label = name or (str(source) if not isinstance(source, bytes) else "a file in memory")
     suffix = Path(label).suffix.lower()
     if isinstance(source, bytes):

@@ -1,13 +1,17 @@
 """The sound of a file beside pictures that are shown at the same times as the file's own."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from inflate.data.reading.frames import OPTIONS
+from av.error import FFmpegError
+
+from inflate.data.reading.containers import opened_container
+from inflate.data.reading.footage import Footage
 
 # Codecs that an mp4 may hold; their packets are copied as they are.
 _FITTING = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"})
@@ -15,36 +19,55 @@ _FITTING = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"})
 
 @dataclass(frozen=True)
 class Sound:
-    """The first sound track of ``path``; ``origin`` is the time of its first picture on its own clock, in seconds."""
+    """The first sound track of ``path``, copied as it is into an mp4.
+
+    ``origin`` is the time of the first picture on the file's own clock; what begins ``until`` or later after that, in
+    seconds, is left out.
+    """
 
     path: Path
     origin: float = 0.0
+    until: float = math.inf
 
-    def why_not(self) -> str:
-        """Why it cannot go along, in words; empty where it can, or where there is none."""
-        return "" if self._codec in (None, *_FITTING) else f"an mp4 cannot hold its codec, {self._codec}"
+    def why_not(self, suffix: str = ".mp4") -> str:
+        """Why it cannot go along into a file of that suffix, in words; empty where it can, or where there is none."""
+        if self._codec is None:
+            return ""
+        if suffix.lower() != ".mp4":
+            return f"a {suffix.lower().lstrip('.')} holds none"
+        return "" if self._codec in _FITTING else f"an mp4 cannot hold its codec, {self._codec}"
 
     def there(self) -> bool:
         """Whether the file has sound that an mp4 can hold."""
         return self._codec in _FITTING
 
-    @cached_property
-    def _codec(self) -> str | None:
-        import av
+    @property
+    def _footage(self) -> Footage:
+        return Footage(str(self.path), self.path, self.path.suffix)
 
+    @property
+    def tracks(self) -> int:
+        """How many sound tracks the file has; the first one is meant everywhere else."""
+        return len(self._codecs)
+
+    @property
+    def _codec(self) -> str | None:
+        return self._codecs[0] if self._codecs else None
+
+    @cached_property
+    def _codecs(self) -> list[str]:
         try:
-            with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
-                tracks = container.streams.audio
-                return tracks[0].codec_context.codec.canonical_name if tracks and tracks[0].codec_context else None
-        except (OSError, ValueError):  # animations of Pillow's, which have no sound
-            return None
+            with opened_container(self._footage) as container:
+                contexts = [track.codec_context for track in container.streams.audio]
+                # What FFmpeg has no decoder for has no context.
+                return [one.codec.canonical_name if one else "an unknown one" for one in contexts]
+        except (OSError, ValueError, FFmpegError):  # damaged, or an animation of Pillow's, which has no sound
+            return []
 
     @contextlib.contextmanager
     def beside(self, target: Any) -> Iterator[Callable[[float], None]]:
         """A track of ``target``, an open mp4, and what writes all of it that is heard before a time."""
-        import av
-
-        with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
+        with opened_container(self._footage) as container:
             theirs = container.streams.audio[0]
             ours = target.add_stream_from_template(theirs)
             waiting = _packets(container, theirs)
@@ -52,7 +75,10 @@ class Sound:
 
             def play(until: float) -> None:
                 while packet := (held.pop() if held else next(waiting, None)):
-                    if (packet.pts * packet.time_base) - self.origin > until:
+                    heard = packet.pts * packet.time_base - self.origin
+                    if heard >= self.until:
+                        continue
+                    if heard > until:
                         held.append(packet)
                         return
                     shift = round(self.origin / packet.time_base)

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
@@ -13,19 +12,25 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from inflate.cancelling import until_cancelled
+from inflate.data.animations import write_gif, write_webp
 from inflate.data.sound import Sound
 from inflate.errors import InputError
+from inflate.places import check_place
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SHEET_COLUMNS = 16
 _GAP = 4  # pixels between the pictures of a contact sheet
 _BT709, _LIMITED = 1, 1  # of ITU-T H.273, and swscale's number for the range
 _AS_709 = {"dst_colorspace": _BT709, "dst_color_range": _LIMITED}
+_MP4_PIXELS = 139_264 * 16 * 16  # of H.264's highest level, 6.2
+_LARGE_PIXELS = 2_200_000  # more than 1080p
+_HELD_BYTES = 512 * 2**20  # of the frames of an animation
 _TICKS = 90_000  # of a second, in which uneven times are counted
+_GIF_FPS = 50  # delays below 20 ms are shown as a tenth of a second
 _LABEL_SIZE = 14  # pixels
 
 # "file:…" or "https://…": a single letter before the colon is a drive.
-_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
 Resample = Literal["nearest", "lanczos"]
 
@@ -39,10 +44,8 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     """
     if not str(path).strip() or Path(path).name == "":
         raise InputError("The output has no name; give a file such as out.mp4.")
-    if _ADDRESS.match(str(path)):
-        raise InputError(f"{path} is an address; name a file on this machine.")
     path = Path(path)
-    _check_name(path)
+    check_place(path)
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path} ends in {path.suffix!r}; it must end in one of {', '.join(suffixes)}.")
     if path.is_dir():
@@ -50,19 +53,6 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; name another file, or use --force to replace it.")
     return path
-
-
-def _check_name(path: Path) -> None:
-    """Raise ``InputError`` where no file of that name could be made, before any work is done for it."""
-    try:
-        path.exists()
-    except (OSError, ValueError) as error:  # too long a name; one with a zero in it
-        raise InputError(f"The output's name cannot be used ({getattr(error, 'strerror', None) or error}).") from error
-    for folder in path.parents:
-        if folder.exists():
-            if not folder.is_dir():
-                raise InputError(f"{path} lies below {folder}, which is a file; name another place.")
-            return
 
 
 def write_video(
@@ -80,8 +70,8 @@ def write_video(
 
     Args:
         path: ends in .mp4, .webp or .gif; folders on the way are made.
-        frames: uint8 (F, H, W, 3), or chunks of such frames in order, of which an mp4 holds one at a time in memory
-            (gif and webp hold all).
+        frames: uint8 (F, H, W, 3), or with alpha (F, H, W, 4), of which an mp4 shows what is transparent as white; or
+            chunks of such frames in order, of which an mp4 holds one at a time in memory (gif and webp hold all).
         fps: frames per second.
         overwrite: replace an existing file.
         spans: (start, end) in seconds of each frame, where they are not evenly spaced.
@@ -96,7 +86,7 @@ def write_video(
     chunks = _checked([frames] if isinstance(frames, np.ndarray) else frames)
     with _whole_file(path) as partial:
         if path.suffix.lower() == ".mp4":
-            _write_mp4(partial, chunks, fps, spans, sound)
+            _write_mp4(partial, (opaque(chunk) for chunk in chunks), fps, spans, sound)
         else:
             _write_animation(partial, np.concatenate(list(chunks)), fps, spans)
     return path
@@ -105,14 +95,51 @@ def write_video(
 def _checked(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     picture = None
     for frames in chunks:
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-            raise InputError(f"A video is uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}.")
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or 0 in frames.shape:
+            raise InputError(f"A video is uint8 (frames, height, width, 3 or 4), got {frames.dtype} {frames.shape}.")
         picture = picture or frames.shape[1:]
         if frames.shape[1:] != picture:
             raise InputError(f"The frames of a video must have one size, got {picture} and then {frames.shape[1:]}.")
         yield frames
     if picture is None:
         raise InputError("A video needs at least one frame.")
+
+
+def check_room(path: str | Path, num_frames: int, size: tuple[int, int]) -> None:
+    """Raise ``InputError`` where a file of that suffix cannot hold so many frames of ``size`` (height, width).
+
+    An mp4 is written frame by frame, up to the largest pictures of H.264; animations lie in memory as a whole.
+    """
+    (height, width), mp4 = size, Path(path).suffix.lower() == ".mp4"
+    if mp4 and height * width > _MP4_PIXELS:
+        raise InputError(
+            f"Frames of {width} x {height} px are larger than an mp4 can have ({_MP4_PIXELS / 1e6:.0f} million pixels, "
+            "such as 7680 x 4320); take a smaller --factor."
+        )
+    if not mp4 and num_frames * height * width * 3 > _HELD_BYTES:
+        raise InputError(
+            f"{num_frames} frames of {width} x {height} px are {num_frames * height * width * 3 / 1e9:.1f} GB, and a "
+            f"{Path(path).suffix[1:]} takes {_HELD_BYTES / 1e9:.1f} GB at most; write an mp4."
+        )
+
+
+def shown_otherwise(path: str | Path, size: tuple[int, int], fps: float) -> str:
+    """A sentence where a file of that suffix cannot show frames of ``size`` (height, width) as they are; else empty."""
+    suffix, (height, width) = Path(path).suffix.lower(), size
+    if suffix == ".mp4" and (height % 2 or width % 2):
+        wide, high = width + width % 2, height + height % 2
+        return f"An mp4 has even sides: frames of {width} x {height} px get an edge pixel more, {wide} x {high}."
+    if suffix == ".gif" and fps > _GIF_FPS:
+        return f"Browsers show {_GIF_FPS} frames of a gif a second at most, not {fps:g}; write webp or mp4."
+    return ""
+
+
+def opaque(frames: np.ndarray) -> np.ndarray:
+    """Frames (F, H, W, 4) composited on white, (F, H, W, 3); those without alpha as they are."""
+    if frames.shape[-1] == 3:
+        return frames
+    alpha = frames[..., 3:].astype(np.float32) / 255
+    return (frames[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
 
 
 def frame_durations(num_frames: int, fps: float, tick_ms: int) -> list[int]:
@@ -229,7 +256,7 @@ def _write_mp4(
         stream.codec_context.color_primaries = stream.codec_context.color_trc = _BT709
         stream.codec_context.colorspace, stream.codec_context.color_range = _BT709, _LIMITED
         # With macroblock trees (x264 165 on x86) the same frames now and then give other bytes in small pictures.
-        stream.options = {"crf": "12", "preset": "medium", "x264-params": "no-mbtree=1"}
+        stream.options = {"crf": "12", "preset": "medium", "x264-params": f"no-mbtree=1{_sparing(height * width)}"}
         if spans:
             # mp4 takes how long a frame is shown from the order of decoding, which is that of showing without B-frames.
             stream.options |= {"bf": "0"}
@@ -237,7 +264,7 @@ def _write_mp4(
         held: dict[int, int] = {}
         played = nullcontext() if sound is None else sound.beside(container)
         with played as play:
-            for number, frame in enumerate(chain(first, chain.from_iterable(chunks))):
+            for number, frame in enumerate(until_cancelled(chain(first, chain.from_iterable(chunks)))):
                 even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
                 picture = painter.reformat(
                     av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24"), format="yuv420p", **_AS_709
@@ -253,6 +280,13 @@ def _write_mp4(
             container.mux(_held(stream.encode(), held))
             if play is not None:
                 play(math.inf)
+
+
+def _sparing(pixels: int) -> str:
+    """Options of x264 for large frames, of which it otherwise holds many, and more with more cores."""
+    if pixels <= _LARGE_PIXELS:
+        return ""
+    return f":threads={max(1, 24_000_000 // pixels)}:rc-lookahead=0:bframes=0:ref=1"
 
 
 def _held(packets: list[Any], held: Mapping[int, int]) -> list[Any]:
@@ -273,22 +307,10 @@ def _span(spans: Sequence[tuple[float, float]], number: int, fps: float) -> tupl
 
 
 def _write_animation(path: Path, frames: np.ndarray, fps: float, spans: Sequence[tuple[float, float]]) -> None:
-    pictures = [Image.fromarray(frame) for frame in frames]
     tick = 10 if path.suffix == ".gif" else 1
     if spans:  # each frame is shown until the next one
         durations = _durations([1000 * end for end in (*(start for start, _ in spans[1:]), spans[-1][1])], tick)
     else:
         durations = frame_durations(len(frames), fps, tick)
-    if path.suffix == ".gif":
-        palette = _shared_palette(frames)
-        pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-        options = {"duration": durations, "disposal": 1, "optimize": False}
-    else:
-        options = {"duration": durations, "quality": 90, "method": 4}
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0, **options)
-
-
-def _shared_palette(frames: np.ndarray) -> Image.Image:
-    # One palette for all frames, or still parts of the picture would flicker.
-    strip = frames[spread(len(frames), 16)].reshape(-1, frames.shape[2], 3)
-    return Image.fromarray(strip).quantize(256, method=Image.Quantize.MEDIANCUT)
+    write = write_gif if path.suffix == ".gif" else write_webp
+    write(path, frames, durations)

@@ -114,11 +114,9 @@ class Handlers:
         )
 
     def open_model(self, name: str) -> tuple[str, str]:
-        """Open a folder; returns the name to use from now on, and what to say."""
+        """Open a model that the owner offers; returns the name to use from now on, and what to say."""
         chosen = (name or "").strip()
-        if not chosen:
-            raise InputError("Name a folder: one that `inflate assemble` or `save_pretrained` wrote.")
-        cascade = self.models.get(chosen)
+        cascade = self.models.for_visitor(chosen)
         stages = ", ".join(stage.name for stage in cascade.stages)
         return chosen, f"Opened **{cascade.family or chosen}** with the stages {stages}."
 
@@ -145,7 +143,7 @@ class Handlers:
     def _follow(
         self, request: Request, chosen: Settings, make: Make, session: str, low: Any = None
     ) -> Iterator[Updates]:
-        cascade = self.models.get(request.model)
+        cascade = self.models.for_visitor(request.model)
         guidance = _guidance(cascade, chosen.guidance_scale) if request.command != "upscale" else {}
         if guidance:
             told = ",".join(f"{name}={scale:g}" for name, scale in guidance.items())

@@ -4,8 +4,10 @@ import queue
 import threading
 import time
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,11 @@ import torch
 
 from inflate.cascade import Cascade, CascadeOutput, Progress
 from inflate.errors import InputError
+from inflate.page.offered import Offered
 from inflate.stages import CancelledError, ChainState
 from inflate.video import to_uint8
+
+VISITED_KEPT = 2  # models of visitors' choice in memory at a time
 
 _POLL_SECONDS = 0.5
 _STATUS_SECONDS = 0.2  # between two statuses: a page takes longer to show one than a quick step takes
@@ -138,11 +143,17 @@ class Job:
 
 
 class Models:
-    """The cascades a server has opened, by the folder or name they were asked for."""
+    """The cascades a server has opened, by the folder or name they were asked for.
 
-    def __init__(self, device: str | None = None, dtype: torch.dtype | None = None) -> None:
-        self.device, self.dtype = device, dtype
+    ``offered`` is the folder below which visitors may open more.
+    """
+
+    def __init__(
+        self, device: str | None = None, dtype: torch.dtype | None = None, offered: Path | None = None
+    ) -> None:
+        self.device, self.dtype, self.offered = device, dtype, Offered(offered)
         self._open: dict[str, Cascade] = {}
+        self._visited: OrderedDict[str, Cascade] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Cascade:
@@ -153,8 +164,31 @@ class Models:
         """
         with self._lock:
             if name not in self._open:
-                self._open[name] = Cascade.from_pretrained(name, self.device, self.dtype, keep_loaded=True)
+                self._open[name] = self._opened(name)
             return self._open[name]
+
+    def for_visitor(self, name: str) -> Cascade:
+        """A cascade that is served, or one that is offered; of those the last ``VISITED_KEPT`` stay in memory.
+
+        Raises:
+            InputError: it is neither, or damaged.
+        """
+        with self._lock:
+            if name in self._open:
+                return self._open[name]
+            folder = str(self.offered.folder(name))
+            if folder not in self._visited:
+                try:
+                    self._visited[folder] = self._opened(folder)
+                except InputError as error:  # the server's own path is nobody's business
+                    raise InputError(str(error).replace(folder, name)) from error
+            self._visited.move_to_end(folder)
+            if len(self._visited) > VISITED_KEPT:
+                self._visited.popitem(last=False)
+            return self._visited[folder]
+
+    def _opened(self, name: str) -> Cascade:
+        return Cascade.from_pretrained(name, self.device, self.dtype, keep_loaded=True)
 
     def add(self, name: str, cascade: Cascade) -> None:
         """Serve a ready cascade under a name."""

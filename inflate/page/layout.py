@@ -8,10 +8,10 @@ import gradio as gr
 from inflate.errors import InputError
 from inflate.page.handlers import MAX_SEED, Handlers, guarded
 from inflate.page.jobs import Models
+from inflate.page.serving import MAX_QUEUE
 
 TITLE = "inflate: an image model that makes videos"
 EXAMPLES = ("party popper", "rocket", "beating heart", "waving hand", "grinning cat", "hatching chick")
-MAX_WAITING = 24
 CSS = """
 .inflate-status, .inflate-wrong { padding: .6em .8em; border-radius: .5em; background: var(--block-background-fill); }
 .inflate-wrong { border-left: .3em solid #c00; }
@@ -21,8 +21,11 @@ CSS = """
 """
 
 
-def build_page(models: Models, model: str = "bundled:emoji", folder: Path | None = None) -> gr.Blocks:
-    """The page for a default model; files of visitors go below ``folder`` (default: the temporary folder)."""
+def build_page(
+    models: Models, model: str = "bundled:emoji", folder: Path | None = None, max_queue: int = MAX_QUEUE
+) -> gr.Blocks:
+    """The page for a default model; files of visitors go below ``folder`` (default: the temporary folder), and
+    ``max_queue`` of them may wait."""
     handlers = Handlers(models, folder)
     # Files are kept a day and looked through each hour.
     with gr.Blocks(title=TITLE, delete_cache=(3600, 86400), analytics_enabled=False) as page:
@@ -59,7 +62,8 @@ def build_page(models: Models, model: str = "bundled:emoji", folder: Path | None
             show_progress="hidden",
         )
         page.unload(_on_unload(handlers))
-    page.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
+    # Without the queue nobody may run what has one.
+    page.queue(max_size=max_queue, default_concurrency_limit=4, api_open=False)
     page.handlers = handlers  # pyright: ignore[reportAttributeAccessIssue]
     return page
 
@@ -97,12 +101,18 @@ def _tabs(handlers: Handlers, chosen_model: gr.State) -> list[tuple[gr.Button, A
                 (gr.Button("Make a video", variant="primary", elem_id="go-prompt"), handlers.generate, [prompt])
             )
         with gr.Tab("Animate", id="animate"):
-            image = gr.Image(type="filepath", label="A picture; it becomes the first frame", elem_id="animate-image")
+            image = gr.Image(
+                type="filepath", image_mode=None, label="A picture; it becomes the first frame", elem_id="animate-image"
+            )
             found.append((gr.Button("Animate", variant="primary", elem_id="go-animate"), handlers.animate, [image]))
         with gr.Tab("Between two", id="between"):
             with gr.Row():
-                first = gr.Image(type="filepath", label="First frame", elem_id="first-image", min_width=140)
-                last = gr.Image(type="filepath", label="Last frame", elem_id="last-image", min_width=140)
+                first = gr.Image(
+                    type="filepath", image_mode=None, label="First frame", elem_id="first-image", min_width=140
+                )
+                last = gr.Image(
+                    type="filepath", image_mode=None, label="Last frame", elem_id="last-image", min_width=140
+                )
             button = gr.Button("Fill in between", variant="primary", elem_id="go-between")
             found.append((button, handlers.between, [first, last]))
         with gr.Tab("Extend", id="extend"):
@@ -115,18 +125,24 @@ def _tabs(handlers: Handlers, chosen_model: gr.State) -> list[tuple[gr.Button, A
         with gr.Tab("Upscale", id="upscale"):
             video = gr.Video(label="A short video", elem_id="upscale-video")
             found.append((gr.Button("Upscale", variant="primary", elem_id="go-upscale"), handlers.upscale, [video]))
-        with gr.Tab("Your model", id="model"):
-            name = gr.Textbox(label="Folder on this machine, or bundled:emoji", elem_id="model-name")
-            opened = gr.Markdown(elem_id="model-opened")
-
-            def open_model(text: str, before: str) -> tuple[str, str]:
-                try:
-                    return handlers.open_model(text)
-                except InputError as error:
-                    return before, f"**Not opened.** {error}"
-
-            gr.Button("Open", elem_id="go-model").click(open_model, [name, chosen_model], [chosen_model, opened])
+        if offered := handlers.models.offered.names():
+            _model_tab(handlers, chosen_model, offered)
     return found
+
+
+def _model_tab(handlers: Handlers, chosen_model: gr.State, offered: list[str]) -> None:
+    """A choice among the models that the owner offers."""
+    with gr.Tab("Models", id="model"):
+        name = gr.Dropdown(offered, label="Models that are offered here", elem_id="model-name")
+        opened = gr.Markdown(elem_id="model-opened")
+
+        def open_model(text: str, before: str) -> tuple[str, str]:
+            try:
+                return handlers.open_model(text)
+            except InputError as error:
+                return before, f"**Not opened.** {error}"
+
+        gr.Button("Open", elem_id="go-model").click(open_model, [name, chosen_model], [chosen_model, opened])
 
 
 def _controls() -> list[Any]:

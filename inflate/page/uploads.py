@@ -8,16 +8,22 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from inflate.data.decode import decode_video, video_facts
-from inflate.data.reading.pictures import as_looked_at
+from inflate.data.decode import iterate_frames, stated_size, video_facts
+from inflate.data.reading.containers import NoMediaError
+from inflate.data.reading.pictures import as_looked_at, picture_at
 from inflate.errors import InputError
 from inflate.video import Video
 
 MAX_PROMPT_LETTERS = 300
 MAX_PICTURE_SIDE = 8192
+MAX_PICTURE_PIXELS = 50_000_000
+KEPT_PICTURE_SIDE = 2048
 MAX_SECONDS = 20.0
 MAX_FRAMES = 600
 MAX_VIDEO_SIDE = 1920
+MAX_VIDEO_PIXELS = MAX_FRAMES * MAX_VIDEO_SIDE * 1080
+# No network of a chain looks at more; 600 frames of it take 450 MiB at the most.
+KEPT_VIDEO_SIDE = 512
 # The sampler's own files: what a viewer of the page may need to enlarge, at most.
 MAX_UPSCALE_SIDE = 256
 MAX_UPSCALE_FRAMES = 120
@@ -44,7 +50,7 @@ def check_prompt(text: str | None) -> str:
 
 
 def check_picture(path: str | Path | None) -> Image.Image:
-    """A picture file of reasonable size, opaque.
+    """A picture file of reasonable size, opaque; at most ``KEPT_PICTURE_SIDE`` pixels a side are kept of a larger one.
 
     Raises:
         InputError: none given, not a picture, or too large a one.
@@ -53,25 +59,29 @@ def check_picture(path: str | Path | None) -> Image.Image:
         raise InputError("There is no picture: upload one first.")
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with picture_at(path) as image:
             # The size is read from the header; pixels of a larger picture are never decoded.
-            if max(image.size) > MAX_PICTURE_SIDE:
+            if max(image.size) > MAX_PICTURE_SIDE or image.width * image.height > MAX_PICTURE_PIXELS:
                 raise InputError(
-                    f"{path.name} has {image.width} x {image.height} pixels: "
-                    f"make it smaller, at most {MAX_PICTURE_SIDE} on each side."
+                    f"{path.name} has {image.width} x {image.height} pixels: make it smaller, "
+                    f"at most {MAX_PICTURE_SIDE} on each side and {MAX_PICTURE_PIXELS // 10**6} million in all."
                 )
             image.load()
-            return as_looked_at(image)
+            picture = as_looked_at(image)
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except NoMediaError as error:
+        raise InputError(f"{path.name} cannot be used because {error}: upload a png, jpg or webp.") from error
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         large = isinstance(error, Image.DecompressionBombError)
         reason = "it has too many pixels" if large else "it is not a picture, or a damaged one"
         raise InputError(f"{path.name} cannot be used because {reason}: upload a png, jpg or webp.") from error
+    picture.thumbnail((KEPT_PICTURE_SIDE, KEPT_PICTURE_SIDE), Image.Resampling.LANCZOS)
+    return picture
 
 
 def check_video(path: str | Path | None) -> Video:
-    """A short video, decoded.
+    """A short video, decoded; at most ``KEPT_VIDEO_SIDE`` pixels a side are kept of larger frames.
 
     Raises:
         InputError: none given, not a video, or too long or too large a one.
@@ -79,29 +89,46 @@ def check_video(path: str | Path | None) -> Video:
     if path is None:
         raise InputError("There is no video: upload one first.")
     path = Path(path)
-    facts = video_facts(path, path.name) if not path.is_file() else _plainly(path, lambda: video_facts(path))
+    _refuse_large(path)
+    facts = _plainly(path, lambda: video_facts(path))
     if facts.duration > MAX_SECONDS or facts.num_frames > MAX_FRAMES:
         length = f"{facts.duration:.0f} s" if facts.duration < 120 else f"{facts.duration / 60:.0f} minutes"
         raise InputError(
             f"{path.name} lasts {length} ({facts.num_frames} frames): "
             f"cut it to at most {MAX_SECONDS:.0f} s and {MAX_FRAMES} frames."
         )
-    if max(facts.width, facts.height) > MAX_VIDEO_SIDE:
+    chunks = _plainly(path, lambda: [_at_most(chunk, KEPT_VIDEO_SIDE) for chunk in iterate_frames(path)])
+    return Video(np.concatenate(chunks), facts.fps)
+
+
+def _refuse_large(path: Path) -> None:
+    """Refuse what would decode to too much by headers and packets, before a picture is decoded: a gif of a few
+    kilobytes can hold gigabytes of pixels."""
+    width, height, count = _plainly(path, lambda: stated_size(path))
+    if max(width, height) > MAX_VIDEO_SIDE:
         raise InputError(
-            f"{path.name} has {facts.width} x {facts.height} pixels: make it smaller, at most {MAX_VIDEO_SIDE} a side."
+            f"{path.name} has {width} x {height} pixels: make it smaller, at most {MAX_VIDEO_SIDE} a side."
         )
-    decoded = _plainly(path, lambda: decode_video(path, max_frames=MAX_FRAMES))
-    return Video(decoded.frames, decoded.fps or facts.fps)
+    if width * height * count > MAX_VIDEO_PIXELS:
+        raise InputError(
+            f"{path.name} has {count} frames of {width} x {height} pixels: cut it or make it smaller, "
+            f"at most {MAX_VIDEO_PIXELS // 10**6} million pixels in all frames together."
+        )
 
 
 def fit_for_upscaling(video: Video) -> Video:
     """A video that the page has time to enlarge: at most 256 pixels a side and 120 frames, the first ones."""
-    frames = video.frames[:MAX_UPSCALE_FRAMES]
-    share = MAX_UPSCALE_SIDE / max(video.height, video.width)
-    if share < 1:
-        size = (max(1, round(video.width * share)), max(1, round(video.height * share)))
-        frames = np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in frames])
-    return Video(np.ascontiguousarray(frames), video.fps)
+    return Video(np.ascontiguousarray(_at_most(video.frames[:MAX_UPSCALE_FRAMES], MAX_UPSCALE_SIDE)), video.fps)
+
+
+def _at_most(frames: np.ndarray, side: int) -> np.ndarray:
+    """uint8 frames (F, H, W, 3), made smaller where they are larger than ``side`` pixels."""
+    height, width = frames.shape[1:3]
+    share = side / max(height, width)
+    if share >= 1:
+        return frames
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in frames])
 
 
 def _plainly(path: Path, read: Callable[[], T]) -> T:

@@ -46,7 +46,7 @@ def load_family(path: Path) -> Family:
         raise InputError(f"There is no family file at {path}.")
     try:
         return parse_table(Family, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML ({error}); mend that line.") from error
 
 

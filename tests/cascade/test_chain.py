@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade, Progress, family_folder
 from inflate.errors import InputError
 from inflate.models.decoder import DecoderStage
 from inflate.models.prior import PriorStage
-from inflate.stages import CancelledError, StageSettings, stage_class, stage_generator
+from inflate.stages import StageSettings, stage_class, stage_generator
 from tests.models.tiny_family import WIDTH, save_tiny_family, tiny_cascade, tiny_scheduler, tiny_unet
 
 PROMPT = "party popper"

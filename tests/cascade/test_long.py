@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
 from inflate.cascade.streaming import FrameFile
 from inflate.errors import InputError
-from inflate.stages import CancelledError, Segment
+from inflate.stages import Segment
 from tests.cli.toys import tiny_chain
 from tests.models.tiny_family import tiny_cascade
 

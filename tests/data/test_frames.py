@@ -117,7 +117,7 @@ def test_nothing_is_left_behind_when_no_file_can_be_read(tmp_path: Path) -> None
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "text.mp4").write_text("not a video")
-    with pytest.raises(InputError, match=r"no file in .* could be used \(0 files used, 1 skipped: .*text\.mp4"):
+    with pytest.raises(InputError, match=r"no file in .* could be used \(1 files seen: 0 used; 1 skipped: .*text\.mp4"):
         build_frame_cache(folder, 16, tmp_path / "cache")
     assert list(tmp_path.iterdir()) == [folder]
 

@@ -12,10 +12,10 @@ from inflate.data.writing import write_video
 COLOURS = np.array([(200, 30, 30), (30, 200, 30), (30, 30, 200), (220, 180, 140)], np.uint8)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (720, 96), (64, 1280)])
+@pytest.mark.parametrize("size", [(64, 96), (720, 96), (64, 1280), (63, 97), (721, 99), (63, 96)])
 def test_colours_are_those_of_bt709(tmp_path: Path, size: tuple[int, int]) -> None:
     height, width = size
-    quarters = np.repeat(COLOURS, width // 4, axis=0)
+    quarters = COLOURS[np.minimum(np.arange(width) // (width // 4), 3)]
     frames = np.broadcast_to(quarters[None, None], (3, height, width, 3)).copy()
     path = write_video(tmp_path / "out.mp4", frames, 8)
     middles = [width // 8 + quarter * width // 4 for quarter in range(4)]

@@ -46,7 +46,7 @@ def with_sound(path: Path, codec: str, seconds: float = 2.0) -> Path:
         tones: Any = container.add_stream(codec, rate=48_000)
         tones.layout = "mono"
         for number in range(round(24 * seconds)):
-            frame = av.VideoFrame.from_ndarray(ramp(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(ramp(number % 48), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 24)
             container.mux(pictures.encode(frame))
         wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(48_000 * seconds)) / 48_000)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inflate.data import writing
-from inflate.data.writing import contact_sheet, enlarge, frame_durations, write_contact_sheet, write_text, write_video
+from inflate.data.writing import (
+    contact_sheet,
+    enlarge,
+    frame_durations,
+    shown_otherwise,
+    write_contact_sheet,
+    write_text,
+    write_video,
+)
 from inflate.errors import InputError
 
 
@@ -72,6 +80,26 @@ def test_mp4_of_an_odd_size_grows_by_one_pixel(tmp_path: Path) -> None:
     back = read(write_video(tmp_path / "out.mp4", frames, 8))
     assert back.shape == (6, 32, 30, 3)
     assert np.abs(back[:, :31, :29].astype(int) - frames).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "fps", "sentence"),
+    [
+        ("a.mp4", (31, 30), 8, "An mp4 has even sides: frames of 30 x 31 px get an edge pixel more, 30 x 32."),
+        ("a.MP4", (31, 29), 8, "An mp4 has even sides: frames of 29 x 31 px get an edge pixel more, 30 x 32."),
+        (
+            "a.gif",
+            (32, 32),
+            60,
+            "Browsers show 50 frames of a gif a second at most, not 60; write webp or mp4.",
+        ),
+        ("a.gif", (31, 31), 50, ""),
+        ("a.webp", (31, 31), 60, ""),
+        ("a.mp4", (32, 32), 60, ""),
+    ],
+)
+def test_what_a_format_cannot_show_is_said(name: str, size: tuple[int, int], fps: float, sentence: str) -> None:
+    assert shown_otherwise(name, size, fps) == sentence
 
 
 def test_animations_keep_the_durations(tmp_path: Path) -> None:

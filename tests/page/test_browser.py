@@ -3,23 +3,21 @@
 The networks are tiny and untrained; the bundled family itself is tried by hand and by ``make demo``.
 """
 
-import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inflate.cascade import Cascade
 from inflate.data.writing import write_video
 from tests.cascade.test_applications import Doubling, RecordingInterpolation
 from tests.models.tiny_family import save_tiny_family, tiny_cascade, tiny_unet
+from tests.page.serve import served
 
 pytest.importorskip("gradio", reason="the page needs the app extra")
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
@@ -53,21 +51,10 @@ def slow() -> SlowInterpolation:
 
 @pytest.fixture(scope="module")
 def server(slow: SlowInterpolation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from inflate.page.jobs import Models
-    from inflate.page.layout import CSS, build_page
-
-    folder = tmp_path_factory.mktemp("visitors")
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "cache")
-    models = Models("cpu")
-    stages = (*tiny_cascade().stages, slow, Doubling())
-    models.add("tiny", Cascade(stages, device="cpu", keep_loaded=True))
-    page = build_page(models, "tiny", folder)
-    _, url, _ = page.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, css=CSS, max_file_size="20mb"
-    )
-    yield SimpleNamespace(url=url, handlers=page.handlers)  # pyright: ignore[reportAttributeAccessIssue]
-    page.close()
-    del os.environ["GRADIO_TEMP_DIR"]
+    offered = tmp_path_factory.mktemp("offered")
+    save_tiny_family(offered / "own", tiny_unet())
+    with served((*tiny_cascade().stages, slow, Doubling()), offered, max_size=20_000_000) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -233,13 +220,8 @@ def test_a_missing_upload_is_one_sentence(tab: Any) -> None:
     wait_for_status(tab, "There is no picture: upload one first.")
 
 
-def test_a_visitors_own_model_is_opened(tab: Any, tmp_path: Path) -> None:
-    folder = save_tiny_family(tmp_path / "own", tiny_unet())
-    go_to(tab, "Your model")
-    tab.fill("#model-name textarea, #model-name input", str(tmp_path / "none"))
-    tab.click("#go-model")
-    tab.get_by_text("Not opened.").wait_for()
-    tab.fill("#model-name textarea, #model-name input", str(folder))
+def test_a_model_that_is_offered_is_opened(tab: Any) -> None:
+    go_to(tab, "Models")
     tab.click("#go-model")
     tab.get_by_text("with the stages prior, decoder").wait_for()
     go_to(tab, "Prompt")

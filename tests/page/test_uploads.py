@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inflate.data import decode
+from inflate.data.reading import frames
 from inflate.data.writing import write_video
 from inflate.errors import InputError
+from inflate.page import uploads
 from inflate.page.uploads import check_picture, check_prompt, check_video, fit_for_upscaling
 from inflate.video import Video
 
@@ -70,6 +73,36 @@ def long_video(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "gif", "webp"])
+def test_what_would_decode_to_too_much_is_refused_before_a_pixel_is(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(
+        tmp_path / f"a.{suffix}", np.arange(6, dtype=np.uint8).repeat(32 * 32 * 3).reshape(6, 32, 32, 3) * 40, 10
+    )
+    assert check_video(path).num_frames == 6
+    monkeypatch.setattr(uploads, "MAX_VIDEO_PIXELS", 5 * 32 * 32)
+    monkeypatch.setattr(frames, "shown_frames", None)  # whoever decodes, fails
+    monkeypatch.setattr(decode, "shown_frames", None)
+    with pytest.raises(InputError, match=f"a.{suffix} has 6 frames of 32 x 32 pixels: cut it or make it smaller"):
+        check_video(path)
+    monkeypatch.setattr(uploads, "MAX_VIDEO_SIDE", 31)
+    with pytest.raises(InputError, match=f"a.{suffix} has 32 x 32 pixels: make it smaller, at most 31 a side"):
+        check_video(path)
+
+
+def test_no_more_is_kept_than_a_network_looks_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", np.full((5, 32, 64, 3), 200, np.uint8), 10)
+    Image.new("RGB", (64, 32), (200, 0, 0)).save(tmp_path / "a.png")
+    monkeypatch.setattr(uploads, "KEPT_VIDEO_SIDE", 32)
+    monkeypatch.setattr(uploads, "KEPT_PICTURE_SIDE", 16)
+    assert check_video(path).frames.shape == (5, 16, 32, 3)
+    assert check_picture(tmp_path / "a.png").size == (16, 8)
+    monkeypatch.setattr(uploads, "MAX_PICTURE_PIXELS", 64 * 32 - 1)
+    with pytest.raises(InputError, match=r"a\.png has 64 x 32 pixels: make it smaller"):
+        check_picture(tmp_path / "a.png")
+
+
 def text_as(name: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         (folder / name).write_text("neither picture nor video")
@@ -84,7 +117,7 @@ def text_as(name: str) -> Callable[[Path], Path]:
         (check_picture, lambda folder: None, "upload one first"),
         (check_video, lambda folder: None, "upload one first"),
         (check_picture, huge_picture, r"huge.png has 20000 x 40 pixels: make it smaller"),
-        (check_picture, text_as("a.png"), "a.png cannot be used because it is not a picture"),
+        (check_picture, text_as("a.png"), "a.png cannot be used because it is a text file: upload a png"),
         (check_video, text_as("a.mp4"), "cannot read a.mp4 as a video"),
         (check_video, text_as("a.gif"), "cannot read a.gif as a video"),
         (check_video, long_video, r"long.mp4 lasts 180 minutes .* cut it to at most 20 s"),

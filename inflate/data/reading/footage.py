@@ -8,8 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-ANIMATIONS = frozenset({".webp", ".gif", ".png", ".apng", ".avif", ".avifs"})
-STILLS = frozenset({".jpg", ".jpeg"})
 _BLOCK = 1 << 20
 
 

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from inflate.data.reading.containers import is_picture, opened_container
 from inflate.data.reading.endings import missing_bytes
-from inflate.data.reading.footage import ANIMATIONS, STILLS, Footage
+from inflate.data.reading.footage import Footage
 from inflate.data.reading.hdr import CURVES, to_sdr
-from inflate.data.reading.pictures import VideoError, as_looked_at, on_white, open_picture, plain
+from inflate.data.reading.pictures import VideoError, as_looked_at, on_white, open_picture, picture_at, plain
 
 Timing = Literal["stamped", "counted", "mended"]
 
@@ -26,9 +27,6 @@ Timing = Literal["stamped", "counted", "mended"]
 SAME_TIME = 1e-6
 # A browser shows a frame of 10 ms or less for a tenth of a second.
 _HURRIED_MS, _UNHURRIED_MS = 10.0, 100.0
-# Containers of their own; playlists and scripts, which name other files and addresses, are none of them.
-_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,h264,hevc,ivf,dv,mxf,nut,obu,gif"
-OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
@@ -67,26 +65,46 @@ def shown_frames(
         VideoError: unreadable, damaged or cut off, once that place is reached.
         OutOfOrderError: ``timing`` is "stamped" and the times run backwards.
     """
-    try:
+    with explained(footage):
         if footage.kind == "numbered":
             yield from _numbered(footage, start)
-        elif footage.suffix in ANIMATIONS | STILLS:
+        elif is_picture(footage):
             yield from _animation(footage)
         elif timing != "stamped" or origin is None or start <= 0:
             yield from _container(footage, timing, 0.0, None, threads)
         else:
             yield from _sought(footage, start, origin)
-    except (VideoError, OutOfOrderError):
-        raise
-    except (MemoryError, RecursionError):
+
+
+@contextlib.contextmanager
+def explained(footage: Footage) -> Iterator[None]:
+    """Whatever a library says about the bytes of ``footage`` becomes a ``VideoError``."""
+    try:
+        yield
+    except (VideoError, OutOfOrderError, MemoryError, RecursionError):
         raise
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise VideoError(footage.label, plain(error)) from error
 
 
+def stored_size(footage: Footage) -> tuple[int, int, int]:
+    """Width and height as stored, and the number of frames, by headers and packets alone: no pixel is decoded.
+
+    Raises:
+        VideoError: unreadable, or no video.
+    """
+    with explained(footage):
+        if is_picture(footage):
+            with footage.open() as file, open_picture(file) as image:
+                return image.width, image.height, getattr(image, "n_frames", 1)
+        with _opened(footage) as (container, stream):
+            count = sum(1 for packet in container.demux(stream) if packet.size)
+            return stream.codec_context.width, stream.codec_context.height, count
+
+
 def loops(footage: Footage) -> bool:
     """Whether an animation asks to be repeated for ever."""
-    if footage.kind == "numbered" or footage.suffix not in ANIMATIONS:
+    if footage.kind == "numbered":
         return False
     with contextlib.suppress(Exception), footage.open() as file, open_picture(file) as image:
         return getattr(image, "n_frames", 1) > 1 and image.info.get("loop") == 0
@@ -105,20 +123,15 @@ def packet_spans(footage: Footage) -> tuple[list[tuple[float, float]], float]:
     """
     times: list[tuple[float, float]] = []
     count = 0
-    try:
-        with _opened(footage) as (container, stream):
-            for packet in container.demux(stream):
-                if not packet.size or packet.is_discard:
-                    continue
-                count += 1
-                if packet.pts is not None and packet.time_base:
-                    base = float(packet.time_base)
-                    times.append((packet.pts * base, (packet.duration or 0) * base))
-            rate = float(stream.average_rate or stream.guessed_rate or 25)
-    except VideoError:
-        raise
-    except Exception as error:  # a demuxer may raise anything on damaged bytes
-        raise VideoError(footage.label, plain(error)) from error
+    with explained(footage), _opened(footage) as (container, stream):
+        for packet in container.demux(stream):
+            if not packet.size or packet.is_discard:
+                continue
+            count += 1
+            if packet.pts is not None and packet.time_base:
+                base = float(packet.time_base)
+                times.append((packet.pts * base, (packet.duration or 0) * base))
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
     if not count:
         raise VideoError(footage.label, "it has no frames")
     starts = sorted(start for start, _ in times)
@@ -142,7 +155,7 @@ def _pictured(picture: Image.Image, time: float, end: float) -> Shown:
 def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
     first = max(0, min(len(footage.pictures) - 1, int(start * footage.rate)))
     for number in range(first, len(footage.pictures)):
-        with Image.open(footage.path / footage.pictures[number]) as image:
+        with picture_at(footage.path / footage.pictures[number]) as image:
             picture = as_looked_at(image)
         yield _pictured(picture, number / footage.rate, (number + 1) / footage.rate)
 
@@ -190,14 +203,7 @@ def _container(
 @contextlib.contextmanager
 def _opened(footage: Footage) -> Iterator[tuple[Any, Any]]:
     """The container and its moving stream."""
-    import av
-
-    file: Any = str(footage.path) if footage.kind == "file" and footage.size < 0 else footage.open()
-    with contextlib.ExitStack() as stack:
-        if not isinstance(file, str):
-            stack.enter_context(file)
-        # Titles and authors in old encodings are no reason to refuse a video.
-        container = stack.enter_context(av.open(file, mode="r", options=OPTIONS, metadata_errors="replace"))
+    with opened_container(footage) as container:
         stream = _moving(container)
         if stream is None:
             raise VideoError(footage.label, "it has no video stream")

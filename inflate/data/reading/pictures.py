@@ -1,16 +1,23 @@
 """Single pictures as they are looked at: upright, eight bits a channel, what is transparent on white."""
 
+import contextlib
 import io
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from inflate.data.reading.containers import recognise
 from inflate.errors import InputError
 
 # Half a picture must count as unreadable, whatever another library set.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
+# Pillow knows many more, some of which are programs (EPS) or hold other formats.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
@@ -28,7 +35,11 @@ def plain(error: BaseException) -> str:
         return "it is not a picture file Pillow knows"
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     text = text.splitlines()[0].rstrip(".").strip()
-    return text if isinstance(error, OSError | SyntaxError) else f"its data is damaged ({text})"
+    return (
+        text
+        if isinstance(error, OSError | SyntaxError | Image.DecompressionBombError)
+        else f"its data is damaged ({text})"
+    )
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -49,15 +60,34 @@ def as_looked_at(picture: Image.Image) -> Image.Image:
 
 
 def open_picture(file: BinaryIO) -> Image.Image:
-    """Open a picture or an animation; of a WebP animation the canvas counts as transparent."""
+    """Open a picture or an animation; of a WebP animation the canvas counts as transparent.
+
+    Raises:
+        NoMediaError: its first bytes are those of a playlist, a script or another text, or of nothing known here.
+    """
+    recognise(file)
     header = file.read(21)
     file.seek(0)
     if header[:4] == b"RIFF" and header[8:16] == b"WEBPVP8X" and len(header) == 21 and header[20] & 0x02:
         # Its frames need not cover the canvas, and what they leave uncovered is transparent (WebP container
         # specification, "Animation"). Encoders leave the flag for that out when the frames themselves are opaque;
         # Pillow then shows black.
-        return Image.open(io.BytesIO(header[:20] + bytes([header[20] | 0x10]) + file.read()[21:]))
-    return Image.open(file)
+        return Image.open(io.BytesIO(header[:20] + bytes([header[20] | 0x10]) + file.read()[21:]), formats=_formats())
+    return Image.open(file, formats=_formats())
+
+
+@contextlib.contextmanager
+def picture_at(path: str | Path) -> Iterator[Image.Image]:
+    """The picture of a file, as :func:`open_picture` opens it."""
+    with Path(path).open("rb") as file, open_picture(file) as image:
+        yield image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ours that this Pillow was built with; it raises ``KeyError`` for any other."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -1,0 +1,132 @@
+"""What each command does with the times and the sound of its video: known frames stay at their times."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from torch import Tensor
+
+from inflate.cascade import Cascade
+from inflate.cli.app import main
+from inflate.data import decode_video
+from inflate.data.sound import Sound
+from inflate.data.writing import write_video
+from tests.cascade.test_applications import Doubling
+from tests.cli.test_applications import Repeating
+from tests.data_writing.test_times_and_sound import heard, with_sound
+from tests.models.tiny_family import tiny_cascade
+
+STARTS, END = [0.0, 0.2, 0.4, 2.0], 2.4
+RAISED = [0.0, 0.1, 0.2, 0.3, 0.4, 1.2, 2.0]
+LONGER = [*STARTS, 2.4, 3.0]
+SILENT = "ends after 2.4 s; the new frames are silent."
+
+# arguments, when frames are shown, what is said of the sound
+TABLE: dict[str, tuple[list[str], list[float], str]] = {
+    "upscale": (["upscale"], STARTS, ""),
+    "upscale, reconstruction": (["upscale", "--method", "reconstruction"], STARTS, ""),
+    "interpolate": (["interpolate", "--frame-skip", "2"], RAISED, ""),
+    "interpolate, reconstruction": (["interpolate", "--frame-skip", "2", "--method", "reconstruction"], RAISED, ""),
+    "extend": (["extend", "--frames", "2"], LONGER, SILENT),
+    "extend, reconstruction": (["extend", "--frames", "2", "--method", "reconstruction"], LONGER, SILENT),
+    "infill": (["infill", "--missing", "1"], STARTS, ""),
+    "vary": (["vary", "--frames", "4", "--fps", "8", "--until", "decoder"], [0.0, 0.125, 0.25, 0.375], "of its own."),
+}
+
+
+class Same(Doubling):
+    """Frames as they are."""
+
+    def stream(self, chunks: Iterable[Tensor], *_: Any, **__: Any) -> Iterator[Tensor]:
+        yield from chunks
+
+
+@pytest.fixture(autouse=True)
+def cascade(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Cascade((*tiny_cascade().stages, Repeating(), Doubling()), device="cpu", keep_loaded=True)
+    monkeypatch.setattr(Cascade, "from_pretrained", classmethod(lambda cls, *arguments, **more: made))
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> Path:
+    """Four frames of 8 px, the third one shown for long, with sound that goes on after the last one."""
+    frames = np.stack([np.full((8, 8, 3), 40 * number, np.uint8) for number in range(4)])
+    spans = list(zip(STARTS, [*STARTS[1:], END], strict=True))
+    toned = Sound(with_sound(tmp_path / "tone.mp4", "aac", 6.0))
+    return write_video(tmp_path / "uneven.mp4", frames, 3, spans=spans, sound=toned)
+
+
+def run(arguments: list[str], source: Path, out: Path) -> int:
+    command, *more = arguments
+    return main([command, str(source), "-o", str(out), "--steps", "2", "--quiet", *more])
+
+
+@pytest.mark.parametrize(("arguments", "starts", "said"), TABLE.values(), ids=list(TABLE))
+def test_frames_stay_at_their_times_and_sound_with_them(
+    uneven: Path, tmp_path: Path, capsys: Any, arguments: list[str], starts: list[float], said: str
+) -> None:
+    out = tmp_path / "out.mp4"
+    assert run(arguments, uneven, out) == 0
+    made, error = decode_video(out), capsys.readouterr().err
+    assert made.timestamps == pytest.approx(starts, abs=2e-3)
+    assert "shown evenly" not in error
+    if said.endswith("own."):
+        assert f"The sound of {uneven} is left out: the new video has times {said}" in error
+        assert not Sound(out).there()
+        return
+    loud, end = heard(out)
+    assert loud == pytest.approx(min(3.0, END) if said else 3.0, abs=0.06)
+    assert end == pytest.approx(END if said else 6.0, abs=0.06)
+    assert (f"The sound of {uneven} {said}" in error) == bool(said) and error.count("sound") == bool(said)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize(("arguments", "starts", "said"), TABLE.values(), ids=list(TABLE))
+def test_formats_without_sound_keep_times_and_say_so(
+    uneven: Path, tmp_path: Path, capsys: Any, suffix: str, arguments: list[str], starts: list[float], said: str
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    assert run(arguments, uneven, out) == 0
+    reason = f"a {suffix[1:]} holds none" if not said.endswith("own.") else "the new video has times of its own"
+    assert capsys.readouterr().err.count(f"The sound of {uneven} is left out: {reason}.") == 1
+    assert decode_video(out).timestamps == pytest.approx(starts, abs=0.011)
+
+
+def test_a_silent_video_needs_no_words(tmp_path: Path, capsys: Any) -> None:
+    source = write_video(tmp_path / "in.gif", np.zeros((3, 8, 8, 3), np.uint8), 10)
+    for number, (arguments, _, _) in enumerate(TABLE.values()):
+        assert run(arguments, source, tmp_path / f"{number}.gif") == 0
+    assert "sound" not in capsys.readouterr().err
+
+
+def test_frames_that_cannot_stay_are_shown_evenly_with_a_sentence(uneven: Path, tmp_path: Path, capsys: Any) -> None:
+    assert run(["interpolate", "--frame-skip", "2", "--until", "decoder"], uneven, tmp_path / "out.webp") == 0
+    assert f"The 4 frames made are shown evenly; those of {uneven} were not." in capsys.readouterr().err
+
+
+def test_of_several_sound_tracks_the_first_is_kept(uneven: Path, tmp_path: Path, capsys: Any) -> None:
+    two = tmp_path / "two.mp4"
+    with av.open(str(uneven)) as source, av.open(str(two), "w") as target:
+        copies = [(stream, target.add_stream_from_template(stream)) for stream in (*source.streams, source.streams[1])]
+        for packet in source.demux():
+            for stream, copy in copies:
+                if packet.stream is stream and packet.dts is not None:
+                    packet.stream = copy
+                    target.mux(packet)
+                    packet.stream = stream
+    assert Sound(two).tracks == 2
+    assert run(["upscale"], two, tmp_path / "out.mp4") == 0
+    assert f"Of the 2 sound tracks of {two} the first one is kept." in capsys.readouterr().err
+    assert Sound(tmp_path / "out.mp4").tracks == 1
+
+
+def test_an_odd_mp4_grows_with_a_sentence(tmp_path: Path, capsys: Any) -> None:
+    source = write_video(tmp_path / "in.gif", np.zeros((3, 9, 7, 3), np.uint8), 10)
+    assert run(["upscale", "--until", "decoder"], source, tmp_path / "none.mp4") == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cascade, "from_pretrained", classmethod(lambda cls, *rest, **more: Cascade([Same()], "cpu")))
+        assert run(["upscale"], source, tmp_path / "out.mp4") == 0
+    assert "frames of 7 x 9 px get an edge pixel more, 8 x 10." in capsys.readouterr().err
