@@ -23,6 +23,9 @@ class ClipOptions:
     model: dict[str, Any] = field(default_factory=dict)
     shift_pixels: int = 3
 
+    def __post_init__(self) -> None:
+        parse_table(ClipConfig, self.model, "options.model")
+
 
 class ClipStep:
     """The TrainStep of the text and image encoder."""

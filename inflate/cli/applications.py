@@ -1,5 +1,6 @@
 """``inflate animate | interpolate | extend | infill | vary | upscale``: pictures and videos in, a video out."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,7 @@ def animate(
     """Make a picture move."""
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     picture = read_picture(image)
+    job.tell_size(picture.height, picture.width)
     job.run(lambda cascade, options: cascade.animate(picture, frames, fps, frame_skip, **options))
 
 
@@ -96,13 +98,14 @@ def interpolate(
     if len(source) > 2:
         raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
     check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
     if method == "reconstruction" and len(source) == 2:
         raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1 and method == "reconstruction":
         from inflate.cascade.constrained import raise_frame_rate
 
-        video = read_video(source[0], job.cascade)
+        video = read_video(source[0], job)
         job.run(
             lambda cascade, options: raise_frame_rate(
                 cascade, video, frame_skip, weight, prompt=prompt, guide=guide, **options
@@ -124,6 +127,7 @@ def interpolate(
         )
         return
     first, last = (read_picture(path) for path in source)
+    job.tell_size(first.height, first.width)
     job.run(lambda cascade, options: cascade.interpolate(first, last, frames, fps, frame_skip, **options))
 
 
@@ -155,6 +159,9 @@ def extend(
     """Go on where a video ends, by --frames frames or until it lasts --seconds."""
     if method is not None:
         check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--seconds is {seconds}; give a number of seconds above 0.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
@@ -174,7 +181,7 @@ def extend(
         return
     from inflate.cascade.reconstruction import extend_video
 
-    known = read_video(video, job.cascade)
+    known = read_video(video, job)
     lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
     job.run(
         lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, guide=guide, **options),
@@ -203,33 +210,18 @@ def infill(
     """Make frames of a video anew from those around them, with D^t alone."""
     import torch
 
-    from inflate.cascade.reconstruction import infill_video
+    from inflate.cascade.reconstruction import frame_numbers, infill_video
 
+    _check_guidance(weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
-    source = read_video(video, job.cascade)
+    job.keeps_alpha = False  # nobody knows that of the missing frames
+    source = read_video(video, job)
     known = torch.ones(source.num_frames, dtype=torch.bool)
-    known[frame_numbers(missing, source.num_frames)] = False
+    known[frame_numbers(missing, source.num_frames, "--missing")] = False
     job.run(
         lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, guide=guide, **options),
         video,
     )
-
-
-def frame_numbers(text: str, count: int) -> list[int]:
-    """Frame numbers from 0, single ones and ranges with commas between.
-
-    Raises:
-        InputError: something else, or a number that none of the ``count`` frames has.
-    """
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-            raise InputError(f"--missing is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
-        numbers += range(int(first), min(int(last or first), count) + 1)
-    if max(numbers) >= count:
-        raise InputError(f"--missing is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
-    return numbers
 
 
 def vary(
@@ -253,8 +245,10 @@ def vary(
     from inflate.data import video_facts
 
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    chunks = read_chunks(video, video_facts(video))
-    job.drop_sound(video)
+    facts = video_facts(video)
+    job.tell_size(facts.height, facts.width)
+    chunks = read_chunks(video, facts)
+    job.drop_beside(video)
     job.run(lambda cascade, options: cascade.vary_chunks(chunks, frames, fps, frame_skip, **options))
 
 
@@ -288,6 +282,7 @@ def upscale(
     Memory does not grow with the video's length, and little with its size: bundled:emoji stays below 3 GB.
     """
     check_method(method, ("super-resolution", "reconstruction"))
+    _check_guidance(weight)
     job = VideoJob(output, model, seed, steps, "", until, force, device, dtype, quiet, as_json)
     if method == "super-resolution":
         upscale_file(job, video, factor)
@@ -297,7 +292,15 @@ def upscale(
     from inflate.cascade.constrained import enlarge_video
 
     low = read_video(video)
+    job.tell_size(low.height, low.width)
     job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
+
+
+def _check_guidance(weight: float, guide: str = "errors") -> None:
+    """``InputError`` for a ``--weight`` or ``--guide`` that cannot be, also where the method has no use for them."""
+    from inflate.cascade.reconstruction import check_guidance
+
+    check_guidance(weight, guide)
 
 
 def check_method(name: str, known: tuple[str, ...]) -> None:

@@ -51,8 +51,10 @@ def run_known(
     check_room(job.output, count, size)
     longer = new > 0
     if max(count, facts.num_frames) <= MAX_FRAMES and count * size[0] * size[1] * 3 * 4 <= _MADE_BYTES:
-        job.run(lambda cascade, options: small(cascade, read_video(path, cascade), options), path, rate, longer)
+        video = read_video(path, job)
+        job.run(lambda cascade, options: small(cascade, video, options), path, rate, longer)
         return
+    job.tell_size(facts.height, facts.width)
     known = KnownVideo(read_chunks(path, facts), facts.num_frames, facts.fps)
     job.stream(lambda cascade, options: large(cascade, known, options), path, rate, longer)
 
@@ -74,8 +76,8 @@ def read_chunks(path: Path, facts: "VideoFacts") -> "Iterator[np.ndarray]":
     return iterate_frames(path, frames_of_chunk(facts.height, facts.width))
 
 
-def read_video(path: Path, cascade: "Cascade | None" = None) -> "Video":
-    """A whole video file in memory; with a ``cascade``, brought to the size of its frames while it is read.
+def read_video(path: Path, job: "VideoJob | None" = None) -> "Video":
+    """A whole video file in memory; with a ``job``, brought to its model's size while it is read, which is said.
 
     Raises:
         InputError: not a video, or its frames take more memory than there is room for.
@@ -87,8 +89,9 @@ def read_video(path: Path, cascade: "Cascade | None" = None) -> "Video":
 
     facts = video_facts(path)
     height, width = (facts.height, facts.width)
-    if cascade is not None:
-        height, width = cascade.frame_shape(height, width)
+    if job is not None:
+        job.tell_size(height, width)
+        height, width = job.cascade.frame_shape(height, width)
     needed = facts.num_frames * height * width * 3
     if needed > _READ_BYTES:
         raise InputError(
@@ -96,6 +99,6 @@ def read_video(path: Path, cascade: "Cascade | None" = None) -> "Video":
             f"most {_READ_BYTES / 1e9:.1f} GB: cut it first."
         )
     chunks = read_chunks(path, facts)
-    if cascade is not None:
-        chunks = (to_uint8(chunk[None])[0] for chunk in cascade.fitted(chunks))
+    if job is not None:
+        chunks = (to_uint8(chunk[None])[0] for chunk in job.cascade.fitted(chunks))
     return Video(np.concatenate(list(chunks)), facts.fps)

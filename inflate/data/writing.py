@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
@@ -17,6 +16,7 @@ from inflate.cancelling import until_cancelled
 from inflate.data.animations import write_gif, write_webp
 from inflate.data.sound import Sound
 from inflate.errors import InputError
+from inflate.places import check_place
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SHEET_COLUMNS = 16
@@ -31,7 +31,6 @@ _GIF_FPS = 50  # delays below 20 ms are shown as a tenth of a second
 _LABEL_SIZE = 14  # pixels
 
 # "file:…" or "https://…": a single letter before the colon is a drive.
-_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
 Resample = Literal["nearest", "lanczos"]
 
@@ -45,10 +44,8 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     """
     if not str(path).strip() or Path(path).name == "":
         raise InputError("The output has no name; give a file such as out.mp4.")
-    if _ADDRESS.match(str(path)):
-        raise InputError(f"{path} is an address; name a file on this machine.")
     path = Path(path)
-    _check_name(path)
+    check_place(path)
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path} ends in {path.suffix!r}; it must end in one of {', '.join(suffixes)}.")
     if path.is_dir():
@@ -56,19 +53,6 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; name another file, or use --force to replace it.")
     return path
-
-
-def _check_name(path: Path) -> None:
-    """Raise ``InputError`` where no file of that name could be made, before any work is done for it."""
-    try:
-        path.exists()
-    except (OSError, ValueError) as error:  # too long a name; one with a zero in it
-        raise InputError(f"The output's name cannot be used ({getattr(error, 'strerror', None) or error}).") from error
-    for folder in path.parents:
-        if folder.exists():
-            if not folder.is_dir():
-                raise InputError(f"{path} lies below {folder}, which is a file; name another place.")
-            return
 
 
 def write_video(

@@ -7,11 +7,15 @@ from torch import Tensor
 
 from inflate.data.clips import ClipSet
 from inflate.data.listing.report import captions_missing
-from inflate.errors import InputError, nearest
+from inflate.diffusion.weights import WEIGHTINGS
+from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.layers.starting import StartsAsIdentity
+from inflate.train.choices import check_choices
+from inflate.train.processes import DENSITIES
 
 TRAINABLE = ("temporal", "temporal+lora", "all")
+CONDITIONS = ("auto", "text", "empty", "image", "class", "nothing")
 
 
 @dataclass(frozen=True)
@@ -56,22 +60,20 @@ class VideoOptions:
     sample_guidance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.trainable not in TRAINABLE:
-            raise InputError(
-                f"options.trainable is {self.trainable!r}{nearest(self.trainable, TRAINABLE)}; "
-                f"use {', '.join(TRAINABLE)}."
-            )
+        check_choices(
+            self,
+            trainable=TRAINABLE,
+            image_dtype=("auto", *DTYPES),
+            condition=CONDITIONS,
+            timestep_density=DENSITIES,
+            weighting=("auto", *WEIGHTINGS),
+        )
         if not 0 <= self.condition_dropout < 1:
             raise InputError(f"options.condition_dropout is {self.condition_dropout}; it must lie in [0, 1).")
-        if self.image_dtype not in ("auto", *DTYPES):
-            raise InputError(f"options.image_dtype is {self.image_dtype!r}; use auto, {', '.join(DTYPES)}.")
         if self.motion_lora_rank and not self.init:
             raise InputError("options.motion_lora_rank trains a change to a motion module; name it as options.init.")
         if self.motion_lora_rank and self.trainable != "temporal":
             raise InputError("options.motion_lora_rank goes with options.trainable = 'temporal' only.")
-        for name in ("pictures_per_batch", "validation_clips", "sample_clips", "motion_lora_rank"):
-            if getattr(self, name) < 0:
-                raise InputError(f"options.{name} is {getattr(self, name)}; it must not be negative.")
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
