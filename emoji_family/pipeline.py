@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextModel
 
 from emoji_family.text import write_text_encoder
+from inflate.components import read_whole
 from inflate.errors import InputError
 from inflate.train.export import save_half
 from inflate.train.noising import SCHEDULE
@@ -87,5 +88,5 @@ def read_vae(folder: str | Path, device: torch.device) -> Any:
     kinds: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderDC": diffusers.AutoencoderDC}
     if name not in kinds:
         raise InputError(f"{path} is of a {name}; latents come from one of {', '.join(kinds)}.")
-    vae = kinds[name].from_pretrained(str(folder), local_files_only=True, torch_dtype=torch.float32)
+    vae = read_whole(kinds[name], Path(folder), {"torch_dtype": torch.float32})
     return vae.to(device).eval().requires_grad_(False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inflate.bases.autoencoder import size_multiple
-from inflate.checkpoint.source import TEMPORAL_FILE
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel

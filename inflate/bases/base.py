@@ -119,13 +119,16 @@ def open_base(model: str | Path, parts: Mapping[str, str | Path] | None = None, 
             f"{where} cannot be fine-tuned: it is none of {', '.join(one.title for one in FAMILIES.values())}."
         )
     found = {} if root is None or pipeline is None else _parts_in(root, index, pipeline, family)
-    if (source.folder / _SCHEDULER).is_file():
-        found.setdefault("scheduler", source.folder)
+    # The second is what `inflate convert` writes for a single file that says what it predicts.
+    for beside in (source.folder, source.folder / "scheduler"):
+        if (beside / _SCHEDULER).is_file():
+            found.setdefault("scheduler", beside)
     _check_roles(named, family)
     lent = _lent(named[_LENDS_ALL], family) if _LENDS_ALL in named else {}
     found = lent | found | {role: path for role, path in named.items() if role != _LENDS_ALL}
     _check_complete(where, family, found)
     scheduler = read_json(found["scheduler"] / _SCHEDULER)
+    _check_prediction(source, scheduler, found["scheduler"])
     options = {} if pipeline is None else dict(pipeline.options) | _said(index)
     base = Base(family, root, source, found, scheduler, _process(scheduler), options)
     _check_channels(base, where)
@@ -227,6 +230,18 @@ def _check_complete(where: str, family: str, found: Mapping[str, Path]) -> None:
             f"{where} has no {what} ({role!r}), which {FAMILIES[family].title} needs; name its folder as the part "
             f"{role!r}, or as the part {_LENDS_ALL!r} a pipeline's folder that has one{hint}."
         )
+
+
+def _check_prediction(source: Source, scheduler: Mapping[str, Any], folder: Path) -> None:
+    """A single file's own word for what it predicts must be that of the scheduler it is lent."""
+    said = None if source.single_file is None else source.single_file.noise.scheduler(source.root)
+    for key, usual in (("prediction_type", "epsilon"), ("rescale_betas_zero_snr", False)):
+        if said is not None and said[key] != (scheduler.get(key) or usual):
+            raise InputError(
+                f"{source.root} says that its {key} is {said[key]!r}, and the scheduler in {folder} that it is "
+                f"{scheduler.get(key) or usual!r}; run 'inflate convert' on the file, which writes its own scheduler, "
+                "and fine-tune that folder"
+            )
 
 
 def _check_channels(base: Base, where: str) -> None:

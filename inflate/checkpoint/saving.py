@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.source import (
-    TEMPORAL_FILE,
     Source,
     find_source,
     find_weights,

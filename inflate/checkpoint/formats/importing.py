@@ -13,8 +13,9 @@ from inflate.checkpoint.convert import check_apart, files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.formats.motion import Motion, motion_tensors, read_motion
 from inflate.checkpoint.formats.motion_lora import add_lora
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import read_tensors
-from inflate.checkpoint.source import TEMPORAL_FILE, Source, Weights, check_weights, find_source, find_weights
+from inflate.checkpoint.source import Source, Weights, check_weights, find_source, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import check_destination, copy_file, new_folder, write_model
 from inflate.errors import InputError
