@@ -11,7 +11,7 @@ than ↑F, far from one only ↑F says anything: see :func:`trust_at`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,13 +83,18 @@ def new_frame_decoder(
     return network
 
 
-def patch_of(network: Any) -> int:
-    """Side of the square of pixels that become channels.
+def sides_of(config: Mapping[str, Any]) -> int:
+    """What both sides of frames must be multiples of, in pixels, told from a frame decoder's config."""
+    return patch_of(config) * 2 ** (len(config["block_out_channels"]) - 1)
+
+
+def patch_of(config: Mapping[str, Any]) -> int:
+    """Side of the square of pixels that become channels, told from a frame decoder's config.
 
     Raises:
         InputError: the network's channels are not those of a frame decoder.
     """
-    made, told = int(network.config.out_channels), int(network.config.in_channels)
+    made, told = int(config["out_channels"]), int(config["in_channels"])
     patch = math.isqrt(made // OUTPUTS)
     if patch < 1 or made != OUTPUTS * patch**2 or told != PLANES * patch**2:
         raise InputError(
@@ -112,9 +117,8 @@ def refine(network: Any, neighbours: Neighbours, trust: Tensor, residual: Tensor
     Raises:
         InputError: not a frame decoder, or sides that it cannot halve as often as it must.
     """
-    patch = patch_of(network)
+    patch, multiple = patch_of(network.config), sides_of(network.config)
     height, width = residual.shape[-2:]
-    multiple = patch * 2 ** (len(network.config.block_out_channels) - 1)
     if height % multiple or width % multiple:
         raise InputError(
             f"The frame decoder takes frames whose sides are multiples of {multiple} px; these are {height} x {width}."

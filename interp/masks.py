@@ -23,8 +23,10 @@ def check_mixture(mixture: Mapping[str, float]) -> None:
     for name, share in mixture.items():
         if name not in MIXTURE:
             raise InputError(f"options.masks names {name!r}{nearest(name, list(MIXTURE))}; use {', '.join(MIXTURE)}.")
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or share < 0:
-            raise InputError(f"options.masks of {name!r} is {share!r}; it must be a number of 0 or more.")
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1e6:
+            raise InputError(
+                f"options.masks of {name!r} is {share!r}; it must be a number of 0 or more, at most a million."
+            )
     if not sum(mixture.values()) > 0:
         raise InputError("options.masks gives every kind of mask a share of 0; give one of them more.")
 

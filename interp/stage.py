@@ -1,5 +1,6 @@
 """↑F as a stage of the chain: more frames than the decoder made, or the missing ones of a video that is half known."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from inflate.bases.autoencoder import size_multiple
 from inflate.checkpoint.source import TEMPORAL_FILE
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
@@ -16,6 +18,7 @@ from inflate.inflater import InflatedModel
 from inflate.models.segments import embeds_at
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
 from interp.folder import IMAGE_FOLDER, fits_beside, is_partial, load_interpolation, save_beside
+from interp.frame_decoder import sides_of
 from interp.sampling import interpolate_frames, spread_frames
 from interp.streaming import interpolate_chunks
 from interp.windows import Window, plan_windows
@@ -197,6 +200,12 @@ class InterpolationStage(ComponentStage):
         config = self.component_config(_UNET)
         size = config.get("projection_class_embeddings_input_dim") or config.get("cross_attention_dim")
         return size if isinstance(size, int) else None
+
+    def size_multiple(self) -> int:
+        """What both sides of frames must be multiples of, in pixels."""
+        multiple = size_multiple(self.component_config(_UNET), self.component_config("vae"))
+        decoder = self.component_config("frame_decoder")
+        return math.lcm(multiple, sides_of(decoder)) if decoder else multiple
 
     def _window_size(self) -> int:
         """Frames that the network was trained on, known without reading its weights."""

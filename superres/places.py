@@ -47,9 +47,7 @@ class Place:
     def cut(self, enlarged: Tensor, scale: int) -> Tensor:
         """What lies at this place, of pictures enlarged from those around it."""
         parts = zip((self.rows, self.columns), self.around, strict=True)
-        rows, columns = (
-            slice((own.start - out.start) * scale, (own.stop - out.start) * scale) for own, out in parts
-        )
+        rows, columns = (slice((own.start - out.start) * scale, (own.stop - out.start) * scale) for own, out in parts)
         return enlarged[..., rows, columns]
 
     def noise(self, shape: Sequence[int], generators: Generators, corner: tuple[int, int]) -> Tensor:

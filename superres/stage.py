@@ -18,7 +18,7 @@ from inflate.diffusion.windows import count_windows
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, stage_generator
-from superres.conditioning import Layout, augment, enlarge, layout_of, level_of, predict
+from superres.conditioning import augment, enlarge, layout_of, level_of, predict
 from superres.places import Generators, Place
 from superres.store import BYTES_PER_PIXEL, FrameStore
 from superres.tiling import check_tile, count_tiles, tiles_of
@@ -188,7 +188,7 @@ class SuperResolutionStage(ComponentStage, ABC):
         return (2 if overlap else 1) * window * height * width * self.config.scale**2 * BYTES_PER_PIXEL
 
     def seconds(self, num_frames: int, height: int, width: int, settings: StageSettings) -> float:
-        """How long so many frames of ``height`` x ``width`` pixels will take here, from a small tile that is timed.
+        """How long so many frames of ``height`` x ``width`` pixels will take here, in seconds: a small tile is timed.
 
         The stage must be loaded.
         """
@@ -202,7 +202,10 @@ class SuperResolutionStage(ComponentStage, ABC):
         frames = torch.rand(count, 3, *sides) * 2 - 1
         for _ in range(2):  # the first time kernels are chosen and buffers made
             start = time.perf_counter()
-            self._enlarged(frames, 0, Job(0, settings), Place.everything(*sides), None)
+            made = self._enlarged(frames, 0, Job(0, settings), Place.everything(*sides), None)
+            if self.count_tiles(height, width) > 1:
+                store = FrameStore(count, *made.shape[2:])
+                store.blend(slice(0, store.height), slice(0, store.width), made, torch.ones(made.shape[2:]))
         taken = time.perf_counter() - start
         return taken * seen / count * pixels / (sides[0] * sides[1])
 

@@ -18,7 +18,7 @@ class FrameStore:
     def __init__(self, count: int, height: int, width: int) -> None:
         self.count, self.height, self.width = count, height, width
         # Unbuffered: rows of tiles lie apart, and a buffer would be filled and thrown away for each.
-        self._file = tempfile.TemporaryFile(prefix="inflate-", buffering=0)  # noqa: SIM115  (lives as long as this)
+        self._file = tempfile.TemporaryFile(prefix="inflate-", buffering=0)
         weakref.finalize(self, self._file.close)
         self._file.truncate(count * height * width * BYTES_PER_PIXEL)
 

@@ -23,8 +23,10 @@ from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
 from inflate.models.decoder import decode_latents, encode_pixels
 from inflate.stages import StageSettings
+from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.export import save_half
+from inflate.train.networks import check_model, new_network, read_network
 from inflate.train.noising import SCHEDULE, sampler_of
 from inflate.train.pictures import PictureSampler, open_data, to_model_range, write_json
 from inflate.train.processes import DiffusionProcess
@@ -83,13 +85,15 @@ class SuperResolutionOptions:
         SpatialConfig(self.scale, self.residual_std)
         if self.shrink not in SHRINKS:
             raise InputError(f"options.shrink is {self.shrink!r}; use {' or '.join(map(repr, SHRINKS))}.")
-        for name in ("max_noise_level", "noisy_share", "vae_share", "shared_noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"options.{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         if self.vae_share and not self.vae:
             raise InputError("options.vae_share needs options.vae, the folder of an autoencoder.")
-        if self.trainable not in ("temporal", "all"):
-            raise InputError(f"options.trainable is {self.trainable!r}; use 'temporal' or 'all'.")
+        check_choices(self)
+        if not self.init and not self.image_model:
+            check_model(UNet2DModel, self.model_arguments())
+
+    def model_arguments(self) -> dict[str, Any]:
+        """``model`` with None where it says ``"none"``."""
+        return {name: None if value == "none" else value for name, value in self.model.items()}
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class PairMaker:
         self.size, self.side = size, side
         self.vae: Any = None
         if options.vae:
-            self.vae = AutoencoderDC.from_pretrained(options.vae, local_files_only=True)
+            self.vae = read_network(AutoencoderDC, options.vae, "vae")
             self.vae.to(device).eval().requires_grad_(False)
 
     def corners(self, count: int, rng: np.random.Generator) -> Tensor:
@@ -225,14 +229,8 @@ class ImageSuperResolutionStep(_SuperResolutionStep):
     def network(self) -> Any:
         """A UNet2DModel, new or from ``init``."""
         if self.options.init:
-            return UNet2DModel.from_pretrained(self.options.init, local_files_only=True, torch_dtype=torch.float32)
-        arguments: dict[str, Any] = {
-            name: None if value == "none" else value for name, value in self.options.model.items()
-        }
-        try:
-            return UNet2DModel(**arguments)
-        except TypeError as error:
-            raise InputError(f"options.model does not fit UNet2DModel: {error}.") from error
+            return read_network(UNet2DModel, self.options.init, "init")
+        return new_network(UNet2DModel, self.options.model_arguments())
 
     def draw(self, update: int, first: int, batch_size: int) -> Batch:
         """Pictures (B, 3, 1, S, S) and corners (B, 2)."""
@@ -271,9 +269,7 @@ class VideoSuperResolutionStep(_SuperResolutionStep):
             raise InputError(
                 "options.image_model is missing: name the folder of a trained super-resolution UNet2DModel."
             )
-        image_model = UNet2DModel.from_pretrained(
-            self.options.image_model, local_files_only=True, torch_dtype=torch.float32
-        )
+        image_model = read_network(UNet2DModel, self.options.image_model, "image_model")
         scheme = replace(resolve_scheme(self.options.scheme), shared_noise=self.options.shared_noise)
         network = inflate(image_model, scheme=scheme, num_frames=self.options.num_frames)
         if self.options.init:

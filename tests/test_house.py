@@ -18,7 +18,14 @@ PACKAGES = ("inflate", "interp", "superres", "emoji_family")
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
     {"inflate.errors"},
-    {"inflate.video", "inflate.stage_table", "inflate.cancelling"},
+    {
+        "inflate.video",
+        "inflate.stage_table",
+        "inflate.places",
+        "inflate.cancelling",
+        "inflate.staging",
+        "inflate.workers",
+    },
     {"inflate.layers", "inflate.diffusion"},
     {"inflate.schedulers"},
     {"inflate.inflater"},
@@ -56,6 +63,9 @@ KEEPERS = {
 FRUGAL = {
     "inflate.errors": set(),
     "inflate.stage_table": set(),
+    "inflate.places": set(),
+    "inflate.staging": {"filelock"},
+    "inflate.workers": set(),
     "inflate.video": {"torch", "einops", "numpy"},
     "inflate.cancelling": {"torch"},
     "inflate.layers": {"torch", "einops"},

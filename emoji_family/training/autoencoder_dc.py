@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderDC
 
 from emoji_family.training.autoencoder_loss import autoencoder_loss
-from inflate.errors import InputError
 from inflate.train.export import save_half
+from inflate.train.networks import check_model, new_network
 from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
@@ -28,6 +28,9 @@ class AutoencoderOptions:
     shift_pixels: int = 4
     flip: bool = True
 
+    def __post_init__(self) -> None:
+        check_model(AutoencoderDC, self.model)
+
 
 class AutoencoderStep:
     """The TrainStep of the autoencoder."""
@@ -39,10 +42,7 @@ class AutoencoderStep:
         self.device, self.seed = device, recipe.train.seed
         self.sampler = PictureSampler(open_data(recipe.data), recipe.data, recipe.train.seed)
         torch.manual_seed(recipe.train.seed)
-        try:
-            self.trained: Any = AutoencoderDC(**self.options.model)
-        except TypeError as error:
-            raise InputError(f"options.model does not fit AutoencoderDC: {error}.") from error
+        self.trained: Any = new_network(AutoencoderDC, self.options.model)
 
     def draw(self, update: int, first: int, batch_size: int) -> Batch:
         """Pixels (B, 3, S, S), shifted and flipped."""

@@ -17,6 +17,7 @@ from torch.nn import functional
 from emoji_family.training.autoencoder_loss import edge_maps
 from inflate.errors import InputError
 from inflate.train.export import save_half
+from inflate.train.networks import check_model, new_network, read_network
 from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
@@ -42,6 +43,9 @@ class AutoencoderKLOptions:
     shift_pixels: int = 4
     flip: bool = True
 
+    def __post_init__(self) -> None:
+        check_model(AutoencoderKL, self.model)
+
 
 class AutoencoderKLStep:
     """The TrainStep of the autoencoder."""
@@ -52,16 +56,11 @@ class AutoencoderKLStep:
         self.options = parse_table(AutoencoderKLOptions, recipe.options, "options")
         self.device, self.seed = device, recipe.train.seed
         self.sampler = PictureSampler(open_data(recipe.data), recipe.data, recipe.train.seed)
-        self.teacher: Any = AutoencoderDC.from_pretrained(
-            self.options.teacher, local_files_only=True, torch_dtype=torch.float32
-        )
+        self.teacher: Any = read_network(AutoencoderDC, self.options.teacher, "teacher")
         self.teacher.to(device).eval().requires_grad_(False)
         self.scale = float(self.teacher.config["scaling_factor"])
         torch.manual_seed(recipe.train.seed)
-        try:
-            self.trained: Any = AutoencoderKL(**self.options.model, scaling_factor=self.scale)
-        except TypeError as error:
-            raise InputError(f"options.model does not fit AutoencoderKL: {error}.") from error
+        self.trained: Any = new_network(AutoencoderKL, self.options.model, scaling_factor=self.scale)
         channels = int(self.teacher.config["latent_channels"])
         if self.trained.config["latent_channels"] != channels:
             raise InputError(f"options.model needs latent_channels = {channels}, as {self.options.teacher} has.")

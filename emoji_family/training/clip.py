@@ -23,6 +23,9 @@ class ClipOptions:
     model: dict[str, Any] = field(default_factory=dict)
     shift_pixels: int = 3
 
+    def __post_init__(self) -> None:
+        parse_table(ClipConfig, self.model, "options.model")
+
 
 class ClipStep:
     """The TrainStep of the text and image encoder."""
@@ -32,7 +35,7 @@ class ClipStep:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         options = parse_table(ClipOptions, recipe.options, "options")
         self.options, self.device, self.seed = options, device, recipe.train.seed
-        self.cache: FrameCache = open_data(recipe.data)
+        self.cache: FrameCache = open_data(recipe.data, captions=True)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         torch.manual_seed(recipe.train.seed)
         self.trained = TextImageEncoder.create(parse_table(ClipConfig, options.model, "options.model"))

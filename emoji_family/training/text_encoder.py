@@ -102,7 +102,7 @@ class TextEncoderStep:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(TextEncoderOptions, recipe.options, "options")
         self.device, self.seed = device, recipe.train.seed
-        self.cache = open_data(recipe.data)
+        self.cache = open_data(recipe.data, captions=True)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.clip = TextImageEncoder.load(self.options.clip, dtype=torch.float32)
         folder = recipe.output_folder / "export" / "tokenizer"

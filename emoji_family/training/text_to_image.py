@@ -17,7 +17,9 @@ from emoji_family.unet import as_stable_diffusion
 from inflate.errors import InputError
 from inflate.models.decoder import decode_latents
 from inflate.stages import denoise
+from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem
+from inflate.train.networks import read_network
 from inflate.train.noising import SCHEDULE, sampler_of
 from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.processes import DiffusionProcess
@@ -52,6 +54,9 @@ class TextToImageOptions:
     gamma: float = 5.0
     timestep_power: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+
 
 class TextToImageStep(DenoisingStep):
     """The TrainStep of the network that draws."""
@@ -61,7 +66,7 @@ class TextToImageStep(DenoisingStep):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         options = parse_table(TextToImageOptions, recipe.options, "options")
         self.options, self.device, self.seed = options, device, recipe.train.seed
-        self.cache = open_data(recipe.data)
+        self.cache = open_data(recipe.data, captions=True)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.vae = read_vae(options.vae, device)
         self.latents = latents_of(self.cache, self.vae, options.vae, device)
@@ -73,8 +78,6 @@ class TextToImageStep(DenoisingStep):
         if options.told == "looks":
             names = {self.cache.entries[number].name for thing in self.sampler.things for number in thing}
             self.looks = looks_of(self.cache, self.latents, names, text_encoder.config.hidden_size).codes
-        elif options.told != "states":
-            raise InputError(f"options.told is {options.told!r}; use 'states' or 'looks'.")
         self._end = int(text_encoder.config.eos_token_id)
         self.process: DiffusionProcess = DiffusionProcess(
             SCHEDULE, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
@@ -85,7 +88,7 @@ class TextToImageStep(DenoisingStep):
         self.trained["text_encoder"].requires_grad_(options.train_text_encoder)
 
     def _unet(self, text_encoder: Any) -> UNet2DConditionModel:
-        unet = UNet2DConditionModel.from_pretrained(self.options.unet, local_files_only=True, torch_dtype=torch.float32)
+        unet = read_network(UNet2DConditionModel, self.options.unet, "unet")
         width, states = unet.config["cross_attention_dim"], text_encoder.config.hidden_size
         if width != states:
             raise InputError(

@@ -1,5 +1,6 @@
 """Pixels to latents and back, for the autoencoders that image models come with."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from inflate.errors import InputError
 
 _CLASSES = ("AutoencoderKL", "AutoencoderDC", "VQModel")
 _PICTURES_AT_ONCE = 4
+_SMALLEST_MULTIPLE = 8  # pixels
+_BY_CONVOLUTION = {"DownBlock2D", "AttnDownBlock2D", "CrossAttnDownBlock2D"}
 
 
 def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
@@ -43,6 +46,18 @@ def pixels_per_cell(config: Mapping[str, Any]) -> int:
     """Height and width of a latent cell in pixels, told from an autoencoder's config."""
     blocks = config.get("encoder_block_out_channels") or config.get("block_out_channels") or [0]
     return 2 ** (len(blocks) - 1)
+
+
+def size_multiple(network: Mapping[str, Any], vae: Mapping[str, Any], patch: int = 1) -> int:
+    """What both sides of a frame must be multiples of, in pixels, told from the configs of network and autoencoder.
+
+    At least 8. A ``UNet2DConditionModel`` that halves by convolutions brings odd sizes back to what they were; in
+    others sides are halved as often as there are levels. ``patch``: latent cells along a side of a token.
+    """
+    levels, blocks = len(network.get("block_out_channels") or [0]), set(network.get("down_block_types") or [])
+    restored = "cross_attention_dim" in network and blocks <= _BY_CONVOLUTION
+    halved = 1 if restored else 2 ** (levels - 1)
+    return math.lcm(_SMALLEST_MULTIPLE, pixels_per_cell(vae) * patch * halved)
 
 
 class Autoencoder:

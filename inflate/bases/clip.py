@@ -181,9 +181,13 @@ class TextImageEncoder(nn.Module):
     def preprocess(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] of any size -> (B, 3, image_size, image_size) normalised for the vision tower.
 
-        A picture that is not square is squeezed into the square, as nothing of it may be cut off.
+        A picture that is not square gets white bars, as the pictures had that the encoder was trained on.
         """
         size = (self.config.image_size, self.config.image_size)
+        height, width = pixels.shape[-2:]
+        if height != width:
+            over, beside = max(0, width - height), max(0, height - width)
+            pixels = functional.pad(pixels, (beside // 2, -(-beside // 2), over // 2, -(-over // 2)), value=1.0)
         if tuple(pixels.shape[-2:]) != size:
             pixels = functional.interpolate(pixels.float(), size=size, mode="bicubic", antialias=True).clamp(-1, 1)
         return ((pixels + 1) / 2 - self.config.image_mean) / self.config.image_std

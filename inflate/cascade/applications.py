@@ -5,16 +5,27 @@ known frame and its own CLIP embedding as the condition; two images are interpol
 varied from the mean of its frames' embeddings.
 """
 
+import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, Protocol, Self, TypedDict, Unpack, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inflate.cascade.inputs import Generators, Picture, Timing, draw_seeds, picture_frames, video_frames
+from inflate.cascade.enlarging import Enlarging, scale_of, shrunk, stages_for
+from inflate.cascade.inputs import (
+    Generators,
+    Picture,
+    Timing,
+    draw_seeds,
+    picture_frames,
+    picture_size,
+    video_frames,
+)
 from inflate.cascade.output import (
     CascadeOutput,
     OutputType,
@@ -22,16 +33,35 @@ from inflate.cascade.output import (
     StepCallback,
     as_output,
     check_output_type,
+    gathered,
 )
+from inflate.cascade.shapes import fitting_size
 from inflate.cascade.streaming import upscale_chunks
 from inflate.errors import InputError
 from inflate.stages import ChainState, Stage, StageSettings
-from inflate.video import Video, fold_frames
-
-if TYPE_CHECKING:
-    pass
+from inflate.video import Video, fold_frames, from_uint8
 
 _FRAMES_AT_ONCE = 64
+_HELD_BYTES = 256 * 2**20  # of frames as float32, of which there are several copies on the way
+
+
+class Shape(Protocol):
+    """What has a length and a size in pixels: a ``Video``, or the ``VideoFacts`` of a file."""
+
+    @property
+    def num_frames(self) -> int:
+        """The number of frames."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        ...
 
 
 class GuidanceChoice(TypedDict, total=False):
@@ -54,6 +84,15 @@ class SamplingOptions(GuidanceChoice, total=False):
     until: str | None
 
 
+@runtime_checkable
+class _Sized(Protocol):
+    """A stage that cannot do frames of any size."""
+
+    def size_multiple(self) -> int | None:
+        """What both sides must be multiples of, in pixels; None where the stage knows one size alone."""
+        ...
+
+
 class Applications:
     """The applications, as methods of a cascade."""
 
@@ -73,9 +112,29 @@ class Applications:
         decoder: Any = self.stage("decoder")
         return None if decoder is None else decoder.frame_size()
 
+    def frame_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the frames that are made of pictures of ``height`` x ``width`` pixels, before they are
+        enlarged: the pictures' shape at about the decoder's area; see :mod:`inflate.cascade.shapes`."""
+        decoder: Any = self.stage("decoder")
+        multiples = [stage.size_multiple() for stage in self.stages if isinstance(stage, _Sized)]
+        multiple = None if None in multiples else math.lcm(*multiples)
+        return fitting_size(height, width, None if decoder is None else decoder.usual_size(), multiple)
+
+    def sized(self, height: int, width: int) -> Self:
+        """The same cascade, of the same weights, whose decoder draws frames of a size that :meth:`frame_shape` says."""
+        cascade, decoder = copy.copy(self), self.stage("decoder")
+        stages = (stage.sized(height, width) if stage is decoder else stage for stage in self.stages)  # pyright: ignore[reportAttributeAccessIssue]
+        cascade.stages = tuple(stages)
+        return cascade
+
     def told_nothing(self) -> bool:
         """Whether its frames come from noise alone, so that it takes no prompt."""
         return bool(getattr(self.stage("decoder"), "told_nothing", False))
+
+    def has_temporal_layers(self) -> bool:
+        """Whether the decoder knows time, known without reading its weights; else frames do not belong together."""
+        decoder: Any = self.stage("decoder")
+        return decoder is not None and decoder.has_temporal_layers()
 
     def window_size(self) -> int | None:
         """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""
@@ -98,7 +157,8 @@ class Applications:
         """Make an image move: it is the first frame, and its own CLIP image embedding the condition.
 
         Args:
-            image: a PIL picture, uint8 (H, W, 3), or float (3, H, W) in [0, 1]; padded with white to a square.
+            image: a PIL picture, uint8 (H, W, 3), or float (3, H, W) in [0, 1]; frames get its shape, the centre being
+                taken where that is not possible (:meth:`frame_shape`).
             num_frames: frames to make, the image among them.
             fps: their frames per second.
             frame_skip: how many times frame interpolation then multiplies the frame rate.
@@ -118,7 +178,10 @@ class Applications:
         frame_skip: int = 1,
         **options: Unpack[SamplingOptions],
     ) -> CascadeOutput:
-        """Make a video that begins with one image and ends with another; arguments as for :meth:`animate`."""
+        """Make a video that begins with one image and ends with another; arguments as for :meth:`animate`.
+
+        Frames get the first one's shape, to which the last one is cropped.
+        """
         if num_frames < 2:
             raise InputError(f"Two images need num_frames of 2 or more, got {num_frames}.")
         return self._between([first, last], [0, num_frames - 1], Timing(num_frames, fps, frame_skip), options)
@@ -126,10 +189,10 @@ class Applications:
     def interpolate_video(self, video: Video, frame_skip: int = 5, **options: Unpack[SamplingOptions]) -> CascadeOutput:
         """Raise a video's frame rate ``frame_skip`` times: ``(F - 1) * frame_skip + 1`` frames, the known ones kept.
 
-        Frames are brought to the size of the decoder's; later stages enlarge them.
+        Frames are brought to about the size of the decoder's (:meth:`frame_shape`); later stages enlarge them.
         """
         self._need("interpolation")
-        frames = video_frames(video, self.frame_size())
+        frames = video_frames(video, self.frame_shape(video.height, video.width))
         timing = Timing(video.num_frames, video.fps, frame_skip)
         return self._finish(self._known_state(frames, None, timing, options), options)
 
@@ -137,7 +200,7 @@ class Applications:
         """Go on where a video ends: ``num_frames`` more frames at its frame rate, after its own."""
         self._need("interpolation")
         timing = Timing(video.num_frames + num_frames, video.fps, 1)
-        known = video_frames(video, self.frame_size())
+        known = video_frames(video, self.frame_shape(video.height, video.width))
         blank = torch.zeros(1, 3, num_frames, *known.shape[-2:])
         mask = torch.arange(timing.num_frames) < video.num_frames
         state = self._known_state(torch.cat([known, blank], 2), mask, timing, options)
@@ -151,42 +214,78 @@ class Applications:
         frame_skip: int = 5,
         **options: Unpack[SamplingOptions],
     ) -> CascadeOutput:
-        """Another video of the same thing, from the mean of the CLIP image embeddings of the frames of ``video``."""
-        size = self.frame_size()
-        if size is None:
+        """Another video of the same thing, from the mean of the CLIP image embeddings of the frames of ``video``.
+
+        It has the shape of ``video`` (:meth:`frame_shape`).
+        """
+        if self.stage("decoder") is None:
             raise InputError("This cascade has no decoder, which varying a video needs.")
+        Timing(num_frames, fps, frame_skip)
+        size = self.frame_shape(video.height, video.width)
         embeds = self.embed_images(video_frames(video, size))
-        cascade: Any = self
+        cascade: Any = self.sized(*size)
         return cascade(None, num_frames, fps, image_embeds=embeds, frame_skip=frame_skip, **options)
 
-    def upscale(self, video: Video, **options: Unpack[SamplingOptions]) -> CascadeOutput:
-        """Enlarge a video by the super-resolution stages; for long ones see :meth:`upscale_chunks`."""
-        upscalers = self._upscalers(options.get("until"))
+    def upscale(self, video: Video, factor: float | None = None, **options: Unpack[SamplingOptions]) -> CascadeOutput:
+        """Enlarge a video by the super-resolution stages; for one that does not fit into memory see
+        :meth:`upscale_chunks`, as which this works where frames are large.
+
+        Args:
+            video: any size.
+            factor: how many times larger each side becomes; None is what all stages do together.
+            options: see ``SamplingOptions``; large videos come without calls of ``callback_on_stage_end``.
+
+        Raises:
+            InputError: the cascade has no super-resolution, or does not enlarge ``factor`` times.
+        """
+        stages = self.upscalers(options.get("until"))
+        plan = self.enlarging(video, factor, options.get("until"))
+        if plan.stages != stages or plan.size != plan.made(len(stages)) or plan.held_bytes() > _HELD_BYTES:
+            return self._upscale_large(video, factor, options)
         state = self._known_state(video_frames(video, None), None, Timing(video.num_frames, video.fps, 1), options)
-        before = tuple(stage.name for stage in self.stages if stage not in upscalers)
+        before = tuple(stage.name for stage in self.stages if stage not in stages)
         return self._finish(replace(state, passed=before), options)
+
+    def enlarging(self, video: Shape, factor: float | None = None, until: str | None = None) -> Enlarging:
+        """What :meth:`upscale` takes for a video of that length and size, or :meth:`upscale_chunks`."""
+        stages = stages_for(self.upscalers(until), factor)
+        return Enlarging(stages, (video.height, video.width), video.num_frames, factor)
 
     def upscale_chunks(
         self,
         chunks: Iterator[Tensor],
         num_frames: int | None = None,
+        factor: float | None = None,
+        works: Sequence[float] = (),
         **options: Unpack[SamplingOptions],
     ) -> Iterator[Tensor]:
-        """Enlarge a video that is never in memory as a whole.
+        """Enlarge a video of any length and size, of which a few frames and tiles are in memory at a time.
 
         Args:
             chunks: (3, n, H, W) float32 in [-1, 1] each, any n, in order.
             num_frames: how many frames will come in all, for progress.
+            factor: as in :meth:`upscale`.
+            works: how long each stage will take, for progress; see :meth:`Enlarging.seconds`.
             options: see ``SamplingOptions``; there is one seed for the video.
 
         Yields:
-            Chunks (3, m, S H, S W), in order. Between two stages frames lie in a temporary file, as 8-bit pixels.
+            Chunks (3, m, factor H, factor W), in order. Between two stages frames lie in a temporary file, as 8-bit
+            pixels.
         """
         settings = self.chosen_settings(options)
         [seed] = draw_seeds(options.get("generator"), 1)
-        stages = self._upscalers(options.get("until"))
+        stages = stages_for(self.upscalers(options.get("until")), factor)
         cascade: Any = self
-        return upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, options.get("callback_on_step_end"))
+        callback = options.get("callback_on_step_end")
+        made = upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, callback, works)
+        return shrunk(made, scale_of(stages), factor)
+
+    def _upscale_large(self, video: Video, factor: float | None, options: SamplingOptions) -> CascadeOutput:
+        output_type = options.get("output_type", "pil")
+        check_output_type(output_type)
+        read = (from_uint8(frame[None, None])[0] for frame in video.frames)
+        made = self.upscale_chunks(read, video.num_frames, factor, **options)
+        return CascadeOutput(gathered(made, video.num_frames, output_type), float(video.fps), None)
 
     def embed_images(self, frames: Tensor) -> Tensor:
         """Mean CLIP image embedding (B, D) of the frames of videos (B, 3, F, H, W) in [-1, 1].
@@ -210,7 +309,7 @@ class Applications:
         self, pictures: Sequence[Picture], positions: Sequence[int], timing: Timing, options: SamplingOptions
     ) -> CascadeOutput:
         self._need("interpolation")
-        size = self.frame_size()
+        size = self.frame_shape(*picture_size(pictures[0]))
         known = torch.cat([picture_frames(picture, size) for picture in pictures], dim=2)
         frames = torch.zeros(1, 3, timing.num_frames, *known.shape[-2:])
         frames[:, :, list(positions)] = known
@@ -252,8 +351,13 @@ class Applications:
             names = ", ".join(stage.name for stage in self.stages)
             raise InputError(f"This cascade has no {name} stage, which this needs; it has {names}.")
 
-    def _upscalers(self, until: str | None) -> list[Any]:
-        found = [stage for stage in self.up_to(until) if hasattr(stage, "stream")]
+    def upscalers(self, until: str | None = None) -> tuple[Any, ...]:
+        """The super-resolution stages up to and with ``until``.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = tuple(stage for stage in self.up_to(until) if hasattr(stage, "stream"))
         if not found:
             raise InputError("This cascade has no super-resolution stage, so it cannot enlarge anything.")
         return found

@@ -35,7 +35,7 @@ def raise_frame_rate(
 
     Args:
         cascade: as for :func:`~inflate.cascade.reconstruction.extend_video`, of whose arguments these are.
-        video: at least two frames; they are brought to the size of the decoder's.
+        video: at least two frames; they are brought to a size that the decoder can do (``Cascade.frame_shape``).
         frame_skip: 2 or more, and fewer than the frames that the decoder sees at once.
         weight: ``w_r``.
         save_memory: gradient checkpointing of the decoder's network.
@@ -53,10 +53,11 @@ def raise_frame_rate(
             f"Frames between the known ones need two of these and frame_skip of 2 or more; got {video.num_frames} and "
             f"{frame_skip}."
         )
-    known, total = video_frames(video, cascade.frame_size()), (video.num_frames - 1) * frame_skip + 1
+    size, total = cascade.frame_shape(video.height, video.width), (video.num_frames - 1) * frame_skip + 1
+    known = video_frames(video, size)
     frames = known.repeat_interleave(frame_skip, dim=2)[:, :, :total]
     have = torch.arange(total) % frame_skip == 0
-    with Completing(cascade, video.fps * frame_skip, weight, save_memory, prompt, options, guide) as work:
+    with Completing(cascade.sized(*size), video.fps * frame_skip, weight, save_memory, prompt, options, guide) as work:
         gaps = (work.window - 1) // frame_skip
         if not gaps:
             raise InputError(
@@ -80,25 +81,26 @@ def enlarge_video(
     prompt: str = "",
     **options: Unpack[SamplingOptions],
 ) -> CascadeOutput:
-    """A video at the decoder's own size, which should be ``video`` when shrunk; arguments as above.
+    """A video of about the decoder's own size, which should be ``video`` when shrunk; arguments as above.
 
-    A video that is not square is padded with white.
+    Of ``video`` the centre is taken that has the shape of what the decoder can do (``Cascade.frame_shape``).
 
     Raises:
         InputError: the video is as large as what the decoder makes, or larger; or as above.
     """
-    output_type, size = options.get("output_type", "pil"), cascade.frame_size()
+    output_type = options.get("output_type", "pil")
     check_output_type(output_type)
-    side = max(video.height, video.width)
-    if size is None or side >= size:
+    height, width = cascade.frame_shape(video.height, video.width)
+    if video.height >= height or video.width >= width:
         raise InputError(
-            f"The video has {video.width} x {video.height} pixels and the decoder makes {size} x {size}; this enlarges "
-            "smaller videos only."
+            f"The video has {video.width} x {video.height} pixels and the decoder makes {width} x {height}; this "
+            "enlarges smaller videos only."
         )
-    low = video_frames(video, side)
-    large = functional.interpolate(fold_frames(low), (size, size), mode="bicubic", align_corners=False).clamp(-1, 1)
+    box = min(video.height, round(video.width * height / width)), min(video.width, round(video.height * width / height))
+    low = video_frames(video, box)
+    large = functional.interpolate(fold_frames(low), (height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
     frames, have = unfold_frames(large, video.num_frames), torch.zeros(video.num_frames, dtype=torch.bool)
-    with Completing(cascade, video.fps, weight, save_memory, prompt, options) as work:
+    with Completing(cascade.sized(height, width), video.fps, weight, save_memory, prompt, options) as work:
         parts = list(_windows(video.num_frames, work.window, work.window - work.window // 2))
         work.windows = len(parts)
         for part in parts:

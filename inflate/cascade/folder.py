@@ -2,7 +2,6 @@
 
 import filecmp
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from inflate.checkpoint.writing import finish_folder
 from inflate.errors import InputError, nearest
 from inflate.stage_table import stage_entry
 from inflate.stages import Stage, StageSettings, stage_class, stages_of
+from inflate.staging import staged
 
 INDEX_NAME = "model_index.json"
 _CARRIED_FILES = ("README.md", "LICENSE", "NOTICE")
@@ -104,11 +104,9 @@ def write_folder(
     from inflate import __version__
 
     _check_one_folder_holds(stages)
-    if folder.exists() and not overwrite:
-        raise InputError(f"{folder} exists; name another folder, or ask for it to be overwritten.")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    partial.mkdir(parents=True)
-    try:
+    with staged(folder) as partial:
+        if folder.exists() and not overwrite:
+            raise InputError(f"{folder} exists; name another folder, or ask for it to be overwritten.")
         index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family}
         for stage in stages:
             index |= stage.save(partial)
@@ -120,8 +118,6 @@ def write_folder(
                 shutil.copy(source / name, partial / name)
         (partial / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         finish_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_one_folder_holds(stages: Sequence[Stage]) -> None:

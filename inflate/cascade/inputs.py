@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from inflate.data.decode import fit_square
+from inflate.data.decode import fit_size
 from inflate.data.reading.pictures import as_looked_at
 from inflate.errors import InputError
 from inflate.stages import ChainState, Segment
@@ -22,7 +22,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 Segments = Sequence[Segment | tuple[float, str]]
 """What a video shows later on: (seconds, prompt), or with a transition of another length, a ``Segment``."""
 
-_MAX_FRAMES = 1024
+MAX_FRAMES = 1024
 _MAX_SIDE = 8192
 
 
@@ -33,7 +33,7 @@ class Timing:
     num_frames: int
     fps: float
     frame_skip: int
-    max_frames: int = _MAX_FRAMES
+    max_frames: int = MAX_FRAMES
 
     def __post_init__(self) -> None:
         if isinstance(self.num_frames, bool) or not isinstance(self.num_frames, int):
@@ -105,23 +105,29 @@ def _draw_seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(0, 2**62, (), generator=generator, device=device, dtype=torch.int64))
 
 
-def picture_frames(picture: Picture, size: int | None) -> Tensor:
-    """A picture as a video of one frame, (1, 3, 1, S, S) float32 in [-1, 1], padded with white to a square.
+def picture_frames(picture: Picture, size: tuple[int, int] | None) -> Tensor:
+    """A picture as a video of one frame, (1, 3, 1, H, W) float32 in [-1, 1]; the centre, where shapes differ.
 
     Args:
         picture: see ``Picture``; transparency is composited on white.
-        size: side S in pixels; None keeps the picture's own height and width.
+        size: height and width in pixels; None keeps the picture's own.
 
     Raises:
         InputError: not a picture, or larger than 8,192 pixels on a side.
     """
     opaque = as_looked_at(_as_pil(picture))
-    return from_uint8(np.asarray(opaque if size is None else fit_square(opaque, size, "pad"))[None, None])
+    return from_uint8(np.asarray(opaque if size is None else fit_size(opaque, *size))[None, None])
 
 
-def video_frames(video: Video, size: int | None) -> Tensor:
-    """A video's frames, (1, 3, F, S, S) float32 in [-1, 1], each padded with white to a square of side ``size``."""
-    if size is None or (video.height, video.width) == (size, size):
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """Height and width of a picture as it is looked at; raises as :func:`picture_frames`."""
+    looked_at = as_looked_at(_as_pil(picture))
+    return looked_at.height, looked_at.width
+
+
+def video_frames(video: Video, size: tuple[int, int] | None) -> Tensor:
+    """A video's frames, (1, 3, F, H, W) float32 in [-1, 1], as :func:`picture_frames` makes them."""
+    if size is None or (video.height, video.width) == size:
         return from_uint8(video.frames[None])
     return torch.cat([picture_frames(frame, size) for frame in video.frames], dim=2)
 

@@ -82,6 +82,7 @@ def _chunks(
                 return
             file = FrameFile(Path(folder) / f"{number}.rgb")
             file.write(made)
+            (Path(folder) / f"{number - 1}.rgb").unlink(missing_ok=True)
             chunks = file.read()
             fps = state.fps * (state.frame_skip if stage.name == "interpolation" else 1)
             state = replace(state, fps=fps)

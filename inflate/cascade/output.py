@@ -1,10 +1,11 @@
 """What a cascade returns and what it tells a callback."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -72,3 +73,19 @@ def as_output(frames: Tensor, output_type: OutputType) -> Frames:
     if output_type == "np":
         return frames.permute(0, 2, 3, 4, 1).numpy()
     return frames.transpose(1, 2)
+
+
+def gathered(chunks: Iterable[Tensor], num_frames: int, output_type: OutputType) -> Frames:
+    """The chunks (3, n, H, W) in [-1, 1] of one video of ``num_frames``, as one of the output types.
+
+    Pictures never lie in memory as floating-point numbers together; arrays and tensors do, once.
+    """
+    if output_type == "pil":
+        return [[Image.fromarray(picture) for chunk in chunks for picture in to_uint8(chunk[None])[0]]]
+    frames, done = torch.empty(0), 0
+    for chunk in chunks:
+        if not done:
+            frames = torch.empty(1, num_frames, *chunk.shape[:1], *chunk.shape[2:])
+        frames[0, done : done + chunk.shape[1]] = ((chunk + 1) / 2).clamp(0, 1).transpose(0, 1)
+        done += chunk.shape[1]
+    return frames if output_type == "pt" else frames.permute(0, 1, 3, 4, 2).numpy()

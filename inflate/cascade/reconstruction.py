@@ -43,7 +43,7 @@ def extend_video(
 
     Args:
         cascade: one with a decoder that is inflated; where that is told image embeddings, with a prior.
-        video: what comes first.
+        video: what comes first; its frames get a size that the decoder can do (``Cascade.frame_shape``).
         seconds: of the whole result.
         weight: ``w_r``; 0 is replacement alone.
         save_memory: gradient checkpointing of the decoder's network.
@@ -63,8 +63,9 @@ def extend_video(
         raise InputError(
             f"The video lasts {video.duration_seconds:.2f} s already; ask for more than that, not {seconds:g} s."
         )
-    frames = video_frames(video, cascade.frame_size())
-    with Completing(cascade, video.fps, weight, save_memory, prompt, options, guide) as work:
+    size = cascade.frame_shape(video.height, video.width)
+    frames = video_frames(video, size)
+    with Completing(cascade.sized(*size), video.fps, weight, save_memory, prompt, options, guide) as work:
         work.windows = math.ceil((total - frames.shape[2]) / (work.window - max(1, work.window // 2)))
         while frames.shape[2] < total:
             old = min(frames.shape[2], max(1, work.window // 2))
@@ -96,12 +97,13 @@ def infill_video(
         raise InputError(f"known must be bool, one for each of the {video.num_frames} frames.")
     if not bool(known.any()) or bool(known.all()):
         raise InputError("Some frames must be known and some missing; there is nothing to fill in.")
-    with Completing(cascade, video.fps, weight, save_memory, prompt, options, guide) as work:
+    size = cascade.frame_shape(video.height, video.width)
+    with Completing(cascade.sized(*size), video.fps, weight, save_memory, prompt, options, guide) as work:
         if video.num_frames > work.window:
             raise InputError(
                 f"The video has {video.num_frames} frames and the model draws {work.window} at once; cut it first."
             )
-        frames = work.complete(video_frames(video, cascade.frame_size()), known)
+        frames = work.complete(video_frames(video, size), known)
     return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
 
 
@@ -118,10 +120,18 @@ def frame_numbers(text: str, count: int, what: str) -> list[int]:
         first, _, last = part.strip().partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
             raise InputError(f"{what} is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
-        numbers += range(int(first), min(int(last or first), count) + 1)
+        numbers += range(int(first), min(int(last or first), max(int(first), count)) + 1)
     if max(numbers) >= count:
         raise InputError(f"{what} is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
     return numbers
+
+
+def check_guidance(weight: float, guide: str = "errors") -> None:
+    """Raise ``InputError`` unless reconstruction guidance can have that weight and that form."""
+    if not (math.isfinite(weight) and weight >= 0):
+        raise InputError(f"The weight of reconstruction guidance is {weight}; it must be a number of 0 or more.")
+    if guide not in GUIDES:
+        raise InputError(f"There is no guidance {guide!r}{nearest(guide, GUIDES)}; use {' or '.join(GUIDES)}.")
 
 
 class Completing:
@@ -144,10 +154,7 @@ class Completing:
         guide: str = "errors",
     ) -> None:
         """As :func:`extend_video` is called; ``fps`` is that of the frames to be made."""
-        if not (math.isfinite(weight) and weight >= 0):
-            raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
-        if guide not in GUIDES:
-            raise InputError(f"There is no guidance {guide!r}{nearest(guide, GUIDES)}; use {' or '.join(GUIDES)}.")
+        check_guidance(weight, guide)
         stage = cascade.stage("decoder")
         if not isinstance(stage, DecoderStage):
             raise InputError("This cascade has no decoder, which completing a video needs.")
@@ -181,9 +188,9 @@ class Completing:
         self.loaded.__exit__(*error)
 
     def complete(self, frames: Tensor, mask: Tensor, low: Tensor | None = None) -> Tensor:
-        """Frames (1, 3, F, S, S) in [-1, 1] with those made where ``mask`` is False; the others are as they were.
+        """Frames (1, 3, F, H, W) in [-1, 1] with those made where ``mask`` is False; the others are as they were.
 
-        With ``low`` (1, 3, F, s, s) all frames should be these when shrunk, and ``frames`` are a guess at them of which
+        With ``low`` (1, 3, F, h, w) all frames should be these when shrunk, and ``frames`` are a guess at them of which
         image embeddings are made.
         """
         device, count, shown = self.model.device, frames.shape[2], frames[:, :, mask]

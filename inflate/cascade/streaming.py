@@ -1,5 +1,6 @@
 """Super-resolution of videos of any length in constant memory: stage after stage, with a file of frames between."""
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,14 @@ from inflate.video import from_uint8, to_uint8
 if TYPE_CHECKING:
     from inflate.cascade.chain import Cascade
 
-_CHUNK = 16  # frames
+_CHUNK = 16  # frames, or fewer where they have more bytes than this:
+CHUNK_BYTES = 32 * 2**20
+_ROUNDING = 1e-6  # of a frame, where parts of it add up to all
+
+
+def frames_of_chunk(height: int, width: int) -> int:
+    """How many frames are read at once, so that they are few megabytes."""
+    return max(1, min(_CHUNK, CHUNK_BYTES // (height * width * 3)))
 
 
 class FrameFile:
@@ -37,12 +45,12 @@ class FrameFile:
                 count += chunk.shape[1]
         return count
 
-    def read(self, frames_at_once: int = _CHUNK) -> Iterator[Tensor]:
+    def read(self) -> Iterator[Tensor]:
         """Chunks (3, n, H, W), float32 in [-1, 1]."""
         if self.picture is None:
             return
         height, width = self.picture
-        size = height * width * 3
+        size, frames_at_once = height * width * 3, frames_of_chunk(height, width)
         with self.path.open("rb") as file:
             while content := file.read(frames_at_once * size):
                 frames = np.frombuffer(content, dtype=np.uint8).reshape(1, -1, height, width, 3)
@@ -57,6 +65,7 @@ def upscale_chunks(
     settings: Mapping[str, StageSettings],
     num_frames: int | None,
     callback: StepCallback | None,
+    works: Sequence[float] = (),
 ) -> Iterator[Tensor]:
     """Run the chunks of one video through stages that stream, one stage in memory at a time.
 
@@ -68,11 +77,12 @@ def upscale_chunks(
         settings: by stage name.
         num_frames: frames in all, for progress; None if nobody knows.
         callback: as a cascade's; its step counts frames, and it gets no latents.
+        works: how long each stage will take, in any unit; by default by number of steps and cost.
 
     Yields:
         Chunks of the last stage's frames.
     """
-    works = [settings[stage.name].num_inference_steps * settings[stage.name].cost for stage in stages]
+    works = works or [settings[stage.name].num_inference_steps * settings[stage.name].cost for stage in stages]
     with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
         for number, stage in enumerate(stages):
             on_frames = FrameCounter(cascade, stages, number, works, num_frames, callback)
@@ -82,6 +92,7 @@ def upscale_chunks(
             else:
                 file = FrameFile(Path(folder) / f"{number}.rgb")
                 file.write(made)
+                (Path(folder) / f"{number - 1}.rgb").unlink(missing_ok=True)
                 chunks = file.read()
 
 
@@ -93,7 +104,7 @@ def _stream(
 
 
 class FrameCounter:
-    """Turns "k more frames are done" into a cascade's callback; ``works`` are the stages' sizes, in any unit."""
+    """Turns "so many more frames are done" into a cascade's callback; ``works`` are the stages' sizes, in any unit."""
 
     def __init__(
         self,
@@ -105,17 +116,19 @@ class FrameCounter:
         callback: StepCallback | None,
     ) -> None:
         self.cascade, self.callback, self.num_frames = cascade, callback, num_frames
-        self.name, self.number, self.num_stages, self.done = stages[number].name, number, len(stages), 0
+        self.name, self.number, self.num_stages, self.done = stages[number].name, number, len(stages), 0.0
         self.before, self.own, self.total = sum(works[:number]), works[number], sum(works)
 
-    def __call__(self, frames: int) -> None:
+    def __call__(self, frames: float) -> None:
+        """So many frames more are done; a part of one counts too."""
         self.done += frames
         if self.callback is None:
             return
-        count = max(self.num_frames or self.done, self.done)
-        share = self.done / count if self.num_frames else 0.0
+        count = max(self.num_frames or 0, math.ceil(self.done - _ROUNDING))
+        share = min(1.0, self.done / count) if self.num_frames else 0.0
         fraction = (self.before + self.own * share) / self.total
-        progress = Progress(self.name, self.number, self.num_stages, 0, 1, self.done - 1, count, fraction)
-        answer = self.callback(self.cascade, self.done - 1, torch.zeros(()), {"progress": progress})
+        step = max(0, math.ceil(self.done - _ROUNDING) - 1)
+        progress = Progress(self.name, self.number, self.num_stages, 0, 1, step, count, fraction)
+        answer = self.callback(self.cascade, step, torch.zeros(()), {"progress": progress})
         if answer is False:
-            raise CancelledError(f"cancelled in {self.name} after {self.done} frames")
+            raise CancelledError(f"cancelled in {self.name} after {self.done:.0f} frames")

@@ -1,10 +1,12 @@
 """``inflate animate | interpolate | extend | infill | vary | upscale``: pictures and videos in, a video out."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from inflate.cli.enlarge import upscale_file
 from inflate.cli.generate import (
     AsJson,
     Device,
@@ -64,6 +66,7 @@ def animate(
     """Make a picture move."""
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     picture = read_picture(image)
+    job.tell_size(picture.height, picture.width)
     job.run(lambda cascade, options: cascade.animate(picture, frames, fps, frame_skip, **options))
 
 
@@ -94,11 +97,13 @@ def interpolate(
     if len(source) > 2:
         raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
     check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
     if method == "reconstruction" and len(source) == 2:
         raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1:
         video = read_video(source[0])
+        job.tell_size(video.height, video.width)
         if method == "reconstruction":
             from inflate.cascade.constrained import raise_frame_rate
 
@@ -115,6 +120,7 @@ def interpolate(
         )
         return
     first, last = (read_picture(path) for path in source)
+    job.tell_size(first.height, first.width)
     job.run(lambda cascade, options: cascade.interpolate(first, last, frames, fps, frame_skip, **options))
 
 
@@ -146,8 +152,12 @@ def extend(
     """Go on where a video ends, by --frames frames or until it lasts --seconds."""
     if method is not None:
         check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--seconds is {seconds}; give a number of seconds above 0.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
+    job.tell_size(known.height, known.width)
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
@@ -186,8 +196,10 @@ def infill(
 
     from inflate.cascade.reconstruction import frame_numbers, infill_video
 
+    _check_guidance(weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
     source = read_video(video)
+    job.tell_size(source.height, source.width)
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames, "--missing")] = False
     job.run(
@@ -216,6 +228,7 @@ def vary(
     """Make another video of what a video shows."""
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
+    job.tell_size(known.height, known.width)
     job.drop_sound(video)
     job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
 
@@ -227,6 +240,13 @@ def upscale(
     method: Annotated[
         str, typer.Option(help="super-resolution; or reconstruction: videos smaller than D^t's, by D^t alone.")
     ] = "super-resolution",
+    factor: Annotated[
+        float | None,
+        typer.Option(
+            help="How many times larger each side becomes; by default as much as the model can, but no more than 4K "
+            "pictures (4096 x 2304 px)."
+        ),
+    ] = None,
     weight: Weight = DEFAULT_WEIGHT,
     prompt: Prompt = "",
     seed: Seed = 0,
@@ -238,16 +258,30 @@ def upscale(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Enlarge a video of any length by the super-resolution stages, in memory that does not grow with its length."""
+    """Enlarge a video of any length by the super-resolution stages; says first how long that takes.
+
+    Memory does not grow with the video's length, and little with its size: bundled:emoji stays below 3 GB.
+    """
     check_method(method, ("super-resolution", "reconstruction"))
+    _check_guidance(weight)
     job = VideoJob(output, model, seed, steps, "", until, force, device, dtype, quiet, as_json)
     if method == "super-resolution":
-        job.stream(video)
+        upscale_file(job, video, factor)
         return
+    if factor is not None:
+        raise InputError("--factor is for --method super-resolution; reconstruction makes frames as large as D^t's.")
     from inflate.cascade.constrained import enlarge_video
 
     low = read_video(video)
+    job.tell_size(low.height, low.width)
     job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
+
+
+def _check_guidance(weight: float, guide: str = "errors") -> None:
+    """``InputError`` for a ``--weight`` or ``--guide`` that cannot be, also where the method has no use for them."""
+    from inflate.cascade.reconstruction import check_guidance
+
+    check_guidance(weight, guide)
 
 
 def check_method(name: str, known: tuple[str, ...]) -> None:

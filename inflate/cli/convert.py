@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inflate.cli.generate import check_device, check_dtype
+
 if TYPE_CHECKING:
     from inflate.inflater import InflatedModel, Report, Scheme
 
@@ -18,7 +20,7 @@ Source = Annotated[
 ]
 Destination = Annotated[Path, typer.Argument(help="The folder to make.", metavar="DST")]
 SchemeName = Annotated[str, typer.Option("--scheme", help="Which temporal layers; 'inflate schemes' lists them.")]
-Frames = Annotated[int, typer.Option("--frames", help="Frames of a clip in training.")]
+Frames = Annotated[int, typer.Option("--frames", help="Frames of a clip in training.", min=1)]
 Force = Annotated[bool, typer.Option("--force", help="Replace DST if it is a model's folder.")]
 Config = Annotated[
     str | None,
@@ -85,7 +87,7 @@ def inspect(
     scheme: Annotated[
         str, typer.Option("--scheme", help="For an image model: the scheme whose cost to show.")
     ] = "make-a-video",
-    frames: Annotated[int, typer.Option("--frames", help="For an image model: frames of a clip.")] = 16,
+    frames: Annotated[int, typer.Option("--frames", help="For an image model: frames of a clip.", min=1)] = 16,
     sites: Annotated[bool, typer.Option("--sites", help="List every place where a temporal layer goes.")] = False,
     base: Annotated[
         str | None, typer.Option("--base", help="For a motion module: an image model, and why it does not fit it.")
@@ -136,7 +138,9 @@ def verify(
         int | None, typer.Option("--frames", help="Frames to compare. Default: the model's, 16 for new layers.", min=1)
     ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Height and width. Default: the config's.", min=1)] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses the input, and the weights of a bare config.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Chooses the input, and the weights of a bare config.", min=0, max=2**63 - 1)
+    ] = 0,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, mps.")] = "cpu",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float16 or bfloat16.")] = "float32",
     config: Config = None,
@@ -148,9 +152,9 @@ def verify(
     """Run the image model and the inflated model on the same random input; exit code 1 if any frame differs."""
     from inflate.inflater import verify as run
 
-    _check_device(device)
+    check_device(device)
     source = {"config": config, "variant": variant, "allow_pickle": allow_pickle}
-    video_model, was_trained = _open(model, scheme, fresh, frames or 16, seed, device, _dtype(dtype), source)
+    video_model, was_trained = _open(model, scheme, fresh, frames or 16, seed, device, check_dtype(dtype), source)
     outcome = run(video_model, frames, None if size is None else (size, size), seed)
     if json:
         print(outcome.to_json())
@@ -212,28 +216,6 @@ def _open(
     if source.temporal_file.is_file() and not fresh:
         return load(source, device, dtype), True
     return inflate(load_image_model(source, device, dtype), scheme, frames), False
-
-
-def _dtype(name: str) -> Any:
-    import torch
-
-    from inflate.errors import InputError, nearest
-
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in kinds:
-        raise InputError(f"--dtype is {name!r}{nearest(name, list(kinds))}; use {', '.join(kinds)}")
-    return kinds[name]
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    from inflate.errors import InputError
-
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's backends differ in what they raise
-        raise InputError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _print_report(report: "Report", sites: bool = False) -> None:

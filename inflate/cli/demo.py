@@ -79,11 +79,12 @@ def demo(
         check_output(path, (suffix,), force)
     start, say = time.monotonic(), _Narrator(quiet)
     family, torch_dtype = family_folder(model), check_dtype(dtype)
+    cascade = Cascade.from_pretrained(family, check_device(device), torch_dtype, keep_loaded=True)
+    first_state(prompts, None, Timing(1, fps, _FRAME_SKIP), None)  # refused before anything is loaded
     with say("Loading the parts"):
         import inflate
 
         trained = inflate.load(family / "unet", dtype=torch_dtype)
-        cascade = Cascade.from_pretrained(family, check_device(device), torch_dtype, keep_loaded=True)
     inflated, sentence = _inflate_anew(family, trained, folder / "inflated-image-model", force, say)
     _decoder_of(cascade).components["unet"] = inflated
     first = first_state(prompts, None, Timing(trained.num_frames, fps, _FRAME_SKIP), _generators(seed, len(prompts)))

@@ -64,11 +64,12 @@ def print_recipe(
     overrides: Overrides = None,
 ) -> None:
     """Print the recipe that `finetune --model MODEL` would use, to keep and to change."""
+    from inflate.train.checking import check_values
     from inflate.train.from_model import recipe_table, recipe_text
     from inflate.train.recipe import parse_recipe
 
     table = recipe_table(model, data or "CLIPS", output or "", scheme or "", overrides or [])
-    parse_recipe(table, f"the recipe of {model}")
+    check_values(parse_recipe(table, f"the recipe of {model}"))
     typer.echo(recipe_text(table), nl=False)
 
 
@@ -136,9 +137,19 @@ def _resolve(
         changes += [f"output={json.dumps(output)}"] if output else []
         resolved = load_recipe(recipe, changes)
     if dry_run:
+        _check(resolved)
         typer.echo(json.dumps(resolved.resolved(), indent=2))
         return None
     return resolved
+
+
+def _check(recipe: "Recipe") -> None:
+    """Raise ``InputError`` for values that no run could have; what they name need not be there yet."""
+    from inflate.train.checking import check_values
+    from inflate.train.distill import phases_of
+
+    for one in phases_of(recipe) if recipe.step == "distill" else [recipe]:
+        check_values(one)
 
 
 def _of_model(

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,6 @@ import typer
 from inflate.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from inflate.cascade import Cascade
@@ -76,6 +75,8 @@ PromptAt = Annotated[
 ]
 Transition = Annotated[float, typer.Option(help="Seconds in which one prompt turns into the next.", min=0)]
 
+Scale = Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1, max=64)]
+
 
 def register(app: typer.Typer) -> None:
     """Add ``generate``."""
@@ -101,7 +102,7 @@ def generate(
     threshold: Threshold = "",
     frame_skip: FrameSkip = 5,
     until: Until = None,
-    scale: Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1)] = 1,
+    scale: Scale = 1,
     resample: Annotated[str, typer.Option(help="How --scale enlarges: nearest or lanczos.")] = "nearest",
     sheet: Annotated[bool, typer.Option(help="Write a contact sheet beside the video (out.sheet.png).")] = True,
     save_settings: Annotated[bool, typer.Option("--save-settings", help="Write the settings to out.json.")] = False,
@@ -114,6 +115,7 @@ def generate(
     """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
     _check_options(resample, transition)
     chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
+    from inflate.cli.making import Job
     from inflate.data.writing import enlarge, write_contact_sheet, write_text
 
     names = prompts or [""]
@@ -125,7 +127,10 @@ def generate(
     options = chosen | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
     frames = frames or cascade.window_size() or _FRAMES
-    job = _Job(cascade, prompts or [], frames, fps, seed, quiet, options)
+    job = Job(cascade, prompts or [], frames, fps, seed, quiet, options)
+    job.check()
+    if not quiet and frames > 1 and not cascade.has_temporal_layers():
+        typer.echo(_STILL, err=True)
     shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:
         write_contact_sheet(sheet_path, shown, names, overwrite=force)
@@ -180,6 +185,13 @@ def _check_options(resample: str, transition: float) -> None:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
     if not math.isfinite(transition):
         raise InputError(f"--transition is {transition}; give a number of seconds.")
+
+
+def check_model(name: str) -> str:
+    """``name`` if it names something."""
+    if not name.strip():
+        raise InputError("--model is empty; name a cascade's folder, or leave it out for bundled:emoji.")
+    return name
 
 
 def parse_by_stage(option: str, text: str, kind: type) -> Any:
@@ -252,10 +264,14 @@ def check_device(name: str | None) -> str | None:
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+        except (
+            RuntimeError,
+            AssertionError,
+            NotImplementedError,
+        ) as error:  # torch's backends differ in what they raise
+            raise InputError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
         if device.type == "meta" or (device.type == "cpu" and device.index):
-            raise InputError(f"--device {name} cannot be used here; name cpu, or a GPU such as cuda:0.")
+            raise InputError(f"--device {name!r} cannot be used here; name cpu, or a GPU such as cuda:0.")
     return name
 
 
@@ -263,102 +279,12 @@ def _opened(model: str, device: str | None, dtype: str, prompts: list[str] | Non
     """The cascade; ``InputError`` where one that is told something gets no prompt, or one told nothing gets one."""
     from inflate.cascade import Cascade
 
-    cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+    cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
     if prompts and cascade.told_nothing():
         raise InputError("This model is told nothing of what to show, so a prompt would change nothing; leave it out.")
     if not prompts and not cascade.told_nothing():
         raise InputError('Say what to show, such as inflate generate "party popper" -o out.mp4.')
     return cascade
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Videos to make, one without prompts; each has the whole seed to itself, so that it comes out the same alone."""
-
-    cascade: "Cascade"
-    prompts: list[str]
-    frames: int
-    fps: float
-    seed: int
-    quiet: bool
-    options: dict[str, Any]
-
-    def write(
-        self, paths: list[Path], view: "Callable[[np.ndarray], np.ndarray]", force: bool
-    ) -> "tuple[list[np.ndarray], float]":
-        """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
-        window = self.cascade.window_size()
-        if window is not None and self.frames > window and self._makes_frames():
-            return self._stream(paths, view, force)
-        from inflate.data.writing import write_video
-
-        made, fps = self._sample()
-        made = [view(video) for video in made]
-        for path, video in zip(paths, made, strict=True):
-            write_video(path, video, fps, overwrite=force)
-        decoder: Any = self.cascade.stage("decoder")
-        if not self.quiet and self.frames > 1 and not decoder.has_temporal_layers():
-            typer.echo(_STILL, err=True)
-        return made, fps
-
-    def _makes_frames(self) -> bool:
-        return any(stage.name == "decoder" for stage in self.cascade.up_to(self.options["until"]))
-
-    def _sample(self) -> "tuple[list[np.ndarray], float]":
-        import numpy as np
-
-        generators = [self._generator() for _ in self.prompts or [""]]
-        with progress_bar(self.quiet) as on_step:
-            out = self.cascade(
-                self.prompts or None, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
-            )
-        if out.frames is None:
-            raise InputError("This model stops before it makes frames; it needs a decoder.")
-        return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames], out.fps
-
-    def _stream(
-        self, paths: list[Path], view: "Callable[[np.ndarray], np.ndarray]", force: bool
-    ) -> "tuple[list[np.ndarray], float]":
-        """A chunk at a time; of a long video only what the sheet shows stays in memory."""
-        from inflate.data.writing import SHEET_COLUMNS, spread, write_video
-        from inflate.video import to_uint8
-
-        rows, fps = [], self.fps
-        for prompt, path in zip(self.prompts or [None], paths, strict=True):
-            with progress_bar(self.quiet) as on_step:
-                made = self.cascade.stream(
-                    prompt, self.frames, self.fps, self._generator(), callback_on_step_end=on_step, **self.options
-                )
-                fps = made.fps
-                kept = _Kept(set(spread(made.num_frames, SHEET_COLUMNS).tolist()))
-                chunks = (view(to_uint8(chunk[None])[0]) for chunk in made.chunks)
-                write_video(path, (kept(chunk) for chunk in chunks), fps, overwrite=force)
-            rows.append(kept.frames())
-        return rows, fps
-
-    def _generator(self) -> "torch.Generator":
-        import torch
-
-        return torch.Generator().manual_seed(self.seed)
-
-
-class _Kept:
-    """Keeps those frames of a video whose numbers are wanted, while its chunks go by."""
-
-    def __init__(self, wanted: set[int]) -> None:
-        self.wanted, self.seen = wanted, 0
-        self.kept: list[np.ndarray] = []
-
-    def __call__(self, chunk: "np.ndarray") -> "np.ndarray":
-        self.kept += [frame.copy() for number, frame in enumerate(chunk, self.seen) if number in self.wanted]
-        self.seen += len(chunk)
-        return chunk
-
-    def frames(self) -> "np.ndarray":
-        """Those kept, (F, H, W, 3)."""
-        import numpy as np
-
-        return np.stack(self.kept)
 
 
 @contextmanager
@@ -373,7 +299,8 @@ def progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
 
         def on_step(cascade: Any, step: int, timestep: Any, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype, parse_by_stage, progress_bar, report_files
+from inflate.cli.generate import check_device, check_dtype, check_model, parse_by_stage, progress_bar, report_files
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ class VideoJob:
         check_output(output, overwrite=force)
         self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
         self.start, self.seed = time.monotonic(), seed
-        self.cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype))
+        self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
         self.chosen = {
             "num_inference_steps": parse_by_stage("--steps", steps, int),
             "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
         }
         self.until = until
+        self.cascade.settings(**self.chosen)  # refused here if they cannot be, and not once something is loaded
+        self.cascade.up_to(until)
         self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
 
     def options(self, on_step: Callable[..., Any]) -> dict[str, Any]:
@@ -92,18 +94,6 @@ class VideoJob:
             spans = ()
         self.write(frames, out.fps, spans, sound)
 
-    def stream(self, source: Path) -> None:
-        """Upscale chunk by chunk."""
-        from inflate.data import frame_times, iterate_frames
-        from inflate.video import from_uint8, to_uint8
-
-        times = frame_times(source)
-        beside = self.beside(source, times)
-        with progress_bar(self.quiet) as on_step:
-            read = (from_uint8(chunk[None])[0] for chunk in iterate_frames(source))
-            made = self.cascade.upscale_chunks(read, len(times.spans), **self.options(on_step))
-            self.write((to_uint8(chunk[None])[0] for chunk in made), times.fps, *beside)
-
     def beside(
         self, source: Path, times: "Timeline", rate: int = 1, more: int = 0
     ) -> "tuple[Sequence[tuple[float, float]], Sound | None]":
@@ -121,6 +111,16 @@ class VideoJob:
         if more and sound.there():
             typer.echo(f"The sound of {source} ends after {times.duration:g} s; the new frames are silent.", err=True)
         return () if even else made.spans, sound if sound.there() else None
+
+    def tell_size(self, height: int, width: int) -> None:
+        """Say which size frames get that are made of pictures of ``height`` x ``width`` pixels, if it is another."""
+        from inflate.cascade.shapes import cropped_share
+
+        made = self.cascade.frame_shape(height, width)
+        if made != (height, width):
+            share = round(100 * cropped_share(height, width, made))
+            cropped = f"; {share} % at the edges is cropped" if share else ""
+            typer.echo(f"Frames are {made[1]} x {made[0]} px, from {width} x {height}{cropped}.", err=True)
 
     def drop_sound(self, source: Path) -> None:
         """Say that the sound of ``source``, if there is any, belongs to no frame that is made."""

@@ -9,8 +9,10 @@ from inflate.data.decode import (
     iterate_frames,
     video_facts,
 )
-from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
 from inflate.data.frames import FrameCache, FrameEntry, build_frame_cache
+from inflate.data.listing.found import Listing, VideoItem
+from inflate.data.listing.report import DataReport
+from inflate.data.listing.sources import open_videos
 from inflate.data.reading.pictures import VideoError
 from inflate.data.sampling import ClipBatch, ClipDraw, ClipSampler, fps_curriculum, sample_clip_indices
 from inflate.data.split import base_name, has_skin_tone, is_test_name
@@ -19,15 +21,15 @@ __all__ = [
     "ClipBatch",
     "ClipDraw",
     "ClipSampler",
+    "DataReport",
     "DecodedVideo",
     "FrameCache",
     "FrameEntry",
+    "Listing",
     "Timeline",
     "VideoError",
     "VideoFacts",
     "VideoItem",
-    "VideoReport",
-    "VideoSource",
     "base_name",
     "build_frame_cache",
     "decode_video",

@@ -25,9 +25,8 @@ from inflate.data.reading.frames import (
 )
 from inflate.data.reading.pictures import VideoError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".webp", ".gif", ".apng"})
 Fit = Literal["crop", "pad"]
-Source = str | Path | bytes
+Source = str | Path | bytes | Footage
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,29 @@ def fit_square(picture: Image.Image, size: int | None, fit: Fit = "crop", pixel_
         square.paste(picture, ((square.width - picture.width) // 2, (square.height - picture.height) // 2))
         picture = square
     crop_w, crop_h = min(side / pixel_aspect, picture.width), min(side, picture.height)
+    return _centre(picture, crop_w, crop_h, target, target)
+
+
+def fit_size(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """Make an RGB picture ``height`` x ``width`` of the largest part of that shape in its centre; as ``fit_square``."""
+    crop_w = min(picture.width, picture.height * width / height)
+    crop_h = min(picture.height, picture.width * height / width)
+    return _centre(picture, crop_w, crop_h, height, width)
+
+
+def _centre(picture: Image.Image, crop_w: float, crop_h: float, height: int, width: int) -> Image.Image:
     left, top = (picture.width - crop_w) / 2, (picture.height - crop_h) / 2
-    if crop_w == crop_h == target and left == int(left) and top == int(top):
-        return picture.crop((int(left), int(top), int(left) + target, int(top) + target))
-    whole = crop_w % target == 0 and crop_h % target == 0 and pixel_aspect == 1.0
+    if (crop_w, crop_h) == (width, height) and left == int(left) and top == int(top):
+        return picture.crop((int(left), int(top), int(left) + width, int(top) + height))
+    whole = crop_w % width == 0 and crop_h % height == 0 and crop_w * height == crop_h * width
     resample = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
-    return picture.resize((target, target), resample, box=(left, top, left + crop_w, top + crop_h))
+    return picture.resize((width, height), resample, box=(left, top, left + crop_w, top + crop_h))
 
 
 def decode_video(
     source: Source, size: int | None = None, fit: Fit = "crop", name: str | None = None, max_frames: int | None = None
 ) -> DecodedVideo:
-    """Decode a whole file, or the bytes of one (then ``name`` with its suffix says what they are).
+    """Decode a whole file, the bytes of one (then ``name`` with its suffix says what they are), or listed footage.
 
     With ``size`` every frame is made square (``fit_square``) while decoding, so a long 4K file needs little memory;
     without it frames keep their own shape, as a player shows it. ``max_frames`` stops early. Raises ``VideoError`` (an
@@ -242,6 +252,8 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
 
 
 def _footage(source: Source, name: str | None) -> Footage:
+    if isinstance(source, Footage):
+        return source
     label = name or (str(source) if not isinstance(source, bytes) else "a file in memory")
     suffix = Path(label).suffix.lower()
     if isinstance(source, bytes):

@@ -7,23 +7,25 @@ files it was made from change (names, sizes, times of change).
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from inflate.data.decode import DecodedVideo, decode_video
-from inflate.data.folder import VideoItem, VideoReport, VideoSource, open_videos
+from inflate.data.listing.found import Listing, VideoItem
+from inflate.data.listing.report import DataReport
+from inflate.data.listing.sources import open_videos
 from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
+from inflate.staging import put_in_place, staged
+from inflate.workers import worker_pool
 
-_FORMAT = "inflate-frames-1"
+_FORMAT = "inflate-frames-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ class FrameCache:
     source: str
     size: int
     entries: tuple[FrameEntry, ...]
-    report: VideoReport
+    report: DataReport
 
     @classmethod
     def open(cls, folder: str | Path) -> "FrameCache":
@@ -61,7 +63,7 @@ class FrameCache:
             if index["format"] != _FORMAT:
                 raise ValueError(index["format"])
             entries = tuple(_entry(row) for row in index["entries"])
-            report = VideoReport(index["used"], tuple((name, reason) for name, reason in index["skipped"]))
+            report = DataReport.from_json(index["report"])
             cache = cls(folder, index["source"], int(index["size"]), entries, report)
             found, total = (folder / "frames.bin").stat().st_size, cache.num_frames * cache.size**2 * 3
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -104,52 +106,47 @@ def build_frame_cache(
     cache_dir: str | Path | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> FrameCache:
     """Decode what ``open_videos`` lists in ``folder`` to ``size`` x ``size`` once; later calls open the result.
 
     The cache goes to ``cache_dir``, by default ``folder/.inflate-cache/frames-<size>``. Unreadable and zero-frame
-    files are skipped and listed in ``.report``. Files of one frame become stills. ``progress(done, total)`` is called
-    per file. With more than one worker, processes are spawned, so the calling script needs its ``__main__`` guard.
+    files are skipped; ``.report``, and ``report.json`` beside the frames, account for every file. Files of one frame
+    become stills. ``progress(done, total)`` is called per file. With more than one worker, processes are spawned, so
+    the calling script needs its ``__main__`` guard. Where another process builds the same cache, ``tell`` gets a
+    sentence, and what that one has built is opened.
     Raises ``InputError`` if no file can be used, or the cache cannot be written.
     """
     if size < 1:
         raise InputError(f"the frame size is {size}; it must be at least 1 pixel")
-    source = open_videos(folder)
-    target = Path(cache_dir) if cache_dir else _default_cache(source.root, size)
+    source = open_videos(folder, besides=Path(cache_dir) if cache_dir else None)
+    target = Path(cache_dir) if cache_dir else source.root / ".inflate-cache" / f"frames-{size}"
     fingerprint = _fingerprint(source, size)
     if _stored_fingerprint(target) == fingerprint:
         return FrameCache.open(target)
     if target.exists() and any(target.iterdir()) and not (target / "index.json").is_file():
         raise InputError(f"{target} exists and is not a frame cache; give another cache folder")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if cache_dir is None:
-            (target.parent / ".gitignore").write_text("*\n", encoding="utf-8")
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        with staged(target, tell=tell) as partial:
+            if _stored_fingerprint(target) != fingerprint:  # it may have been built while this process waited
+                if cache_dir is None:
+                    (target.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+                _write_cache(source, size, partial, fingerprint, workers, progress)
+                put_in_place(partial, target)
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"a process that decoded the videos in {source.root} was ended from outside, most likely for want of "
+            "memory; close other programs and start again"
+        ) from error
     except OSError as error:
-        raise InputError(f"cannot write to {target} ({error.strerror}); give another cache folder") from error
-    try:
-        # The temporary folder itself is private to its owner; what goes into place is not.
-        made = building / "new"
-        made.mkdir()
-        _write_cache(source, size, made, fingerprint, workers, progress)
-        if target.exists():
-            os.replace(target, building / "old")
-        os.replace(made, target)
-    except OSError as error:
-        raise InputError(f"cannot write the frame cache {target} ({error.strerror}); free some space") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        raise InputError(
+            f"cannot write the frame cache {target} ({error.strerror}); free some space, or give another cache folder"
+        ) from error
     return FrameCache.open(target)
 
 
-def _default_cache(root: Path, size: int) -> Path:
-    home = root.parent if root.is_file() else root
-    return home / ".inflate-cache" / f"frames-{size}"
-
-
 def _write_cache(
-    source: VideoSource,
+    source: Listing,
     size: int,
     folder: Path,
     fingerprint: str,
@@ -157,31 +154,41 @@ def _write_cache(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     rows: list[dict[str, object]] = []
-    skipped = list(source.skipped)
+    skipped, partly = list(source.skipped), []
     start = 0
     with (folder / "frames.bin").open("wb") as file:
-        for done, (item, video) in enumerate(_decode_all(source.items, size, workers), start=1):
+        for done, (item, video) in enumerate(_decode_all(tuple(source.items), size, workers), start=1):
             if isinstance(video, str):
-                skipped.append((item.label, video))
+                skipped.append((item.footage.label, video))
             else:
                 file.write(video.frames.tobytes())
                 rows.append(_row(item, video, start))
                 start += len(video.frames)
+                if item.footage.kind == "numbered":
+                    partly.append((item.footage.label, f"pictures have no times; taken as {source.rate:g} frames/s"))
             if progress:
                 progress(done, len(source.items))
+    kinds = Counter(f"{row['kind']}s for {'training' if row['split'] == 'train' else 'testing'}" for row in rows)
+    report = DataReport(
+        len(rows),
+        tuple(skipped),
+        tuple(source.ignored),
+        tuple(partly),
+        tuple(source.notes),
+        dict(sorted(kinds.items())),
+    )
     if not rows:
-        reasons = VideoReport(0, tuple(skipped)).sentence()
-        raise InputError(f"no file in {source.root} could be used ({reasons}); add videos that can be read")
+        raise InputError(f"no file in {source.path} could be used ({report.sentence()}); add videos that can be read")
     index = {
         "format": _FORMAT,
-        "source": str(source.root),
+        "source": str(source.path),
         "layout": source.layout,
         "size": size,
         "fingerprint": fingerprint,
-        "used": len(rows),
-        "skipped": skipped,
+        "report": report.to_json(),
         "entries": rows,
     }
+    (folder / "report.json").write_text(report.dumps(), encoding="utf-8")
     (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
 
 
@@ -193,7 +200,7 @@ def _decode_all(
         for item in items:
             yield item, _decode_item(item, size)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         # Windows of a few items keep decoded videos from piling up in memory while the disk is slow.
         window = 4 * workers
         for first in range(0, len(items), window):
@@ -203,8 +210,7 @@ def _decode_all(
 
 def _decode_item(item: VideoItem, size: int) -> DecodedVideo | str:
     try:
-        data = item.path if item.offset < 0 else item.read()
-        return decode_video(data, size, item.fit, name=item.label)
+        return decode_video(item.footage, size, item.fit)
     except VideoError as error:
         return error.reason
     except OSError as error:
@@ -231,17 +237,16 @@ def _entry(row: dict) -> FrameEntry:
     return FrameEntry(**{**row, "keywords": tuple(row["keywords"]), "timestamps": timestamps})
 
 
-def _fingerprint(source: VideoSource, size: int) -> str:
+def _fingerprint(source: Listing, size: int) -> str:
     """Names, sizes and times of change of everything listed, plus what the entries say about it."""
     digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
-    changed: dict[Path, tuple[int, int]] = {}
     for item in source.items:
-        if item.path not in changed:
-            stat = item.path.stat()
-            changed[item.path] = (stat.st_size, stat.st_mtime_ns)
-        place = (item.path.relative_to(source.root).as_posix(), item.offset, *changed[item.path])
+        # Footage in the folder is known by its place in it, so that a folder that was moved as a whole is not new.
+        place = (os.path.relpath(item.footage.path, source.root), item.footage.stamp())
         said = (item.name, item.split, item.kind, item.caption, item.keywords, item.loop, item.fit)
         digest.update(repr((place, said)).encode())
+    # The report is kept with the frames, so what it accounts for counts too.
+    digest.update(repr((source.skipped, source.ignored, source.notes)).encode())
     return digest.hexdigest()
 
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from av.error import FFmpegError
+
 from inflate.data.reading.containers import opened_container
 from inflate.data.reading.footage import Footage
 
@@ -59,7 +61,7 @@ class Sound:
                 contexts = [track.codec_context for track in container.streams.audio]
                 # What FFmpeg has no decoder for has no context.
                 return [one.codec.canonical_name if one else "an unknown one" for one in contexts]
-        except (OSError, ValueError):  # animations of Pillow's, which have no sound
+        except (OSError, ValueError, FFmpegError):  # damaged, or an animation of Pillow's, which has no sound
             return []
 
     @contextlib.contextmanager

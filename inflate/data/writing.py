@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
@@ -17,18 +16,21 @@ from inflate.cancelling import until_cancelled
 from inflate.data.animations import write_gif, write_webp
 from inflate.data.sound import Sound
 from inflate.errors import InputError
+from inflate.places import check_place
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SHEET_COLUMNS = 16
 _GAP = 4  # pixels between the pictures of a contact sheet
 _BT709, _LIMITED = 1, 1  # of ITU-T H.273, and swscale's number for the range
 _AS_709 = {"dst_colorspace": _BT709, "dst_color_range": _LIMITED}
+_MP4_PIXELS = 139_264 * 16 * 16  # of H.264's highest level, 6.2
+_LARGE_PIXELS = 2_200_000  # more than 1080p
+_HELD_BYTES = 512 * 2**20  # of the frames of an animation
 _TICKS = 90_000  # of a second, in which uneven times are counted
 _GIF_FPS = 50  # delays below 20 ms are shown as a tenth of a second
 _LABEL_SIZE = 14  # pixels
 
 # "file:…" or "https://…": a single letter before the colon is a drive.
-_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
 Resample = Literal["nearest", "lanczos"]
 
@@ -42,10 +44,8 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     """
     if not str(path).strip() or Path(path).name == "":
         raise InputError("The output has no name; give a file such as out.mp4.")
-    if _ADDRESS.match(str(path)):
-        raise InputError(f"{path} is an address; name a file on this machine.")
     path = Path(path)
-    _check_name(path)
+    check_place(path)
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path} ends in {path.suffix!r}; it must end in one of {', '.join(suffixes)}.")
     if path.is_dir():
@@ -53,19 +53,6 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; name another file, or use --force to replace it.")
     return path
-
-
-def _check_name(path: Path) -> None:
-    """Raise ``InputError`` where no file of that name could be made, before any work is done for it."""
-    try:
-        path.exists()
-    except (OSError, ValueError) as error:  # too long a name; one with a zero in it
-        raise InputError(f"The output's name cannot be used ({getattr(error, 'strerror', None) or error}).") from error
-    for folder in path.parents:
-        if folder.exists():
-            if not folder.is_dir():
-                raise InputError(f"{path} lies below {folder}, which is a file; name another place.")
-            return
 
 
 def write_video(
@@ -116,6 +103,24 @@ def _checked(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield frames
     if picture is None:
         raise InputError("A video needs at least one frame.")
+
+
+def check_room(path: str | Path, num_frames: int, size: tuple[int, int]) -> None:
+    """Raise ``InputError`` where a file of that suffix cannot hold so many frames of ``size`` (height, width).
+
+    An mp4 is written frame by frame, up to the largest pictures of H.264; animations lie in memory as a whole.
+    """
+    (height, width), mp4 = size, Path(path).suffix.lower() == ".mp4"
+    if mp4 and height * width > _MP4_PIXELS:
+        raise InputError(
+            f"Frames of {width} x {height} px are larger than an mp4 can have ({_MP4_PIXELS / 1e6:.0f} million pixels, "
+            "such as 7680 x 4320); take a smaller --factor."
+        )
+    if not mp4 and num_frames * height * width * 3 > _HELD_BYTES:
+        raise InputError(
+            f"{num_frames} frames of {width} x {height} px are {num_frames * height * width * 3 / 1e9:.1f} GB, and a "
+            f"{Path(path).suffix[1:]} takes {_HELD_BYTES / 1e9:.1f} GB at most; write an mp4."
+        )
 
 
 def shown_otherwise(path: str | Path, size: tuple[int, int], fps: float) -> str:
@@ -251,7 +256,7 @@ def _write_mp4(
         stream.codec_context.color_primaries = stream.codec_context.color_trc = _BT709
         stream.codec_context.colorspace, stream.codec_context.color_range = _BT709, _LIMITED
         # With macroblock trees (x264 165 on x86) the same frames now and then give other bytes in small pictures.
-        stream.options = {"crf": "12", "preset": "medium", "x264-params": "no-mbtree=1"}
+        stream.options = {"crf": "12", "preset": "medium", "x264-params": f"no-mbtree=1{_sparing(height * width)}"}
         if spans:
             # mp4 takes how long a frame is shown from the order of decoding, which is that of showing without B-frames.
             stream.options |= {"bf": "0"}
@@ -275,6 +280,13 @@ def _write_mp4(
             container.mux(_held(stream.encode(), held))
             if play is not None:
                 play(math.inf)
+
+
+def _sparing(pixels: int) -> str:
+    """Options of x264 for large frames, of which it otherwise holds many, and more with more cores."""
+    if pixels <= _LARGE_PIXELS:
+        return ""
+    return f":threads={max(1, 24_000_000 // pixels)}:rc-lookahead=0:bframes=0:ref=1"
 
 
 def _held(packets: list[Any], held: Mapping[int, int]) -> list[Any]:

@@ -1,14 +1,15 @@
 """The decoder: CLIP image embedding -> picture (D) or video (D^t of Make-A-Video, arXiv:2209.14792, section 3.2)."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from inflate.bases.autoencoder import decode_pictures, encode_pixels, pixels_per_cell
+from inflate.bases.autoencoder import decode_pictures, encode_pixels, pixels_per_cell, size_multiple
 from inflate.bases.conditioners.images import image_conditioning
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.diffusion.guidance import Guidance, GuidanceOptions
@@ -58,6 +59,7 @@ def sample_latents(
     windows: WindowConfig | None = None,
     embeds_of: Callable[[float], Tensor] | None = None,
     options: GuidanceOptions | None = None,
+    picture: tuple[int, int, int] | None = None,
 ) -> Tensor:
     """Draw latents (or pixels, for a pixel-space model) for image embeddings.
 
@@ -75,6 +77,7 @@ def sample_latents(
         windows: how a video is cut that is longer than the model's own.
         embeds_of: by the place of a window's middle, in frames, its embeddings (B, D) if not ``image_embeds``.
         options: of guidance; see ``GuidanceOptions``. A video is thresholded as a whole, also one of many windows.
+        picture: (c, h, w) of a frame; None is the model's own size.
 
     Returns:
         (B, c, F, h, w), or (B, c, h, w) for D without ``num_frames``; float32.
@@ -90,7 +93,7 @@ def sample_latents(
     cut = windows_of(model, windows)
     repeat = cut if windows is not None and windows.repeat_noise else None
     with torch.no_grad():
-        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat)
+        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat, picture)
         call = predict if frames is None else WindowedPrediction(predict, cut)
         call = thresholded(call, scheduler, options.threshold)
         return denoise(scheduler, call, noise, num_inference_steps, generator, on_step)
@@ -228,6 +231,7 @@ class DecoderStage(ComponentStage):
     defaults = StageSettings(num_inference_steps=15, guidance_scale=2.0)
     config_class = WindowConfig
     config: WindowConfig
+    drawn_size: tuple[int, int] | None = None  # height and width in pixels, where they are not the usual ones
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network comes with its temporal layers where the folder has them."""
@@ -273,11 +277,27 @@ class DecoderStage(ComponentStage):
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
         return _embed_size(self.component_config("unet"))
 
+    def usual_size(self) -> tuple[int, int] | None:
+        """Height and width of the frames it makes, in pixels, without reading weights; None where no config says it."""
+        size, factor = self.component_config("unet").get("sample_size"), pixels_per_cell(self.component_config("vae"))
+        rows, columns = (size, size) if size is None or isinstance(size, int) else size
+        return None if rows is None else (rows * factor, columns * factor)
+
     def frame_size(self) -> int | None:
-        """Side of the frames it makes, in pixels, without reading weights; None where no config says it."""
-        side = self.component_config("unet").get("sample_size")
-        vae = self.component_config("vae")
-        return side * pixels_per_cell(vae) if isinstance(side, int) else None
+        """Side of the frames it makes, in pixels, without reading weights; None where no config says it, or for frames
+        that are no squares."""
+        size = self.usual_size()
+        return size[0] if size is not None and size[0] == size[1] else None
+
+    def size_multiple(self) -> int | None:
+        """What both sides of frames must be multiples of, in pixels; None for a network that knows one size alone."""
+        return size_multiple(self.component_config("unet"), self.component_config("vae"))
+
+    def sized(self, height: int, width: int) -> Self:
+        """The same stage, of the same weights, that draws frames of this size, which :meth:`size_multiple` allows."""
+        stage = copy.copy(self)
+        stage.drawn_size = (height, width)
+        return stage
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``frames``, video by video, so that memory does not grow with their number."""
@@ -307,6 +327,7 @@ class DecoderStage(ComponentStage):
             windows=self.config,
             embeds_of=(lambda middle: embeds_at(state, video, middle / state.fps)) if state.segments else None,
             options=settings,
+            picture=self.picture_shape(),
         )
 
     def check(self, state: ChainState) -> Tensor:
@@ -328,7 +349,10 @@ class DecoderStage(ComponentStage):
 
     def picture_shape(self) -> tuple[int, int, int] | None:
         """Channels, height and width of a frame as the network draws it; None for what its config says."""
-        return None
+        if self.drawn_size is None:
+            return None
+        factor = pixels_per_cell(self.component_config("vae"))
+        return int(self.component_config("unet")["in_channels"]), *(side // factor for side in self.drawn_size)
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from inflate.bases.autoencoder import pixels_per_cell
+from inflate.bases.autoencoder import pixels_per_cell, size_multiple
 from inflate.bases.conditioner import Conditioner, Encoding, joined
 from inflate.bases.flow import at_resolution
 from inflate.bases.parts import read_part, write_part
@@ -163,6 +163,8 @@ class ForeignDecoderStage(DecoderStage, ABC):
         Raises:
             InputError: no config says them, or the network cannot draw them.
         """
+        if self.drawn_size is not None:
+            return self.drawn_size
         if not self.config.height:
             cells = self._cells()
             if cells is None:
@@ -177,12 +179,13 @@ class ForeignDecoderStage(DecoderStage, ABC):
             )
         return self.config.height, self.config.width
 
-    def frame_size(self) -> int | None:
-        """As :meth:`DecoderStage.frame_size`."""
-        if not self.config.height and self._cells() is None:
-            return None
-        height, width = self.picture_size()
-        return height if height == width else None
+    def usual_size(self) -> tuple[int, int] | None:
+        """As :meth:`DecoderStage.usual_size`."""
+        return None if not self.config.height and self._cells() is None else self.picture_size()
+
+    def size_multiple(self) -> int | None:
+        """As :meth:`DecoderStage.size_multiple`."""
+        return size_multiple(self.component_config("unet"), self.component_config("vae"), self.patch)
 
     def picture_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of a frame as the network draws it."""

@@ -104,3 +104,6 @@ class LabelDecoderStage(TextDecoderStage):
         if height != width:
             raise InputError(f"DiT makes square frames, not {height} x {width}.")
         return height, width
+
+    def size_multiple(self) -> None:
+        """None, for the same reason."""

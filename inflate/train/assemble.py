@@ -1,7 +1,6 @@
 """Putting trained parts together as one family: a cascade's folder of half-precision weights."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from inflate.checkpoint.writing import finish_folder
 from inflate.errors import InputError, nearest
 from inflate.schedulers import SCHEDULERS
 from inflate.stages import STAGES, StageSettings, stage_class, stages_of
+from inflate.staging import staged
 from inflate.train.recipe import parse_table
 
 _FOLDERS = {"text_encoder": "clip"}  # role -> its folder, where the two names differ
@@ -46,7 +46,7 @@ def load_family(path: Path) -> Family:
         raise InputError(f"There is no family file at {path}.")
     try:
         return parse_table(Family, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML ({error}); mend that line.") from error
 
 
@@ -58,8 +58,7 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
     """
     from inflate import __version__
 
-    if destination.exists() and not force:
-        raise InputError(f"{destination} exists; name another folder or add --force.")
+    _check_new(destination, force)
     known = [role for entry in STAGES.values() for role in (*entry.needs, *entry.takes)]
     for role, folder in family.roles.items():
         if role not in known:
@@ -73,20 +72,24 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
     index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family.name}
     index |= {role: list(entry) for role, entry in components.items()} | {"stage_defaults": defaults}
     index["stage_configs"] = configs
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     sizes = {}
     try:
-        for role, folder in family.roles.items():
-            sizes[role] = _copy_part(Path(folder), partial / _FOLDERS.get(role, role), family.half)
-        if family.card:
-            shutil.copy(family.card, partial / "README.md")
-        (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        finish_folder(partial, destination)
+        with staged(destination) as partial:
+            _check_new(destination, force)
+            for role, folder in family.roles.items():
+                sizes[role] = _copy_part(Path(folder), partial / _FOLDERS.get(role, role), family.half)
+            if family.card:
+                shutil.copy(family.card, partial / "README.md")
+            (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            finish_folder(partial, destination)
     except OSError as error:
         raise InputError(f"{destination} cannot be written ({error.strerror or error}).") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return sizes
+
+
+def _check_new(destination: Path, force: bool) -> None:
+    if destination.exists() and not force:
+        raise InputError(f"{destination} exists; name another folder or add --force.")
 
 
 def _stage_defaults(stage: str, family: Family) -> StageSettings:

@@ -11,6 +11,7 @@ import torch
 
 from inflate.bases import Base, open_base
 from inflate.checkpoint.temporal import read_temporal_info
+from inflate.errors import InputError
 from inflate.inflater import resolve_scheme
 from inflate.train.recipe import VIDEO, Recipe, apply_override, parse_recipe
 
@@ -38,6 +39,8 @@ def recipe_table(
     given: dict[str, Any] = {}
     for override in overrides:
         apply_override(given, override)
+    if scheme:
+        resolve_scheme(scheme)
     base = base or open_base(model, (given.get("options") or {}).get("parts"))
     steps = (given.get("train") or {}).get("steps", 2000)
     table: dict[str, Any] = {
@@ -98,7 +101,13 @@ def _data(base: Base) -> dict[str, Any]:
 def _options(base: Base, model: str, scheme: str) -> dict[str, Any]:
     temporal = base.network.temporal_file
     if base.network.single_file is None and temporal.is_file():
-        return {"scheme": read_temporal_info(temporal)[0].scheme.name, "init": str(base.network.folder)}
+        own = read_temporal_info(temporal)[0].scheme.name
+        if scheme and scheme != own:
+            raise InputError(
+                f"{model} has temporal layers of the scheme {own!r} already, so it cannot have {scheme!r}; leave "
+                "--scheme out, or name its image model (inflate deflate)."
+            )
+        return {"scheme": own, "init": str(base.network.folder)}
     is_unet = "UNet" in base.network.image_model_class.__name__
     return {"scheme": scheme or ("make-a-video" if is_unet else "lean")}
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from inflate.checkpoint.writing import give_usual_permissions
 from inflate.errors import InputError, StoppedError
 from inflate.train.changes import keep_recipe
+from inflate.train.checking import check_recipe
 from inflate.train.guards import StopRequest, only_process, stop_at_once, stop_requests
 from inflate.train.log import check_trackers
 from inflate.train.optimizers import build_optimizer
@@ -51,7 +52,10 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
             gradients are no longer numbers.
         StoppedError: SIGTERM or Ctrl-C; the state, or what was encoded, is saved.
     """
+    if device not in (None, "cpu"):
+        raise InputError(f"--device is {device!r}; give cpu, or leave it out to use the GPU.")
     check_trackers(recipe.train.trackers)
+    check_recipe(recipe)
     accelerator = _accelerator(recipe, device)
     console = Console(quiet=quiet or not accelerator.is_main_process)
     folder = recipe.output_folder

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +14,40 @@ from rich.progress import track
 from torch import Tensor
 
 from inflate.data import FrameCache, build_frame_cache
+from inflate.data.listing.report import captions_missing
 from inflate.errors import InputError
 from inflate.train.recipe import DataOptions
 
 
-def open_data(options: DataOptions) -> FrameCache:
-    """The frame cache of a recipe's data, built on first use (two processes); says what was skipped.
+def open_data(options: DataOptions, captions: bool = False) -> FrameCache:
+    """The frame cache of a recipe's data, built on first use (two processes); says what became of every file.
 
-    ``options.path`` may be a built cache itself, so that frames alone can be carried to another machine.
+    ``options.path`` may be a built cache itself, so that frames alone can be carried to another machine. ``captions``:
+    the recipe trains on them, so those that are empty are counted.
+
+    Raises:
+        InputError: nothing there that can be used, or nothing in the recipe's split.
     """
+    tell = partial(Console(stderr=True).print, markup=False, highlight=False, soft_wrap=True)
     if (Path(options.path) / "frames.bin").is_file():
         cache = FrameCache.open(options.path)
         if cache.size != options.size:
             raise InputError(f"{options.path} holds frames of {cache.size} px; the recipe wants {options.size}.")
-        return cache
-    cache = build_frame_cache(options.path, options.size, workers=2)
-    if cache.report.skipped:
-        Console(stderr=True).print(cache.report.sentence())
+    else:
+        cache = build_frame_cache(options.path, options.size, workers=2, tell=tell)
+    numbers = cache.select(split=options.split)
+    if not numbers:
+        others = " and ".join(sorted({repr(entry.split) for entry in cache.entries}))
+        raise InputError(
+            f"{options.path} has nothing in its {options.split} split: by its folders, shards or tables all of it is "
+            f"{others}; set data.split, or rename them."
+        )
+    said = [f"{options.path}: {cache.report.sentence()}"]
+    if captions:
+        entries = [cache.entries[number] for number in numbers if cache.entries[number].kind in options.kinds]
+        said += captions_missing([entry.caption for entry in entries], "entries")
+    for line in said:
+        tell(line)
     return cache
 
 
@@ -113,15 +131,15 @@ def encode_all(
         with torch.no_grad():
             made = encode(to_model_range(cache.frames[start : start + batch_size]))
         parts.append(made.float().cpu().numpy().astype(np.float16))
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             np.save(file, np.concatenate(parts))
-        os.replace(partial, target)
+        os.replace(unfinished, target)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}); free some space.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r")
 
 

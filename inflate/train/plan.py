@@ -10,12 +10,14 @@ import torch
 
 from inflate.bases import open_base
 from inflate.checkpoint import Source, find_source
+from inflate.data.clips.buckets import sizes_for
 from inflate.errors import InputError
 from inflate.inflater.inputs import sample_size_of
+from inflate.train.checking import check_values
 from inflate.train.from_model import recipe_table
 from inflate.train.measuring import Measured, measure, process_bytes, warm_up
 from inflate.train.planned import Lasting, Planned, lasting_bytes, meta_network, reduced, simulated
-from inflate.train.recipe import apply_override
+from inflate.train.recipe import apply_override, parse_recipe
 from inflate.train.simulation import Simulated
 
 # What the allocator holds beside what lives, as a factor on what comes and goes in an update, where nothing was
@@ -117,30 +119,28 @@ def run_of(
     if kind == "cuda" and not torch.cuda.is_available():  # what the recipe would say on a machine with a GPU
         overrides = ["train.mixed_precision=bf16", *overrides]
     base = _base(model, overrides)
-    table = recipe_table(model, data, "", scheme, overrides, base)
-    options, train, clips = table["options"], table["train"], table["data"]
-    height, width = _size(clips["size"], base.multiple)
-    numbers = {"data.num_frames": clips["num_frames"]}
-    numbers |= {f"train.{name}": train[name] for name in ("batch_size", "gradient_accumulation_steps", "steps")}
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    table = recipe_table(model, data or "CLIPS", "", scheme, overrides, base)
+    recipe = parse_recipe(table, f"the recipe of {model}")
+    check_values(recipe)
+    clips, train, options = recipe.clip_options, recipe.train, recipe.options
+    sizes_for(clips, base.multiple)
+    height, width = clips.size[0], clips.size[-1]
     source = base.network
     planned = Planned(
         image_model_class=source.image_model_class.__name__,
         config=dict(source.config),
-        num_frames=clips["num_frames"],
+        num_frames=clips.num_frames,
         height=height // base.factor,
         width=width // base.factor,
         scheme=options["scheme"],
-        batch_size=train["batch_size"],
-        accumulation=train["gradient_accumulation_steps"],
-        precision=train["mixed_precision"],
-        gradient_checkpointing=train["gradient_checkpointing"],
-        optimizer=train.get("optimizer", "adamw"),
+        batch_size=train.batch_size,
+        accumulation=train.gradient_accumulation_steps,
+        precision=train.mixed_precision,
+        gradient_checkpointing=train.gradient_checkpointing,
+        optimizer=train.optimizer,
         **{name: options[name] for name in ("trainable", "lora_rank", "image_dtype") if name in options},
     )
-    return Run(planned, base.factor, base.multiple, train["steps"], kind)
+    return Run(planned, base.factor, base.multiple, train.steps, kind)
 
 
 def plan(run: Run, machine: Machine | None = None) -> Plan:
@@ -351,18 +351,6 @@ def _alone(source: Source) -> _Network:
     if name == "FluxTransformer2DModel":  # its config does not say; it was made for 1024 pixels
         height = width = 128
     return _Network(source, factor, multiple, (height * factor, width * factor))
-
-
-def _size(size: Any, multiple: int) -> tuple[int, int]:
-    """``data.size`` as (height, width) in pixels."""
-    sides = [size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
-    if len(sides) not in (1, 2) or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise InputError(f"data.size is {size!r}; it must be one number or a height and a width, in pixels.")
-    for side in sides:
-        if side % multiple:
-            below = max(multiple, side // multiple * multiple)
-            raise InputError(f"data.size {side} is no multiple of {multiple}, as this model needs; use {below}.")
-    return sides[0], sides[-1]
 
 
 def _free(device: str) -> int:

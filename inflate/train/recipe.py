@@ -2,20 +2,20 @@
 
 import dataclasses
 import json
-import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from inflate.data.clips.options import ClipOptions
 from inflate.errors import InputError, nearest
+from inflate.train.limits import check_numbers
 
 T = TypeVar("T")
 KINDS = ("still", "clip")  # of a prepared data set's entries
+SPLITS = ("train", "validation", "test")
 VIDEO = "video"  # the step that fine-tunes any image model on any clips
 
 
@@ -51,45 +51,10 @@ class DataOptions:
         for kind in self.kinds:
             if kind not in KINDS:
                 raise InputError(f"data.kinds has {kind!r}{nearest(kind, KINDS)}; use {' and '.join(KINDS)}.")
+        if self.split not in SPLITS:
+            raise InputError(f"data.split is {self.split!r}{nearest(self.split, SPLITS)}; use {', '.join(SPLITS)}.")
         if not self.kinds:
             raise InputError(f"data.kinds is empty; use {' or '.join(KINDS)}, or both.")
-
-
-# TrainOptions' whole numbers and the least they may be.
-_COUNTS = {
-    "steps": 1,
-    "batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "log_every": 1,
-    "checkpoint_every": 1,
-    "keep_checkpoints": 1,
-    "sample_every": 0,
-    "validate_every": 0,
-    "warmup_steps": 0,
-    "decay_steps": 0,
-    "seed": 0,
-}
-# Its other numbers: what fits (never NaN, which compares false with everything), and that in words.
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "learning_rate": (lambda value: 0 <= value <= 1, "a number from 0 to 1, 1e-4 for instance"),
-    "weight_decay": (lambda value: 0 <= value <= 1, "a number from 0 to 1, 0.01 for instance"),
-    "beta2": (lambda value: 0 <= value < 1, "a number from 0 to below 1, 0.99 for instance"),
-    "ema_decay": (lambda value: 0 <= value < 1, "a number from 0 (no average) to below 1, 0.999 for instance"),
-    "max_grad_norm": (
-        lambda value: 0 < value and math.isfinite(value),
-        "a finite number above 0, a very large one to clip nothing",
-    ),
-}
-_SHARE = (lambda value: 0 <= value <= 1, "between 0 and 1")
-_POSITIVE = (lambda value: 0 < value < math.inf, "a finite number above 0")
-_NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "a finite number of 0 or more")
-# What options of one name may be, whichever step has them.
-_OPTIONS: dict[str, tuple[Callable[[float], bool], str]] = {
-    **dict.fromkeys(("condition_dropout", "text_dropout", "dropout", "keywords", "shared_noise"), _SHARE),
-    **dict.fromkeys(("gamma", "timestep_power"), _POSITIVE),
-    **dict.fromkeys(("noise_time", "residual_std", "vae_noise", "lora_alpha"), _NOT_NEGATIVE),
-    "num_frames": (lambda value: 1 <= value <= 1024, "a whole number from 1 to 1024"),
-}
 
 
 @dataclass(frozen=True)
@@ -129,7 +94,8 @@ class TrainOptions:
     trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
+        for item in dataclasses.fields(self):
+            check_numbers(item.name, getattr(self, item.name), "train")
         if self.optimizer not in ("adamw", "adamw-8bit"):
             raise InputError(f"train.optimizer is {self.optimizer!r}; use 'adamw' or 'adamw-8bit'.")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
@@ -150,21 +116,6 @@ class TrainOptions:
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
         decay = min(1.0, (self.steps - step) / (self.decay_steps + 1)) if self.decay_steps else 1.0
         return self.learning_rate * warmup * decay
-
-
-def _check_numbers(options: TrainOptions) -> None:
-    for name, lowest in _COUNTS.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InputError(f"train.{name} is {value!r}; it must be a whole number.")
-        if value < lowest:
-            raise InputError(f"train.{name} is {value}; it must be at least {lowest}.")
-    if options.seed >= 2**63:
-        raise InputError(f"train.seed is {options.seed}; it must be less than 2^63.")
-    for name, (fits, allowed) in _RANGES.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
-            raise InputError(f"train.{name} is {value!r}; it must be {allowed}.")
 
 
 @dataclass(frozen=True)
@@ -251,17 +202,10 @@ def parse_table(cls: type[T], table: dict[str, Any], where: str) -> T:
     for item in dataclasses.fields(typing.cast(Any, cls)):
         if item.name in table:
             values[item.name] = _coerce(hints[item.name], table[item.name], f"{where}: {item.name}")
-            _check_option(item.name, values[item.name], where)
+            check_numbers(item.name, values[item.name], where)
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise InputError(f"{where}: the key {item.name!r} is missing; add it.")
     return cls(**values)
-
-
-def _check_option(name: str, value: Any, where: str) -> None:
-    fits, allowed = _OPTIONS.get(name, (None, ""))
-    if fits is not None and not fits(value):
-        named = f"{where}.{name}" if where.isidentifier() else f"{where}: {name}"
-        raise InputError(f"{named} is {value}; it must be {allowed}.")
 
 
 def _coerce(kind: Any, value: Any, where: str) -> Any:

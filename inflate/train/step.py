@@ -119,17 +119,40 @@ TRAIN_STEPS: dict[str, str] = {
     "distillation": "inflate.train.steps.distillation:build",
 }
 
+# name -> "module:class" of what its [options] may say.
+STEP_OPTIONS: dict[str, str] = {
+    "autoencoder": "emoji_family.training.autoencoder_dc:AutoencoderOptions",
+    "clip": "emoji_family.training.clip:ClipOptions",
+    "prior": "inflate.train.steps.prior:PriorOptions",
+    "decoder": "inflate.train.steps.decoder:DecoderOptions",
+    "video": "inflate.train.video_options:VideoOptions",
+    "video-decoder": "inflate.train.steps.video_decoder:VideoDecoderOptions",
+    "interpolation": "interp.training.interpolation:InterpolationOptions",
+    "frame-decoder": "interp.training.frame_decoder:FrameDecoderOptions",
+    "image-super-resolution": "superres.training:SuperResolutionOptions",
+    "video-super-resolution": "superres.training:SuperResolutionOptions",
+    "autoencoder-kl": "emoji_family.training.autoencoder_kl:AutoencoderKLOptions",
+    "text-encoder": "emoji_family.training.text_encoder:TextEncoderOptions",
+    "text-to-image": "emoji_family.training.text_to_image:TextToImageOptions",
+    "distillation": "inflate.train.steps.distillation:DistillationOptions",
+}
 
-def build_step(recipe: Recipe, device: torch.device) -> TrainStep:
-    """The TrainStep that ``recipe.step`` names.
 
-    Raises:
-        InputError: no such step (nearest name offered), or bad options.
-    """
+def check_step(recipe: Recipe) -> None:
+    """Raise ``InputError`` where ``recipe.step`` is none that the loop can run; the nearest name is offered."""
     if recipe.step == "distill":
         raise InputError(f"The recipe {recipe.name!r} distils in several phases; run it with `inflate distill`.")
     if recipe.step not in TRAIN_STEPS:
         names = list(TRAIN_STEPS)
         raise InputError(f"The step {recipe.step!r} is unknown{nearest(recipe.step, names)}; use {', '.join(names)}.")
+
+
+def build_step(recipe: Recipe, device: torch.device) -> TrainStep:
+    """The TrainStep that ``recipe.step`` names.
+
+    Raises:
+        InputError: as :func:`check_step`, or bad options.
+    """
+    check_step(recipe)
     module, function = TRAIN_STEPS[recipe.step].split(":")
     return getattr(import_module(module), function)(recipe, device)

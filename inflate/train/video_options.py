@@ -6,11 +6,16 @@ import torch
 from torch import Tensor
 
 from inflate.data.clips import ClipSet
-from inflate.errors import InputError, nearest
+from inflate.data.listing.report import captions_missing
+from inflate.diffusion.weights import WEIGHTINGS
+from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.layers.starting import StartsAsIdentity
+from inflate.train.choices import check_choices
+from inflate.train.processes import DENSITIES
 
 TRAINABLE = ("temporal", "temporal+lora", "all")
+CONDITIONS = ("auto", "text", "empty", "image", "class", "nothing")
 
 
 @dataclass(frozen=True)
@@ -55,22 +60,20 @@ class VideoOptions:
     sample_guidance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.trainable not in TRAINABLE:
-            raise InputError(
-                f"options.trainable is {self.trainable!r}{nearest(self.trainable, TRAINABLE)}; "
-                f"use {', '.join(TRAINABLE)}."
-            )
+        check_choices(
+            self,
+            trainable=TRAINABLE,
+            image_dtype=("auto", *DTYPES),
+            condition=CONDITIONS,
+            timestep_density=DENSITIES,
+            weighting=("auto", *WEIGHTINGS),
+        )
         if not 0 <= self.condition_dropout < 1:
             raise InputError(f"options.condition_dropout is {self.condition_dropout}; it must lie in [0, 1).")
-        if self.image_dtype not in ("auto", *DTYPES):
-            raise InputError(f"options.image_dtype is {self.image_dtype!r}; use auto, {', '.join(DTYPES)}.")
         if self.motion_lora_rank and not self.init:
             raise InputError("options.motion_lora_rank trains a change to a motion module; name it as options.init.")
         if self.motion_lora_rank and self.trainable != "temporal":
             raise InputError("options.motion_lora_rank goes with options.trainable = 'temporal' only.")
-        for name in ("pictures_per_batch", "validation_clips", "sample_clips", "motion_lora_rank"):
-            if getattr(self, name) < 0:
-                raise InputError(f"options.{name} is {getattr(self, name)}; it must not be negative.")
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -80,10 +83,7 @@ DTYPE_OF_PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 def data_advice(clips: ClipSet, condition: str, fps_range: tuple[float, float] | None) -> list[str]:
     """Sentences about clips that will not teach what their owner hopes."""
     windows = [window for window in clips.windows if window.kind == "clip" and window.split == "train"]
-    said = []
-    without = sum(not window.caption for window in windows)
-    if condition == "text" and without:
-        said.append(f"{without} of {len(windows)} clips have no caption and are told the empty text.")
+    said = captions_missing([window.caption for window in windows], "clips") if condition == "text" else []
     if fps_range is not None:
         beyond = [window for window in windows if not fps_range[0] <= window.fps <= fps_range[1]]
         if beyond:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from inflate.data import ClipSampler
 from inflate.errors import InputError
+from inflate.train.choices import check_choices
 from inflate.train.export import save_half
+from inflate.train.networks import check_model, new_network, read_network
 from inflate.train.pictures import open_data, to_model_range
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
@@ -56,15 +58,13 @@ class FrameDecoderOptions:
     loss: str = "psnr"
 
     def __post_init__(self) -> None:
-        if self.loss not in ("psnr", "l2"):
-            raise InputError(f"options.loss is {self.loss!r}; use 'psnr' or 'l2'.")
-        if self.frames_per_clip < 1:
-            raise InputError(f"options.frames_per_clip is {self.frames_per_clip}; it must be at least 1.")
-        for name in ("fps", "latent_noise", "trust_spread"):
-            if getattr(self, name) < 0:
-                raise InputError(f"options.{name} is {getattr(self, name)}; it must be 0 or more.")
+        check_choices(self)
+        if not 0 <= self.fps <= 1000:
+            raise InputError(f"options.fps is {self.fps}; it must lie between 0 (the curriculum's rates) and 1000.")
         check_curriculum(self.curriculum_end)
         check_mixture(self.masks)
+        if not self.init:
+            check_model(new_frame_decoder, self.model)
 
 
 class FrameDecoderStep:
@@ -79,19 +79,16 @@ class FrameDecoderStep:
         total = round(recipe.train.steps / self.options.curriculum_end)
         fps, split = self.options.fps or None, recipe.data.split
         self.sampler = ClipSampler(self.cache, self.options.num_frames, total, self.seed, fps, split)
-        self.vae: Any = AutoencoderDC.from_pretrained(self.options.vae, local_files_only=True)
+        self.vae: Any = read_network(AutoencoderDC, self.options.vae, "vae")
         self.vae.to(device).eval().requires_grad_(False)
         torch.manual_seed(recipe.train.seed)
         self.trained = self._network()
-        patch_of(self.trained)
+        patch_of(self.trained.config)
 
     def _network(self) -> Any:
         if self.options.init:
-            return UNet2DModel.from_pretrained(self.options.init, local_files_only=True, torch_dtype=torch.float32)
-        try:
-            return new_frame_decoder(**self.options.model)
-        except TypeError as error:
-            raise InputError(f"options.model does not fit new_frame_decoder: {error}.") from error
+            return read_network(UNet2DModel, self.options.init, "init")
+        return new_network(new_frame_decoder, self.options.model)
 
     def draw(self, update: int, first: int, batch_size: int) -> Batch:
         """Clips (B, 3, F, S, S), frame rates (B,), masks (B, F), and the frames to make, ``new``: (B, n) numbers."""

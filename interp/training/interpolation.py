@@ -18,7 +18,9 @@ from inflate.checkpoint.fingerprint import architecture_fingerprint
 from inflate.checkpoint.temporal import check_fits, read_temporal_info, read_temporal_tensors
 from inflate.data import ClipSampler
 from inflate.errors import InputError
+from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem, frame_noise
+from inflate.train.networks import read_network
 from inflate.train.noising import SCHEDULE, sampler_of
 from inflate.train.pictures import open_data, to_model_range
 from inflate.train.processes import DiffusionProcess
@@ -61,8 +63,7 @@ class InterpolationOptions:
     with_image_weights: bool = False
 
     def __post_init__(self) -> None:
-        if self.trainable not in ("temporal", "all"):
-            raise InputError(f"options.trainable is {self.trainable!r}; use 'temporal' or 'all'.")
+        check_choices(self)
         check_curriculum(self.curriculum_end)
         check_mixture(self.masks)
 
@@ -156,9 +157,7 @@ class InterpolationStep(DenoisingStep):
         self.clips = _MaskedClips(recipe, self.options, self.trained.num_frames, device)
 
     def _network(self) -> Any:
-        image_model = UNet2DConditionModel.from_pretrained(
-            self.options.image_model, local_files_only=True, torch_dtype=torch.float32
-        )
+        image_model = read_network(UNet2DConditionModel, self.options.image_model, "image_model")
         path = find_source(self.options.init).temporal_file
         info, _ = read_temporal_info(path)
         check_fits(info, path, image_model, architecture_fingerprint(image_model))

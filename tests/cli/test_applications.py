@@ -55,11 +55,14 @@ def read(path: Path) -> tuple[np.ndarray, float]:
         return np.stack(frames), float(container.streams.video[0].average_rate or 0)
 
 
-def test_animate(interpolation: RecordingInterpolation, picture: Path, tmp_path: Path) -> None:
+def test_animate(
+    interpolation: RecordingInterpolation, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("animate", picture, "-o", tmp_path / "out.mp4", "--frames", 4, "--fps", 6, "--quiet") == 0
     frames, fps = read(tmp_path / "out.mp4")
-    assert frames.shape == (4, 64, 64, 3) and fps == 6
-    assert abs(frames[0, 32, 32].astype(int) - [200, 0, 0]).max() < 8 and frames[0, 2, 2].min() > 245
+    assert frames.shape == (4, 64, 96, 3) and fps == 6
+    assert np.abs(frames[0].astype(int) - [200, 0, 0]).max() < 12  # no bars
+    assert "Frames are 24 x 16 px, from 20 x 10; 25 % at the edges is cropped." in capsys.readouterr().err
     [state] = interpolation.seen
     assert state.frame_skip == 5 and state.known_frames is not None and state.known_frames.sum() == 1
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from inflate.cascade import Cascade
+from inflate.data import DataReport
 from inflate.stages import StageSettings
 from interp.frame_decoder import new_frame_decoder
 from interp.stage import InterpolationStage
@@ -44,8 +45,9 @@ def write_cache(folder: Path, size: int, of_test: int = 1) -> Path:
             )
             start += count
     np.concatenate(frames).tofile(folder / "frames.bin")
-    index = {"format": "inflate-frames-1", "source": "toys", "layout": "prepared", "size": size, "fingerprint": "x"}
-    (folder / "index.json").write_text(json.dumps({**index, "used": 12, "skipped": [], "entries": rows}))
+    index = {"format": "inflate-frames-2", "source": "toys", "layout": "prepared", "size": size, "fingerprint": "x"}
+    report = DataReport(len(rows)).to_json()
+    (folder / "index.json").write_text(json.dumps({**index, "report": report, "entries": rows}))
     return folder
 
 

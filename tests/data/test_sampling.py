@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inflate.data import ClipSampler, FrameCache, FrameEntry, VideoReport, fps_curriculum, sample_clip_indices
+from inflate.data import ClipSampler, DataReport, FrameCache, FrameEntry, fps_curriculum, sample_clip_indices
 from inflate.errors import InputError
 
 UNEVEN = np.array([0.0, 0.1, 0.15, 0.4, 0.8])
@@ -93,7 +93,7 @@ def toy_cache(folder: Path, loop: bool, duration: float = 2.0, split: str = "tra
         for i in range(3)
     )
     np.repeat(np.arange(60, dtype=np.uint8), 2 * 2 * 3).tofile(folder / "frames.bin")
-    return FrameCache(folder, "toys", 2, entries, VideoReport(3))
+    return FrameCache(folder, "toys", 2, entries, DataReport(3))
 
 
 def test_draws_depend_on_seed_step_and_index_only(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_shards_keep_the_bytes_and_the_captions(tmp_path: Path, samples: list[Sa
     found = {item.name: item for item in open_videos(tmp_path / "shards").items}
     for sample in samples:
         item = found[sample.key]
-        assert item.read() == sample.path.read_bytes()
+        assert item.footage.open().read() == sample.path.read_bytes()
         assert (item.split, item.caption, item.loop) == (sample.split, sample.metadata["caption"], True)
 
 
@@ -53,12 +53,12 @@ def test_webdataset_reads_our_shards(tmp_path: Path, samples: list[Sample]) -> N
 def test_a_videofolder_shows_each_frame_at_its_time(tmp_path: Path, samples: list[Sample]) -> None:
     assert write_videofolder(samples, tmp_path / "folder") == 3
     source = open_videos(tmp_path / "folder")
-    assert source.layout == "videofolder" and not source.skipped
+    assert source.layout == "tables" and not source.skipped
     assert {(i.name, i.split, i.caption, i.loop) for i in source.items} == {
-        (sample.key, sample.split, sample.metadata["caption"], True) for sample in samples
+        (f"{sample.split}/{sample.key}", sample.split, sample.metadata["caption"], True) for sample in samples
     }
-    item = next(item for item in source.items if item.name == "key0")
-    video = decode_video(item.path)
+    item = next(item for item in source.items if item.name == "train/key0")
+    video = decode_video(item.footage)
     # 50, 100 and 150 ms at 24 frames a second: frames at 0, 42, 83, 125, 167, 208 and 250 ms
     assert len(video.frames) == 7
     levels = video.frames.mean((1, 2, 3))

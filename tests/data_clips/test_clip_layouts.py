@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from inflate.data.clips import ClipOptions, ClipSet, open_clips
-from inflate.data.clips.packed import split_of_shard
+from inflate.data.listing.packed import split_of_shard
 from inflate.errors import InputError
 
 WriteClip = Callable[..., Path]

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from emoji_family.looks import looks_of
-from inflate.data import FrameCache, FrameEntry
-from inflate.data.folder import VideoReport
+from inflate.data import DataReport, FrameCache, FrameEntry
 
 
 def cache_of(kinds: list[str]) -> FrameCache:
@@ -16,7 +15,7 @@ def cache_of(kinds: list[str]) -> FrameCache:
         FrameEntry(f"thing{number // 2}", "", (), "train", kind, 2 * number, 2, np.zeros(2), 0.1, False)
         for number, kind in enumerate(kinds)
     )
-    return FrameCache(Path("none"), "none", 8, entries, VideoReport(len(entries)))
+    return FrameCache(Path("none"), "none", 8, entries, DataReport(len(entries)))
 
 
 def test_codes_are_uncorrelated_of_unit_variance_and_give_the_latents_back() -> None:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from inflate.data import FrameCache, FrameEntry
-from inflate.data.folder import VideoReport
+from inflate.data import DataReport, FrameCache, FrameEntry
 from inflate.errors import InputError
 from inflate.evaluate.family import (
     DecoderParts,
@@ -50,7 +49,7 @@ def things(tmp_path: Path) -> Things:
             )
             entries.append(entry)
     np.concatenate(frames).tofile(tmp_path / "frames.bin")
-    return find_things(FrameCache(tmp_path, "the data", SIZE, tuple(entries), VideoReport(len(entries))))
+    return find_things(FrameCache(tmp_path, "the data", SIZE, tuple(entries), DataReport(len(entries))))
 
 
 def colours(pictures: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inflate.data import FrameCache, FrameEntry, is_test_name
-from inflate.data.folder import VideoReport
+from inflate.data import DataReport, FrameCache, FrameEntry, is_test_name
 from inflate.errors import InputError
 from inflate.evaluate.things import find_things, middle, to_unit_range
 
@@ -31,7 +30,7 @@ def cache_of(tmp_path: Path, *entries: FrameEntry) -> FrameCache:
     total = sum(item.num_frames for item in entries)
     # Frame i is the grey i, so that a test can tell frames apart.
     np.repeat(np.arange(total, dtype=np.uint8), SIZE * SIZE * 3).tofile(tmp_path / "frames.bin")
-    return FrameCache(tmp_path, "the data", SIZE, entries, VideoReport(len(entries)))
+    return FrameCache(tmp_path, "the data", SIZE, entries, DataReport(len(entries)))
 
 
 def test_one_still_and_one_clip_per_base_name(tmp_path: Path):

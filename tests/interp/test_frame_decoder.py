@@ -135,4 +135,4 @@ def test_sizes_and_networks_that_do_not_fit_are_refused() -> None:
         refine(network, around, torch.zeros(2), pictures(6, size=18), pictures(7, size=18))
     network.register_to_config(in_channels=12)
     with pytest.raises(InputError, match="this one has 12 and 36"):
-        patch_of(network)
+        patch_of(network.config)

@@ -132,8 +132,8 @@ def test_the_loss_is_of_the_made_frames(loss: str, videos: Path, vae: Path, tmp_
     ("changes", "sentence"),
     [
         ({"loss": "l3"}, "use 'psnr' or 'l2'"),
-        ({"latent_noise": -1}, "must be 0 or more"),
-        ({"frames_per_clip": 0}, "must be at least 1"),
+        ({"latent_noise": -1}, "must be a number of 0 or more"),
+        ({"frames_per_clip": 0}, "must be a whole number from 1"),
         ({"curriculum_end": 0}, "above 0 and at most 1"),
         ({"masks": {"skips": 1}}, "did you mean 'skip'"),
         ({"model": {"width": 3}}, "does not fit new_frame_decoder"),

@@ -189,7 +189,11 @@ def test_a_share_of_the_clips_passes_through_the_autoencoder(vae: Path) -> None:
         (IMAGE, {"model": MODEL, "scale": 5}, "must be a multiple of 5 px"),
         (IMAGE, {"model": MODEL, "shrink": "cubic"}, "use 'area' or 'bicubic'"),
         (IMAGE, {"model": MODEL, "vae_share": 0.5}, "needs options.vae"),
-        (IMAGE, {"model": MODEL, "max_noise_level": 2.0}, "max_noise_level is 2.0; it must lie between 0 and 1"),
+        (
+            IMAGE,
+            {"model": MODEL, "max_noise_level": 2.0},
+            "max_noise_level is 2.0; it must be a number between 0 and 1",
+        ),
         (IMAGE, {"model": {**MODEL, "class_embed_type": None}}, "no input for the level"),
         (IMAGE, {"model": MODEL, "residul_std": 0.1}, "did you mean 'residual_std'"),
         (VIDEO, {}, "options.image_model is missing"),

@@ -38,12 +38,13 @@ def embed_pictures(encoder: Any, processor: Any, pixels: Tensor) -> Tensor:
     Args:
         encoder: transformers' ``CLIPVisionModelWithProjection``.
         processor: what says the mean and deviation of its pixels; None is OpenAI's.
-        pixels: of any size; a picture that is not square is squeezed, for nothing of it may be cut off.
+        pixels: of any size; of a picture that is not square the centre is taken, as CLIP's own preprocessing does.
     """
     mean = torch.tensor(getattr(processor, "image_mean", None) or _MEAN, device=pixels.device)
     std = torch.tensor(getattr(processor, "image_std", None) or _STD, device=pixels.device)
     size = (int(encoder.config.image_size),) * 2
-    pixels = pixels.float()
+    side, (top, left) = min(pixels.shape[-2:]), ((edge - min(pixels.shape[-2:])) // 2 for edge in pixels.shape[-2:])
+    pixels = pixels[..., top : top + side, left : left + side].float()
     if tuple(pixels.shape[-2:]) != size:
         pixels = functional.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
     pixels = ((pixels + 1) / 2 - mean[:, None, None]) / std[:, None, None]

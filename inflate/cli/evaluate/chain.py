@@ -19,7 +19,7 @@ from inflate.cli.evaluate.options import (
     Seed,
     Sheet,
     Split,
-    check_sheet,
+    check_asked,
     progress_bar,
     write_json,
     write_sheet,
@@ -76,10 +76,10 @@ def frechet(
     from inflate.evaluate.retrieval import choose_names
 
     number, parts = _part(part, keep)
-    check_sheet(sheet)
+    check_asked(json_file, sheet, data, split, fps)
     family = Family(model, device, dtype)
     side = size or min(family.output_size(until), _LARGEST_DATA)
-    things = read_things(data, side, split, quiet)
+    things = read_things(data, side, quiet)
     chosen = choose_names(things.names(split, with_clip=True), prompts, seed)
     chosen_steps = parse_by_stage("--steps", steps, int)
     chain = _Chain(family, things, until, frames, fps, frame_skip, pairs, gap, seed, chosen_steps)

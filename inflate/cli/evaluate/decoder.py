@@ -18,6 +18,7 @@ from inflate.cli.evaluate.options import (
     Seed,
     Split,
     Steps,
+    check_asked,
     parse_numbers,
     progress_bar,
     write_file,
@@ -50,9 +51,10 @@ def retrieval(
     from inflate.evaluate.features import EfficientNetFeatures
     from inflate.evaluate.sheet import contact_sheet, png_bytes
 
+    check_asked(json_file, sheet, data, split, fps)
     features = EfficientNetFeatures()
     family = Family(model, device, dtype, steps, guidance_scale)
-    things = read_things(data, family.picture_size(), split, quiet)
+    things = read_things(data, family.picture_size(), quiet)
     generate = family.generator(things, from_image)
     with progress_bar("clips", prompts, quiet) as advance:
         result = evaluate_retrieval(
@@ -101,9 +103,10 @@ def denoising(
     from inflate.evaluate.family import evaluate_denoising
 
     rates, levels = parse_numbers("--fps", fps), [int(level) for level in parse_numbers("--timesteps", timesteps)]
+    check_asked(json_file, None, data, split, *rates)
     family = Family(model, device, dtype)
     parts = family.decoder_parts()
-    things = read_things(data, family.picture_size(), split, quiet)
+    things = read_things(data, family.picture_size(), quiet)
     with progress_bar("noise levels", len(rates) * len(levels), quiet) as advance:
         report = evaluate_denoising(parts, things, split, clips, seed, frames, rates, levels, batch_size, advance)
     typer.echo(markdown_table(report))
@@ -135,8 +138,9 @@ def motion(
     from inflate.evaluate.family import evaluate_motion
 
     rates = parse_numbers("--fps", fps)
+    check_asked(json_file, None, data, split, *rates)
     family = Family(model, device, dtype, steps, guidance_scale)
-    things = read_things(data, family.picture_size(), split, quiet)
+    things = read_things(data, family.picture_size(), quiet)
     with progress_bar("clips", prompts * len(rates), quiet) as advance:
         report = evaluate_motion(family.generator(things), things, split, prompts, seed, frames, rates, advance)
     typer.echo("| fps | generated | real | generated / real | within 0.5 to 2 |\n| ---: | ---: | ---: | ---: | --- |")
@@ -171,8 +175,9 @@ def colour(
     from inflate.evaluate.family import prompt_seed
     from inflate.evaluate.retrieval import choose_names
 
+    check_asked(json_file, None, data, split, fps)
     family = Family(model, device, dtype, steps, guidance_scale)
-    things = read_things(data, family.picture_size(), split, quiet)
+    things = read_things(data, family.picture_size(), quiet)
     generate = family.generator(things)
     names = choose_names(things.names(split, with_clip=True), prompts, seed)
     with progress_bar("clips", prompts, quiet) as advance:

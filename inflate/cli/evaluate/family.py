@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import check_dtype
+from inflate.cli.generate import check_device, check_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -34,9 +35,10 @@ class Family:
         from inflate import Cascade
 
         self.model = model
-        self.cascade = Cascade.from_pretrained(model, device, check_dtype(dtype), keep_loaded=True)
+        self.cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype), keep_loaded=True)
         self.steps = None if steps is None else {"decoder": steps}
         self.guidance_scale = None if guidance_scale is None else {"decoder": guidance_scale}
+        self.cascade.settings(self.steps, self.guidance_scale)  # refused here if they cannot be
 
     def stage(self, name: str) -> Any:
         """A stage by name, with its weights loaded."""
@@ -176,17 +178,12 @@ class Family:
         )
 
 
-def read_things(data: Path, size: int, split: str, quiet: bool) -> "Things":
+def read_things(data: Path, size: int, quiet: bool) -> "Things":
     """The data at ``size`` pixels, from a prepared folder or from a cache built before."""
     from inflate import InputError
     from inflate.data import FrameCache, build_frame_cache
-    from inflate.errors import nearest
     from inflate.evaluate.things import find_things
 
-    if split not in ("train", "test"):
-        raise InputError(f"--split is {split!r}{nearest(split, ('train', 'test'))}; use train or test")
-    if not data.is_dir():
-        raise InputError(f"there is no folder {data}; make one with: inflate prepare fluent-emoji {data}")
     if (data / "frames.bin").is_file():
         cache = FrameCache.open(data)
         if cache.size != size:
@@ -194,7 +191,8 @@ def read_things(data: Path, size: int, split: str, quiet: bool) -> "Things":
                 f"{data} holds frames of {cache.size} px and the model makes {size} px; give the data itself"
             )
     else:
-        cache = build_frame_cache(data, size, workers=os.cpu_count() or 1)
-        if cache.report.skipped and not quiet:
-            typer.echo(cache.report.sentence(), err=True)
+        tell = partial(typer.echo, err=True)
+        cache = build_frame_cache(data, size, workers=os.cpu_count() or 1, tell=tell)
+        if not quiet:
+            tell(cache.report.sentence())
     return find_things(cache)

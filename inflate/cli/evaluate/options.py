@@ -1,6 +1,7 @@
 """What the measures have in common: options, a progress bar, and reports that are written whole or not at all."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ ModelOrBundled = Annotated[str, typer.Argument(metavar="[FAMILY]", help="A famil
 DataOption = Annotated[
     Path, typer.Option("--data", help="A folder that inflate prepare made, or a frame cache of one.")
 ]
-Seed = Annotated[int, typer.Option(help="Chooses prompts and noise.")]
+Seed = Annotated[int, typer.Option(help="Chooses prompts and noise.", min=0, max=2**63 - 1)]
 Frames = Annotated[int, typer.Option(help="Frames in a clip.", min=2)]
 Steps = Annotated[int | None, typer.Option(help="Sampling steps of the decoder; default: the family's own.", min=1)]
 Guidance = Annotated[float | None, typer.Option(help="Guidance of the decoder; default: the family's own.")]
@@ -29,6 +30,8 @@ Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Split = Annotated[str, typer.Option(help="train or test: where prompts and clips are from.")]
 
+SPLITS = ("train", "test")
+
 
 def parse_numbers(option: str, text: str) -> list[float]:
     """Different numbers with commas between, none below 0; ``option`` is named where they are something else."""
@@ -38,7 +41,7 @@ def parse_numbers(option: str, text: str) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
+    if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < math.inf for number in numbers):
         raise InputError(f"{option} is {text!r}; give different numbers with commas between, such as 4,8,16,30")
     return numbers
 
@@ -66,12 +69,32 @@ def write_file(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def check_sheet(path: Path | None) -> None:
-    """Refuse a sheet that cannot be written before the work starts."""
-    if path is not None:
-        from inflate.data.writing import check_output
+def check_asked(
+    report: Path | None, sheet: Path | None = None, data: Path | None = None, split: str = "test", *fps: float
+) -> None:
+    """Refuse, before the work starts, files that cannot be written, data that is not there, and rates that cannot be.
 
-        check_output(path, (".png",), overwrite=True)
+    Raises:
+        InputError: one of these.
+    """
+    from inflate import InputError
+    from inflate.data.writing import check_output
+    from inflate.errors import nearest
+    from inflate.places import check_place
+
+    if sheet is not None:
+        check_output(sheet, (".png",), overwrite=True)
+    if report is not None:
+        check_place(report)
+        if report.is_dir():
+            raise InputError(f"{report} is a folder; name a file for the report.")
+    if split not in SPLITS:
+        raise InputError(f"--split is {split!r}{nearest(split, SPLITS)}; use {' or '.join(SPLITS)}")
+    if data is not None and not data.is_dir():
+        raise InputError(f"there is no folder {data}; make one with: inflate prepare fluent-emoji {data}")
+    for rate in fps:
+        if not (math.isfinite(rate) and 0 < rate <= 1000):
+            raise InputError(f"--fps is {rate}; give a number above 0 and at most 1000")
 
 
 def write_sheet(path: Path, rows: "dict[str, np.ndarray]", columns: int) -> None:

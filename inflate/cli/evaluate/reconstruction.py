@@ -19,7 +19,7 @@ from inflate.cli.evaluate.options import (
     Seed,
     Split,
     Steps,
-    check_sheet,
+    check_asked,
     parse_numbers,
     progress_bar,
     write_json,
@@ -58,14 +58,16 @@ def reconstruction(
     The second half of each clip is drawn anew, then its middle half; the Fréchet distance to the true clips, the jump
     where new frames meet known ones, and the error of new frames, by weight.
     """
+    from inflate.cascade.reconstruction import check_guidance
     from inflate.data.writing import write_contact_sheet
     from inflate.evaluate.features import EfficientNetFeatures
     from inflate.evaluate.reconstruction import EXTENDED, FILLED_IN, markdown_table, measure_completion, sheet_rows
 
-    check_sheet(sheet)
+    check_asked(json_file, sheet, data, split, fps)
+    check_guidance(0.0, guide)
     chosen = parse_numbers("--weights", weights)
     family = Family(model, device, dtype, steps, guidance_scale)
-    things = read_things(data, family.frame_size(None), split, quiet)
+    things = read_things(data, family.frame_size(None), quiet)
     names = things.choose(split, clips, seed)
     truths = [things.clip_frames(name, fps, frames) for name in names]
     with progress_bar("clips", 2 * len(names) * len({0.0, *chosen}), quiet) as advance:

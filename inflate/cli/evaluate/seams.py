@@ -49,11 +49,11 @@ def seams(
     quiet: Quiet = False,
 ) -> None:
     """Are frames where the decoder's windows meet further apart than others? Exit code 1 if so."""
-    from inflate.cli.evaluate.options import check_sheet
+    from inflate.cli.evaluate.options import check_asked
     from inflate.data.writing import write_contact_sheet
     from inflate.evaluate.seams import measure_seams, window_borders
 
-    check_sheet(sheet)
+    check_asked(json_file, sheet, None, "test", fps)
     prompts = prompt or list(_PROMPTS)
     maker = _Maker(model, frames, fps, seed, overlap, {"steps": steps, "guidance_scale": guidance_scale}, device, dtype)
     shown: dict[str, np.ndarray] = {}
@@ -121,6 +121,7 @@ class _Maker:
             "num_inference_steps": None if sampling["steps"] is None else {"decoder": sampling["steps"]},
             "guidance_scale": None if sampling["guidance_scale"] is None else {"decoder": sampling["guidance_scale"]},
         }
+        self.cascade.settings(**self.options)  # refused here if they cannot be
 
     def windows(self) -> tuple[int, int]:
         """Frames of a window, and of its overlap."""

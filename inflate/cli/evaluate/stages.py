@@ -16,7 +16,7 @@ from inflate.cli.evaluate.options import (
     Seed,
     Sheet,
     Split,
-    check_sheet,
+    check_asked,
     progress_bar,
     write_json,
     write_sheet,
@@ -64,7 +64,7 @@ def interpolation(
     from inflate.evaluate.interpolation import REPEAT, evaluate_interpolation, markdown_table
     from inflate.evaluate.methods import interpolation_rows, interpolator, without_component
 
-    check_sheet(sheet)
+    check_asked(json_file, sheet, data, split, fps)
     family = Family(model, device, dtype)
     stage = family.stage("interpolation")
     settings = family.settings(stage, steps)
@@ -74,7 +74,7 @@ def interpolation(
             raise InputError(f"{model} has no frame decoder that --without-frame-decoder could leave out")
         plain = without_component(stage, "frame_decoder")
         methods[f"↑F {WITHOUT_DECODER}"] = interpolator(plain, settings, family.embed())
-    things = read_things(data, family.frame_size(size), split, quiet)
+    things = read_things(data, family.frame_size(size), quiet)
     with progress_bar("clips", len(things.choose(split, clips, seed)), quiet) as advance:
         report = evaluate_interpolation(methods, things, split, clips, frames, fps, skip, tail, seed, advance)
     typer.echo(markdown_table(report))
@@ -124,12 +124,12 @@ def super_resolution(
     from inflate.evaluate.super_resolution import evaluate_super_resolution, markdown_table
 
     _check_stage(stage)
-    check_sheet(sheet)
+    check_asked(json_file, sheet, data, split, fps)
     features, family = EfficientNetFeatures(), Family(model, device, dtype)
     wanted = [stage] if stage else [name for name in _SR_STAGES if family.cascade.stage(name)] or [_SR_STAGES[0]]
     measured = {name: _upscalers(family, name, steps) for name in wanted}
     degrade = family.degrade() if through_autoencoder else None
-    things = read_things(data, size, split, quiet)
+    things = read_things(data, size, quiet)
     chosen, tables, rows = things.choose(split, clips, seed), {}, {}
     with progress_bar("clips", len(chosen) * len(wanted), quiet) as advance:
         for name, methods in measured.items():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from inflate.data.clips.clips import CaptionFacts, ClipSet, open_clips
 from inflate.data.clips.drawing import ClipSampler, draw_windows
 from inflate.data.clips.options import ClipOptions
-from inflate.data.clips.report import DataReport
 from inflate.data.clips.window import Window
+from inflate.data.listing.report import DataReport
 
 if TYPE_CHECKING:
     from inflate.data.clips.prefetch import ClipsBatch, PrefetchedClips

@@ -10,19 +10,20 @@ from functools import cached_property
 import numpy as np
 
 from inflate.data.clips.buckets import Size, fit, nearest_size, sizes_for
-from inflate.data.clips.cache import ScanCache, replace_file
-from inflate.data.clips.listing import Listed, Listing
+from inflate.data.clips.cache import ScanCache
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.pictures import list_pictures, read_picture
 from inflate.data.clips.placing import Placed, unit, wanted_times
-from inflate.data.clips.report import DataReport, Left
 from inflate.data.clips.scan import Scan
-from inflate.data.clips.sources import list_clips
 from inflate.data.clips.window import Kind, Split, Window
+from inflate.data.listing.found import Listing, VideoItem
+from inflate.data.listing.report import DataReport, Left
+from inflate.data.listing.sources import open_videos, train_on_all
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.frames import SAME_TIME, Shown, shown_frames
 from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
+from inflate.staging import write_whole
 
 _FORMAT = "inflate-clips-1"
 
@@ -137,17 +138,21 @@ def open_clips(options: ClipOptions, multiple: int, progress: Callable[[int, int
         InputError: nothing there, nothing that can be used, a size that ``multiple`` does not divide.
     """
     sizes = sizes_for(options, multiple)
-    clips = list_clips(options)
-    pictures = list_pictures(options.pictures) if options.pictures else Listing()
+    clips = open_videos(options.path, options.fps[-1], stills=False, besides=options.cache_folder)
+    train_on_all(clips)
+    listings = [clips, *([list_pictures(options.pictures)] if options.pictures else [])]
     cache = ScanCache(options.cache_folder, options)
     builder = _Builder(options, sizes)
-    wanted: list[tuple[Listed, Kind]] = []
-    wanted.extend((video, "clip") for video in clips.videos if builder.wants(video))
-    wanted.extend((video, "picture") for video in pictures.videos if builder.wants(video))
+    wanted: list[tuple[VideoItem, Kind]] = [
+        (video, "clip" if listing is clips else "picture")
+        for listing in listings
+        for video in listing.items
+        if builder.wants(video)
+    ]
     found = cache.scan([(video.footage, kind) for video, kind in wanted], progress)
     for (video, kind), scan in zip(wanted, found, strict=True):
         builder.take(video, scan, kind)
-    made = builder.finish([clips, pictures])
+    made = builder.finish(listings)
     _write_report(options, made.report)
     if not any(window.kind == "clip" and window.split == "train" for window in made.windows):
         raise InputError(
@@ -161,7 +166,7 @@ def _write_report(options: ClipOptions, report: DataReport) -> None:
     folder = options.cache_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "report.json", report.dumps())
+        write_whole(folder / "report.json", report.dumps().encode())
     except OSError as error:
         raise InputError(f"cannot write {folder / 'report.json'} ({error.strerror}); set data.cache") from error
 
@@ -171,13 +176,13 @@ class _Builder:
 
     def __init__(self, options: ClipOptions, sizes: list[Size]) -> None:
         self.options, self.sizes = options, sizes
-        self.taken: list[tuple[Listed, Scan, Kind, list[Placed]]] = []
+        self.taken: list[tuple[VideoItem, Scan, Kind, list[Placed]]] = []
         self.skipped: list[Left] = []
         self.ignored: list[Left] = []
         self.partly: list[Left] = []
         self._said = False  # whether folders, shards or tables name a validation split
 
-    def wants(self, video: Listed) -> bool:
+    def wants(self, video: VideoItem) -> bool:
         """Whether a video's split is used at all; those of others are not even scanned."""
         label = video.footage.label
         if video.hint == "test":
@@ -188,7 +193,7 @@ class _Builder:
             return True
         return False
 
-    def take(self, video: Listed, scan: Scan | str, kind: Kind) -> None:
+    def take(self, video: VideoItem, scan: Scan | str, kind: Kind) -> None:
         """A scanned video or picture, or the reason why it could not be."""
         if isinstance(scan, str):
             self.skipped.append((video.footage.label, scan))
@@ -197,7 +202,7 @@ class _Builder:
         else:
             self._take_clip(video, scan)
 
-    def _take_clip(self, video: Listed, scan: Scan) -> None:
+    def _take_clip(self, video: VideoItem, scan: Scan) -> None:
         label = video.footage.label
         if not scan.placed:
             self.skipped.append((label, _too_short(scan, self.options)))
@@ -281,7 +286,7 @@ class _Builder:
                 kept.append(one)
         self.taken = kept
 
-    def _window(self, video: Listed, scan: Scan, kind: Kind, placed: Placed, split: Split) -> Window:
+    def _window(self, video: VideoItem, scan: Scan, kind: Kind, placed: Placed, split: Split) -> Window:
         size = nearest_size(self.sizes, *_shown_size(scan))
         frames = 1 if kind == "picture" else self.options.num_frames
         shape = [scan.box, scan.aspect, placed.shot, placed.start, placed.fps, frames, size, kind]

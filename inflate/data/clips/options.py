@@ -45,8 +45,10 @@ class ClipOptions:
             raise InputError("data.path is empty; name a folder of videos, or a table or shard of them")
         if self.num_frames < 2:
             raise InputError(f"data.num_frames is {self.num_frames}; a clip has at least 2 frames")
-        if len(self.size) not in (1, 2) or min(self.size, default=0) < 1:
-            raise InputError(f"data.size is {list(self.size)}; give one number of pixels, or [height, width]")
+        if len(self.size) not in (1, 2) or not all(1 <= side <= 8192 for side in self.size):
+            raise InputError(
+                f"data.size is {list(self.size)}; give one number of pixels, or [height, width], at most 8192"
+            )
         rates = all(math.isfinite(rate) and rate > 0 for rate in self.fps)
         if len(self.fps) not in (1, 2) or not rates or self.fps[0] > self.fps[-1]:
             raise InputError(f"data.fps is {list(self.fps)}; give one rate above 0, or the lowest and the highest")

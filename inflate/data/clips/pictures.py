@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from inflate.data.clips.listing import STILLS, Listed, Listing, hint_of, walk
 from inflate.data.clips.scan import Scan
-from inflate.data.clips.text import read_caption
+from inflate.data.listing.folders import caption_beside
+from inflate.data.listing.found import PICTURES, Listing, VideoItem, hint_of, walk
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.pictures import VideoError, as_looked_at, picture_at, plain
 from inflate.errors import InputError
 
-PICTURES = STILLS | {".webp"}
+# A .webp is listed as a video elsewhere; in a folder of pictures it is one.
+_WANTED = PICTURES | {".webp", ".avif"}
 
 
 def list_pictures(folder: str) -> Listing:
@@ -23,22 +24,18 @@ def list_pictures(folder: str) -> Listing:
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"there is no folder {root} of pictures; correct data.pictures or leave it empty")
-    listing = Listing()
+    listing = Listing(root, stills=True)
     for here, files in walk(root):
+        hint = hint_of(*listing.parts_of(here))
         for path in files:
             suffix = path.suffix.lower()
-            if suffix == ".txt" and any(path.with_suffix(s) in files for s in PICTURES):
-                continue
-            if suffix not in PICTURES:
-                listing.ignored.append((str(path), "not a picture"))
-                continue
-            own = path.with_suffix(".txt")
-            name = path.relative_to(root).with_suffix("").as_posix()
-            caption = read_caption(own) if own.is_file() else ""
-            hint = hint_of(*here.relative_to(root).parts)
-            listing.videos.append(Listed(name, Footage(str(path), path, suffix), caption, hint))
-    if not listing.videos:
-        raise InputError(f"{root} holds no pictures ({', '.join(sorted(PICTURES))}); correct data.pictures")
+            if suffix in _WANTED:
+                footage, caption = Footage(str(path), path, suffix), caption_beside(path, listing)
+                listing.items.append(VideoItem(listing.name_of(path), footage, caption, hint, "still"))
+                listing.touch(path)
+    listing.account("not a picture")
+    if not listing.items:
+        raise InputError(f"{root} holds no pictures ({', '.join(sorted(_WANTED))}); correct data.pictures")
     return listing
 
 

@@ -14,9 +14,9 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from inflate.data.clips.extras import needs_training_extra
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.placing import Placed, Shot, drawn_frames, place_windows, shots_of
+from inflate.data.extras import needs_training_extra
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.frames import OutOfOrderError, Shown, Stamped, Timing, loops, shown_frames
 from inflate.data.reading.pictures import VideoError

@@ -10,11 +10,12 @@ from diffusers import AutoencoderDC, UNet2DConditionModel
 from torch import Tensor
 
 from inflate.data import FrameCache
-from inflate.errors import InputError
 from inflate.models.clip import TextImageEncoder
 from inflate.models.decoder import decode_latents, image_conditioning, sample_latents
+from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.export import save_half
+from inflate.train.networks import check_model, new_network, read_network
 from inflate.train.noising import sampler_of, schedule_of
 from inflate.train.pictures import PictureSampler, encode_all, open_data, weights_key
 from inflate.train.processes import DiffusionProcess
@@ -41,12 +42,17 @@ class DecoderOptions:
     predict: str = ""
     zero_terminal_snr: bool = False
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not self.init:
+            check_model(UNet2DConditionModel, self.model)
+
 
 class Encodings:
     """Latents and CLIP image embeddings of every frame of a cache, computed once by the frozen encoders."""
 
     def __init__(self, cache: FrameCache, clip: str, vae: str, device: torch.device) -> None:
-        self.vae: Any = AutoencoderDC.from_pretrained(vae, local_files_only=True)
+        self.vae: Any = read_network(AutoencoderDC, vae, "vae")
         self.vae.to(device).eval().requires_grad_(False)
         self.scale = float(self.vae.config["scaling_factor"])
         encoder = TextImageEncoder.load(clip, device=device, dtype=torch.float32)
@@ -96,14 +102,9 @@ class DecoderStep(DenoisingStep):
         self.condition_dropout = options.condition_dropout
         torch.manual_seed(recipe.train.seed)
         if self.options.init:
-            self.trained = UNet2DConditionModel.from_pretrained(
-                self.options.init, local_files_only=True, torch_dtype=torch.float32
-            )
+            self.trained = read_network(UNet2DConditionModel, self.options.init, "init")
         else:
-            try:
-                self.trained = UNet2DConditionModel(**self.options.model)
-            except TypeError as error:
-                raise InputError(f"options.model does not fit UNet2DConditionModel: {error}.") from error
+            self.trained = new_network(UNet2DConditionModel, self.options.model)
 
     def draw(self, update: int, first: int, batch_size: int) -> Batch:
         """Latents (B, c, h, w) and image embeddings (B, D)."""

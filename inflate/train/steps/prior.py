@@ -15,10 +15,10 @@ from diffusers import PriorTransformer
 from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 from torch import Tensor
 
-from inflate.errors import InputError
 from inflate.models.clip import EncodedText, TextImageEncoder
 from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.export import save_half
+from inflate.train.networks import check_model, new_network, read_network
 from inflate.train.pictures import (
     PictureSampler,
     caption_variant,
@@ -49,6 +49,10 @@ class PriorOptions:
     model: dict[str, Any] = field(default_factory=dict)
     text_dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not self.init:
+            check_model(PriorTransformer, self.model)
+
 
 class PriorStep(DenoisingStep):
     """The TrainStep of the prior."""
@@ -58,7 +62,7 @@ class PriorStep(DenoisingStep):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(PriorOptions, recipe.options, "options")
         self.device, self.seed = device, recipe.train.seed
-        self.cache = open_data(recipe.data)
+        self.cache = open_data(recipe.data, captions=True)
         self.sampler = PictureSampler(self.cache, recipe.data, recipe.train.seed)
         self.clip = TextImageEncoder.load(self.options.clip, device=device, dtype=torch.float32)
         self.embeds = encode_all(
@@ -71,15 +75,10 @@ class PriorStep(DenoisingStep):
         self.scheduler: Any = UnCLIPScheduler(**SCHEDULER)
         self.process = DiffusionProcess(diffusion_config(self.scheduler.config, "UnCLIPScheduler"))
         if self.options.init:
-            self.trained: Any = PriorTransformer.from_pretrained(
-                self.options.init, local_files_only=True, torch_dtype=torch.float32
-            )
+            self.trained: Any = read_network(PriorTransformer, self.options.init, "init")
             self._fix_statistics()
             return
-        try:
-            self.trained = PriorTransformer(**self.options.model)
-        except TypeError as error:
-            raise InputError(f"options.model does not fit PriorTransformer: {error}.") from error
+        self.trained = new_network(PriorTransformer, self.options.model)
         self._set_statistics(recipe)
 
     def _set_statistics(self, recipe: Recipe) -> None:

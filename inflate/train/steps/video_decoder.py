@@ -19,7 +19,9 @@ from inflate.data import ClipSampler
 from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
 from inflate.models.decoder import decode_latents, sample_latents
+from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem, frame_noise
+from inflate.train.networks import read_network
 from inflate.train.noising import sampler_of, schedule_of
 from inflate.train.pictures import open_data, to_model_range
 from inflate.train.processes import DiffusionProcess
@@ -60,8 +62,7 @@ class VideoDecoderOptions:
     def __post_init__(self) -> None:
         if self.num_frames < 2:
             raise InputError(f"options.num_frames is {self.num_frames}; a clip has at least 2 frames.")
-        if self.trainable not in ("temporal", "all"):
-            raise InputError(f"options.trainable is {self.trainable!r}; use 'temporal' or 'all'.")
+        check_choices(self)
 
 
 class VideoDecoderStep(DenoisingStep):
@@ -83,9 +84,7 @@ class VideoDecoderStep(DenoisingStep):
         )
         self.condition_dropout = options.condition_dropout
         torch.manual_seed(recipe.train.seed)
-        image_model = UNet2DConditionModel.from_pretrained(
-            self.options.image_model, local_files_only=True, torch_dtype=torch.float32
-        )
+        image_model = read_network(UNet2DConditionModel, self.options.image_model, "image_model")
         noise = {"shared_noise": self.options.shared_noise, "noise_time": self.options.noise_time}
         scheme = replace(resolve_scheme(self.options.scheme), **noise)
         before = None

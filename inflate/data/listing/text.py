@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inflate.data.clips.extras import needs_training_extra
+from inflate.data.extras import needs_training_extra
 from inflate.errors import InputError
 
 _MARKS = (

@@ -1,6 +1,7 @@
 """What became of every file of a data set: used, skipped with the reason, ignored with the reason."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,9 +53,23 @@ class DataReport:
             "notes": list(self.notes),
         }
 
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "DataReport":
+        """From what ``to_json`` gave."""
+        pairs = {name: tuple((at, why) for at, why in row[name]) for name in ("skipped", "ignored", "partly")}
+        return cls(row["used"], **pairs, notes=tuple(row["notes"]), windows=dict(row["windows"]))
+
     def dumps(self) -> str:
         """``to_json`` as text."""
         return json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n"
+
+
+def captions_missing(captions: Sequence[str], things: str) -> list[str]:
+    """A warning with the count where some captions are empty; ``things`` is what they belong to."""
+    empty = sum(not caption for caption in captions)
+    if not empty:
+        return []
+    return [f"WARNING: {empty} of {len(captions)} {things} have no caption and are told the empty text."]
 
 
 def _named(left: tuple[Left, ...]) -> str:

@@ -1,11 +1,13 @@
 """Captions in tables: Hugging Face's ``metadata.*``, WebVid's CSV, musubi-tuner's JSONL."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from inflate.data.clips.listing import TABLES, VIDEOS, Hint, Listed, Listing, hint_of, list_files, walk
-from inflate.data.clips.text import one_line, read_rows
+from inflate.data.listing.folders import caption_beside, frame_runs, list_files, numbered
+from inflate.data.listing.found import TABLES, Hint, Listing, VideoItem, hint_of, kind_of, walk
+from inflate.data.listing.text import one_line, read_rows
 from inflate.data.reading.footage import Footage
 from inflate.errors import InputError
 
@@ -30,57 +32,81 @@ def caption_of(row: dict[str, Any]) -> str:
     return ""
 
 
-def list_table(table: Path, root: Path, listing: Listing) -> set[Path]:
-    """The videos that a table names, relative to its folder; returns their resolved paths.
+def described(row: dict[str, Any]) -> dict[str, Any]:
+    """Caption, keywords and looping that a row says, as :class:`VideoItem` takes them."""
+    keywords = row.get("keywords")
+    return {
+        "caption": caption_of(row),
+        "keywords": tuple(str(word) for word in keywords) if isinstance(keywords, list | tuple) else (),
+        "loop": row["loop"] if isinstance(row.get("loop"), bool) else None,
+    }
+
+
+def list_table(table: Path, listing: Listing) -> None:
+    """The videos that a table names, relative to its folder.
 
     Raises:
         InputError: no column names files, or a row cannot be read.
     """
-    named: set[Path] = set()
-    hint: Hint = hint_of(*_parts(table.parent, root)) or _hint_of_table(table)
+    listing.touch(table)
+    hint = hint_of(*listing.parts_of(table.parent)) or _hint_of_table(table)
     for number, row in read_rows(table):
         wanted = _wanted(row, table)
         if wanted is None:
             raise _unknown(row, table, number)
         found = _find(wanted, table.parent)
-        caption = caption_of(row) or (one_line(str(row.get("name") or "")) if "videoid" in row else "")
         if found is None:
             listing.skipped.append((wanted[0], f"{table.name} row {number} names it but it is not there"))
             continue
-        if found.suffix.lower() not in VIDEOS:
+        item = _item(row, found, hint, listing)
+        if item is None:
             listing.ignored.append((str(found), f"{table.name} names it but it is not a video"))
-            named.add(found.resolve())
-            continue
-        named.add(found.resolve())
-        footage = Footage(str(found), found, found.suffix.lower())
-        listing.videos.append(
-            Listed(_name(found, root), footage, caption, hint or hint_of(*_parts(found.parent, root)))
-        )
-    return named
+            listing.touch(found)
+        else:
+            listing.items.append(item)
 
 
-def list_folder_of_tables(root: Path, tables: Iterable[Path], rate: float, listing: Listing, besides: Path) -> None:
-    """A folder with tables: what they name, and each other file with the reason why it is left alone."""
+def _item(row: dict[str, Any], found: Path, hint: Hint, listing: Listing) -> VideoItem | None:
+    """What a row says of the file or folder of pictures that it names."""
+    split = hint_of(str(row.get("split") or "")) or hint or hint_of(*listing.parts_of(found.parent))
+    if found.is_dir():
+        runs = frame_runs(sorted(found.iterdir()))
+        if not runs:
+            return None
+        prefix, run = runs[0]
+        name = "/".join(listing.parts_of(found)) or found.name
+        return numbered(run, name, prefix, split, listing, caption_of(row))
+    suffix = found.suffix.lower()
+    if not listing.lists(suffix):
+        return None
+    listing.touch(found)
+    said, name = described(row), ""
+    if "videoid" in row:
+        said["caption"] = said["caption"] or one_line(str(row.get("name") or ""))
+    elif isinstance(row.get("name"), str):
+        name = row["name"]
+    said["caption"] = said["caption"] or caption_beside(found, listing)
+    footage = Footage(str(found), found, suffix)
+    return VideoItem(name or listing.name_of(found), footage, hint=split, kind=kind_of(suffix), **said)
+
+
+def list_folder_of_tables(tables: Iterable[Path], listing: Listing) -> None:
+    """A folder with tables: what they name, and what lies in folders that none of them describes."""
     tables = list(tables)
-    named: set[Path] = set()
     for table in tables:
-        named |= list_table(table, root, listing)
+        list_table(table, listing)
     homes = {table.parent for table in tables}
-    for folder, files in walk(root, besides):
-        covered = any(home == folder or home in folder.parents for home in homes)
-        if not covered:
-            list_files(root, folder, files, rate, listing)
+    for folder, files in walk(listing.root, listing.besides):
+        if not any(home == folder or home in folder.parents for home in homes):
+            list_files(folder, files, listing)
             continue
-        for path in files:
-            if path in tables or path.resolve() in named:
-                continue
-            if path.suffix.lower() in VIDEOS:
-                listing.ignored.append((str(path), "the table of captions does not name it"))
-            else:
-                listing.ignored.append((str(path), "not a video that a table names"))
+        rest = [path for path in files if os.path.realpath(path) not in listing.touched]
+        rest = [path for path in rest if path.suffix.lower() != ".tar"]
+        listing.ignored.extend((str(path), "the table of captions does not name it") for path in rest)
+        listing.touch(*rest)
 
 
-def tables_in(root: Path, besides: Path) -> list[Path]:
+def tables_in(root: Path, besides: Path | None) -> list[Path]:
     """The tables that describe a folder: every ``metadata.*`` in it, or else those at its top that name videos."""
     metadata = [path for _, files in walk(root, besides) for path in files if is_metadata(path)]
     if metadata:
@@ -132,7 +158,7 @@ def _find(wanted: list[str], home: Path) -> Path | None:
         for spelt in (name, name.replace("\\", "/")):
             # Paths in tables are relative to the table; some trainers take them from where they were started.
             for path in (home / spelt, Path(spelt)):
-                if path.is_file():
+                if path.exists():
                     return path
     return None
 
@@ -148,17 +174,3 @@ def _unknown(row: dict[str, Any], table: Path, number: int) -> InputError:
 def _hint_of_table(table: Path) -> Hint:
     parts = table.stem.lower().replace("-", "_").split("_")
     return hint_of(*parts)
-
-
-def _parts(folder: Path, root: Path) -> tuple[str, ...]:
-    try:
-        return folder.relative_to(root).parts
-    except ValueError:
-        return ()
-
-
-def _name(path: Path, root: Path) -> str:
-    try:
-        return path.relative_to(root).with_suffix("").as_posix()
-    except ValueError:
-        return path.with_suffix("").name

@@ -6,70 +6,89 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from inflate.data.clips.extras import needs_training_extra
-from inflate.data.clips.listing import STILLS, VIDEOS, Hint, Listed, Listing, hint_of
-from inflate.data.clips.tables import caption_of
-from inflate.data.clips.text import decode_text, one_line
+from inflate.data.extras import needs_training_extra
+from inflate.data.listing.found import PICTURES, SPLITS, VIDEOS, Hint, Listing, VideoItem, hint_of, kind_of, walk
+from inflate.data.listing.tables import caption_of, described
+from inflate.data.listing.text import decode_text, one_line
 from inflate.data.reading.footage import Footage, open_table
 from inflate.errors import InputError
 
 _CAPTIONS = (".txt", ".caption", ".text")
-_SHARD_SPLIT = re.compile(r"^(train|training|val|valid|validation|test|testing)(?=$|[-_.]?\d|[-_.])")
+_SAVED = frozenset({"dataset_dict.json", "dataset_info.json", "state.json"})
+_SHARD_SPLIT = re.compile(rf"^({'|'.join(SPLITS)})(?=$|[-_.]?\d|[-_.])")
 
 
-def list_shards(root: Path, shards: list[Path], listing: Listing) -> None:
+def list_shards(shards: list[Path], listing: Listing) -> None:
     """The samples of webdataset shards: members that share everything before the first dot of their file name.
 
     The caption is that of ``key.txt`` or in ``key.json``. Members are read where they lie in the archive.
     """
     for shard in shards:
+        listing.touch(shard)
         try:
             with tarfile.open(shard, "r:") as archive:
-                _list_shard(root, shard, archive, listing)
+                _list_shard(shard, archive, listing)
         except (tarfile.TarError, EOFError, OSError) as error:
             listing.skipped.append(
                 (str(shard), f"not a readable tar archive ({error}); compressed ones are unpacked first")
             )
 
 
-def _list_shard(root: Path, shard: Path, archive: tarfile.TarFile, listing: Listing) -> None:
-    folders = shard.relative_to(root).parts[:-1] if root in shard.parents else ()
-    hint = split_of_shard(shard.name) or hint_of(*folders)
+def _list_shard(shard: Path, archive: tarfile.TarFile, listing: Listing) -> None:
+    hint = split_of_shard(shard.name) or hint_of(*listing.parts_of(shard.parent))
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     for member in archive:
-        folder, _, file = member.name.rpartition("/")
+        folder, _, file = member.name.removeprefix("./").rpartition("/")
+        if member.isdir() or file.startswith("."):  # hidden files are left alone here too
+            continue
         key, dot, extension = file.partition(".")
-        if member.isfile() and key and dot:
+        if not member.isfile():
+            listing.ignored.append((f"{shard}:{member.name}", "a link in the archive, not a file"))
+        elif dot:
             samples.setdefault(f"{folder}/{key}" if folder else key, {})[f".{extension.lower()}"] = member
+        else:
+            listing.ignored.append((f"{shard}:{member.name}", "not a video"))
     for key, members in samples.items():
+        inner = hint_of(*key.split("/")[:-1]) or hint
         # In a name such as `clip.v2.mp4` what follows the last dot says what it is.
-        videos = [(suffix, m) for suffix, m in members.items() if Path(f"x{suffix}").suffix in VIDEOS]
-        caption = _sample_caption(archive, members)
-        for suffix, member in videos:
-            kind = Path(f"x{suffix}").suffix
-            name = key + suffix[: -len(kind)]
-            label = f"{shard}:{member.name}"
-            footage = Footage(label, shard, kind, offset=member.offset_data, size=member.size)
-            listing.videos.append(Listed(name, footage, caption, hint))
-        if not videos:
-            pictures = any(Path(f"x{suffix}").suffix in STILLS for suffix in members)
-            reason = "a single picture" if pictures else "no video among its members"
-            listing.ignored.append((f"{shard}:{key}", reason))
+        found = [suffix for suffix in members if _kind(suffix) in VIDEOS]
+        found = found or [suffix for suffix in members if listing.lists(_kind(suffix))][:1]
+        for suffix in found:
+            member, kind = members[suffix], _kind(suffix)
+            said = _said(archive, members, suffix.removesuffix(kind))
+            footage = Footage(f"{shard}:{member.name}", shard, kind, offset=member.offset_data, size=member.size)
+            name = key + suffix.removesuffix(kind)
+            listing.items.append(VideoItem(name, footage, hint=inner, kind=kind_of(kind), **said))
+        if not found:
+            pictures = any(_kind(suffix) in PICTURES for suffix in members)
+            listing.ignored.append((f"{shard}:{key}", "a single picture" if pictures else "no video among its members"))
 
 
-def _sample_caption(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
-    for suffix, member in members.items():
+def _kind(suffix: str) -> str:
+    """``.mp4`` of ``.v2.mp4``."""
+    return f".{suffix.rpartition('.')[2]}"
+
+
+def _said(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo], inner: str) -> dict[str, Any]:
+    """What a sample's json and text say of its video ``key<inner>.mp4``; a file of just that name comes first."""
+    stems = {suffix: suffix.removesuffix(_kind(suffix)) for suffix in members}
+    others = {stem for suffix, stem in stems.items() if _kind(suffix) in VIDEOS and stem != inner}
+    # Sorting is stable: among the rest the archive's own order counts.
+    ranked = sorted((suffix for suffix in members if stems[suffix] not in others), key=lambda one: stems[one] != inner)
+    said: dict[str, Any] = {}
+    for suffix in ranked:
         if suffix.endswith(".json"):
             try:
-                row: Any = json.loads(decode_text(_content(archive, member)))
+                row: Any = json.loads(decode_text(_content(archive, members[suffix])))
             except ValueError:
                 continue
-            if isinstance(row, dict) and (caption := caption_of(row)):
-                return caption
-    for suffix, member in members.items():
-        if suffix.endswith(_CAPTIONS):
-            return one_line(decode_text(_content(archive, member)))
-    return ""
+            if isinstance(row, dict):
+                said = described(row)
+                break
+    if not said.get("caption"):
+        text = next((suffix for suffix in ranked if suffix.endswith(_CAPTIONS)), None)
+        said["caption"] = one_line(decode_text(_content(archive, members[text]))) if text else ""
+    return said
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -90,13 +109,13 @@ def is_saved_dataset(root: Path) -> bool:
     )
 
 
-def list_saved(root: Path, listing: Listing) -> None:
+def list_saved(listing: Listing) -> None:
     """The rows of a data set that ``save_to_disk`` wrote; its splits are ours.
 
     Raises:
         InputError: it cannot be opened, or no column holds videos.
     """
-    splits = [""]
+    root, splits = listing.root, [""]
     if (root / "dataset_dict.json").is_file():
         try:
             splits = list(json.loads((root / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
@@ -104,6 +123,8 @@ def list_saved(root: Path, listing: Listing) -> None:
             raise InputError(f"{root}/dataset_dict.json is damaged; save the data set again") from error
     for split in splits:
         _list_split(root, split, listing)
+    for _, files in walk(root, listing.besides):
+        listing.touch(*(path for path in files if path.suffix == ".arrow" or path.name in _SAVED))
 
 
 def _list_split(root: Path, split: str, listing: Listing) -> None:
@@ -130,7 +151,7 @@ def _list_split(root: Path, split: str, listing: Listing) -> None:
         else:
             label = f"{folder} row {number}{kind}"
             footage = Footage(label, root, kind, row=number, column=column, split=split)
-        listing.videos.append(Listed(name, footage, caption_of(row), hint))
+        listing.items.append(VideoItem(name, footage, caption_of(row), hint))
 
 
 def _paths(table: Any, column: str) -> list[str]:

@@ -1,0 +1,100 @@
+"""What ``inflate generate`` makes of its prompts: videos in memory, or long ones a chunk at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inflate.cascade import Cascade
+from inflate.cascade.inputs import MAX_FRAMES, Timing, first_state
+from inflate.cascade.long import MAX_STREAMED_FRAMES
+from inflate.cli.generate import progress_bar
+from inflate.data.writing import SHEET_COLUMNS, spread, write_video
+from inflate.errors import InputError
+from inflate.video import to_uint8
+
+View = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Videos to make, one without prompts; each has the whole seed to itself, so that it comes out the same alone."""
+
+    cascade: Cascade
+    prompts: list[str]
+    frames: int
+    fps: float
+    seed: int
+    quiet: bool
+    options: dict[str, Any]
+
+    def check(self) -> None:
+        """Raise ``InputError`` for what cannot be made, before any weights are read."""
+        if not any(stage.name == "decoder" for stage in self.cascade.up_to(self.options["until"])):
+            raise InputError("This model stops before it makes frames; it needs a decoder.")
+        most = MAX_STREAMED_FRAMES if self._is_long() else MAX_FRAMES
+        timing = Timing(self.frames, self.fps, self.options["frame_skip"], most)
+        told_nothing = self.cascade.told_nothing()
+        first_state(self.prompts or None, None, timing, None, self.options["segments"], told_nothing)
+
+    def write(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
+        """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
+        if self._is_long():
+            return self._stream(paths, view, force)
+        made, fps = self._sample()
+        made = [view(video) for video in made]
+        for path, video in zip(paths, made, strict=True):
+            write_video(path, video, fps, overwrite=force)
+        return made, fps
+
+    def _is_long(self) -> bool:
+        """Whether the decoder cuts the video into windows."""
+        window = self.cascade.window_size()
+        return window is not None and self.frames > window
+
+    def _sample(self) -> tuple[list[np.ndarray], float]:
+        generators = [self._generator() for _ in self.prompts or [""]]
+        with progress_bar(self.quiet) as on_step:
+            out = self.cascade(
+                self.prompts or None, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
+            )
+        assert out.frames is not None, "check has seen that there is a decoder"
+        return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames], out.fps
+
+    def _stream(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
+        """A chunk at a time; of a long video only what the sheet shows stays in memory."""
+        rows, fps = [], self.fps
+        for prompt, path in zip(self.prompts or [None], paths, strict=True):
+            with progress_bar(self.quiet) as on_step:
+                made = self.cascade.stream(
+                    prompt, self.frames, self.fps, self._generator(), callback_on_step_end=on_step, **self.options
+                )
+                fps = made.fps
+                kept = _Kept(set(spread(made.num_frames, SHEET_COLUMNS).tolist()))
+                chunks = (view(to_uint8(chunk[None])[0]) for chunk in made.chunks)
+                write_video(path, (kept(chunk) for chunk in chunks), fps, overwrite=force)
+            rows.append(kept.frames())
+        return rows, fps
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+class _Kept:
+    """Keeps those frames of a video whose numbers are wanted, while its chunks go by."""
+
+    def __init__(self, wanted: set[int]) -> None:
+        self.wanted, self.seen = wanted, 0
+        self.kept: list[np.ndarray] = []
+
+    def __call__(self, chunk: np.ndarray) -> np.ndarray:
+        self.kept += [frame.copy() for number, frame in enumerate(chunk, self.seen) if number in self.wanted]
+        self.seen += len(chunk)
+        return chunk
+
+    def frames(self) -> np.ndarray:
+        """Those kept, (F, H, W, 3)."""
+        return np.stack(self.kept)

@@ -1,0 +1,312 @@
+"""What is listed, with which caption and split, in each layout; and what became of every other file."""
+
+import io
+import json
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inflate.data import DataReport, Listing, build_frame_cache, open_videos
+from inflate.data.clips import ClipOptions, open_clips
+from inflate.errors import InputError
+
+PREPARED = Path(__file__).parent / "emoji"
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def tar(**members: bytes) -> bytes:
+    """A tar whose members are called so, with ``_DOT_`` for a dot and ``_IN_`` for a slash."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name.replace("_DOT_", ".").replace("_IN_", "/"))
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return made.getvalue()
+
+
+def rows(*said: tuple[str, str], columns: str = "file_name,text") -> str:
+    return "\n".join([columns, *(f"{name},{text}" for name, text in said)]) + "\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A folder's files, and what is to be found in it: captions by name, names held out, what is left out and why."""
+
+    files: dict[str, str | bytes]
+    captions: dict[str, str]
+    held_out: tuple[str, ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+
+
+V = b"?"  # nothing is decoded by a listing
+CASES = {
+    "suffixes": Case(
+        {f"{suffix}.{suffix}": V for suffix in "mts m2ts ts mpg 3gp wmv flv ogv avif MP4 mov webm gif webp".split()}
+        | {"notes.md": "x", ".hidden.mp4": V, ".deep/x.mp4": V},
+        dict.fromkeys("mts m2ts ts mpg 3gp wmv flv ogv avif MP4 mov webm gif webp".split(), ""),
+        ignored={"notes.md": "not a video"},
+    ),
+    "captions beside": Case(
+        {
+            **{f"{name}.mp4": V for name in "abcd"},
+            "a.txt": "one\r\n two",
+            "b.mp4.txt": b"\xef\xbb\xbfbom",
+            "c.TXT": "sixteen".encode("utf-16"),
+            "d.txt": " \n",
+            "e.txt": "nobody",
+        },
+        {"a": "one two", "b": "bom", "c": "sixteen", "d": ""},
+        ignored={"e.txt": "no video called e"},
+    ),
+    "a csv": Case(
+        {"a.mp4": V, "b.mp4": V, "c.mp4": V, "metadata.csv": rows(("a.mp4", "first"), ("gone.mp4", "second"))},
+        {"a": "first"},
+        skipped={"gone.mp4": "row 2 names it but it is not there"},
+        ignored={"b.mp4": "does not name it", "c.mp4": "does not name it"},
+    ),
+    "a caption beside, where the table has none": Case(
+        {"a.mp4": V, "b.mp4": V, "a.txt": "beside", "metadata.csv": rows(("a.mp4", ""), ("b.mp4", "in it"))},
+        {"a": "beside", "b": "in it"},
+    ),
+    "captions as lists, under other names": Case(
+        {
+            **{f"{name}.mp4": V for name in "abcd"},
+            "metadata.jsonl": "\n".join(
+                [
+                    json.dumps({"file_name": "a.mp4", "captions": ["first", "second"]}),
+                    json.dumps({"file_name": "b.mp4", "prompt": "prompt"}),
+                    json.dumps({"file_name": "c.mp4", "caption": ["", "later"]}),
+                    json.dumps({"file_name": "d.mp4", "text": None, "name": "thing"}),
+                ]
+            ),
+        },
+        {"a": "first", "b": "prompt", "c": "later", "thing": ""},
+    ),
+    "backslashes and UTF-16": Case(
+        {"sub/a.mp4": V, "metadata.csv": rows(("sub\\a.mp4", "über")).encode("utf-16")},
+        {"sub/a": "über"},
+    ),
+    "a table of folders of pictures": Case(
+        {**{f"f/{n}.png": V for n in range(3)}, "metadata.csv": rows(("f", "frames"))},
+        {"f": "frames"},
+    ),
+    "splits by folders, at any depth": Case(
+        {f"data/{split}/deep/{split}.mp4": V for split in ("train", "val", "test", "Valid", "testing", "other")},
+        {f"data/{split}/deep/{split}": "" for split in ("train", "val", "test", "Valid", "testing", "other")},
+        held_out=tuple(f"data/{split}/deep/{split}" for split in ("val", "test", "Valid", "testing")),
+    ),
+    "splits by tables' folders, and by a column": Case(
+        {
+            "train/a.mp4": V,
+            "train/metadata.jsonl": '{"file_name": "a.mp4", "text": "t"}\n',
+            "test/a.mp4": V,
+            "test/metadata.jsonl": '{"file_name": "a.mp4", "text": "h"}\n',
+            "more/b.mp4": V,
+            "more/metadata.csv": "file_name,text,split\nb.mp4,b,validation\n",
+        },
+        {"train/a": "t", "test/a": "h", "more/b": "b"},
+        held_out=("test/a", "more/b"),
+    ),
+    "folders of frames": Case(
+        {
+            **{f"{clip}/f_{n}.png": V for clip in ("left", "right.v2") for n in (9, 10, 11)},
+            "left.txt": "to the left",
+            "right.v2/caption.txt": "to the right",
+            "lone/1.png": V,
+            "README.txt": "x",
+            "README/x.md": "x",
+        },
+        {"left": "to the left", "right.v2": "to the right", "lone/1": ""},
+        ignored={"README.txt": "no video called README", "x.md": "not a video"},
+    ),
+    "two kinds of frames of one name": Case(
+        {f"f/{n}.{suffix}": V for n in range(2) for suffix in ("png", "jpg")}, {"f": ""}
+    ),
+    "thumbnails beside videos": Case({"001.mp4": V, "001.png": V, "002.png": V}, {"001": "", "002": ""}),
+    "shards": Case(
+        {
+            "valley-walks-000.tar": tar(a_DOT_mp4=V, a_DOT_json=b'{"prompt": "valley"}', README=b"x"),
+            "val-000.tar": tar(b_DOT_mp4=V, b_DOT_txt="brow".encode("utf-16")),
+            "nested/test_1.tar": tar(c_DOT_webm=V, c_DOT_json=b"not json", c_DOT_caption=b"see"),
+            "eval/x.tar": tar(d_DOT_mp4=V),
+            "mixed.tar": tar(train_IN_e_DOT_mp4=V, test_IN_f_DOT_mp4=V, g_DOT_txt=b"alone"),
+            "loose.mp4": V,
+            "loose.txt": "beside",
+            "broken.tar": b"no archive" * 99,
+            "packed.tar.gz": b"x",
+        },
+        {"a": "valley", "b": "brow", "c": "see", "d": "", "train/e": "", "test/f": "", "loose": "beside"},
+        held_out=("b", "c", "d", "test/f"),
+        skipped={"broken.tar": "not a readable tar archive"},
+        ignored={
+            "valley-walks-000.tar:README": "not a video",
+            "mixed.tar:g": "no video among its members",
+            "packed.tar.gz": "compressed",
+        },
+    ),
+    "dotted names in shards": Case(
+        {
+            "x.tar": tar(
+                clip_DOT_v1_DOT_mp4=V,
+                clip_DOT_v2_DOT_mp4=V,
+                clip_DOT_v2_DOT_txt=b"two",
+                clip_DOT_v1_DOT_json=b'{"caption": "one"}',
+                clip_DOT_v1_DOT_jpg=V,
+            )
+        },
+        {"clip.v1": "one", "clip.v2": "two"},
+    ),
+    "shards beside a table": Case(
+        {"x.tar": tar(a_DOT_mp4=V), "b.mp4": V, "c.mp4": V, "metadata.csv": rows(("b.mp4", "bee"))},
+        {"a": "", "b": "bee"},
+        ignored={"c.mp4": "does not name it"},
+    ),
+}
+
+
+def write(root: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def left(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    return {Path(name).name: reason for name, reason in pairs}
+
+
+def named(listing: Listing) -> set[str]:
+    """Every file that the listing says anything of."""
+    listed = {
+        path
+        for item in listing.items
+        for path in ([item.footage.path / name for name in item.footage.pictures] or [item.footage.path])
+    }
+    return {str(path) for path in listed} | {name for name, _ in (*listing.skipped, *listing.ignored)}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_what_a_folder_gives(tmp_path: Path, case: Case) -> None:
+    root = write(tmp_path / "set", case.files)
+    listing = open_videos(root)
+    assert {item.name: item.caption for item in listing.items} == case.captions
+    assert {item.name for item in listing.items if item.split == "test"} == set(case.held_out)
+    for found, wanted in ((left(listing.skipped), case.skipped), (left(listing.ignored), case.ignored)):
+        assert found.keys() == wanted.keys()
+        assert all(reason in found[name] for name, reason in wanted.items())
+    # What is neither listed nor left out was read: a caption, a table, a shard.
+    visible = {str(root / name) for name in case.files if not name.startswith(".")}
+    read = {Path(name).suffix.lower() for name in visible - named(listing)}
+    assert read <= {".txt", ".csv", ".jsonl", ".tar"}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+def test_single_pictures_only_where_they_are_asked_for(tmp_path: Path, suffix: str) -> None:
+    files = {"a.mp4": V, f"b{suffix}": V, "b.txt": "bee", "x.tar": tar(**{f"c_DOT_{suffix[1:]}": V})}
+    root = write(tmp_path / "set", files)
+    assert [(i.name, i.kind, i.caption) for i in open_videos(root).items] == [
+        ("a", "clip", ""),
+        ("b", "still", "bee"),
+        ("c", "still", ""),
+    ]
+    without = open_videos(root, stills=False)
+    assert [item.name for item in without.items] == ["a"]
+    assert "a single picture" in left(without.ignored)[f"b{suffix}"]
+    assert "a single picture" in left(without.ignored)["x.tar:c"]
+
+
+def test_a_member_of_a_shard_is_read_where_it_lies(tmp_path: Path) -> None:
+    described = json.dumps({"caption": "a dog", "keywords": ["pet"], "loop": False}).encode()
+    shard = write_tar(tmp_path / "train-0.tar", {"./x/a.mp4": b"AAAA", "x/a.json": described, "._b.mp4": b"mac"})
+    for path in (tmp_path, shard):
+        (item,) = open_videos(path).items
+        assert (item.name, item.keywords, item.loop, item.split) == ("x/a", ("pet",), False, "train")
+        assert item.footage.open().read() == b"AAAA"
+        assert item.footage.label == f"{shard}:./x/a.mp4"
+
+
+def test_a_prepared_data_set_gives_its_shards_and_its_stills() -> None:
+    with_stills, without = open_videos(PREPARED), open_videos(PREPARED, stills=False)
+    assert with_stills.layout == "prepared"
+    clips = [item.name for item in with_stills.items if item.kind == "clip"]
+    assert clips == [item.name for item in without.items]
+    assert {item.fit for item in with_stills.items} == {"pad"}
+    stills = [path for path in PREPARED.rglob("*.webp")]
+    assert len(with_stills.items) == len(clips) + len(stills)
+    assert {Path(name).name for name, _ in with_stills.ignored} == {"NOTICE", "dataset.json"}
+    assert sum(name.endswith(".webp") for name, _ in without.ignored) == len(stills)
+
+
+@pytest.mark.parametrize("line", ["not json", "[1]", '{"text": "no file"}'])
+def test_a_bad_line_of_metadata(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(InputError, match=r"metadata\.jsonl (line 1 is no JSON object|row 1 names no video)"):
+        open_videos(tmp_path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no"):
+        open_videos(tmp_path / "nothing")
+    with pytest.raises(InputError, match="holds no video files"):
+        open_videos(tmp_path)
+    (tmp_path / "a.pdf").write_bytes(b"?")
+    with pytest.raises(InputError, match="neither a video nor a table"):
+        open_videos(tmp_path / "a.pdf")
+
+
+@pytest.mark.parametrize(("folder", "warned"), [("test", True), ("Val", True), ("train", False), ("testimony", False)])
+def test_a_folder_that_is_itself_called_test_is_named(tmp_path: Path, folder: str, warned: bool) -> None:
+    root = write(tmp_path / folder, {"a.mp4": V})
+    for path in (root, root / "a.mp4"):
+        assert any("WARNING" in note and folder in note for note in open_videos(path).notes) is warned
+
+
+def test_both_users_account_for_every_file_in_words_and_in_json(tmp_path: Path, write_mp4) -> None:
+    root = tmp_path / "set"
+    for number, name in enumerate(("train/a", "train/b", "test/c")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(root / f"{name}.mp4", [20 * (i + number) for i in range(8)], [125 * i for i in range(8)])
+    for number in range(8):
+        (root / "frames").mkdir(exist_ok=True)
+        Image.fromarray(np.full((64, 64, 3), 30 * number, np.uint8)).save(root / "frames" / f"{number}.png")
+    write(root, {"train/a.txt": "a caption", "notes.md": "x", "bad.mp4": "not a video"})
+    cache = build_frame_cache(root, 16)
+    clips = open_clips(ClipOptions(str(root), num_frames=4, size=(32,), workers=1, cut_threshold=0, validation=0.0), 8)
+    said = root / ".inflate-cache"
+    for report, path in ((cache.report, said / "frames-16" / "report.json"), (clips.report, said / "report.json")):
+        written = json.loads(path.read_text())
+        assert written["seen"] == 6 == written["used"] + len(written["skipped"]) + len(written["ignored"])
+        assert [Path(name).name for name, _ in written["skipped"]] == ["bad.mp4"]
+        assert "6 files seen" in report.sentence() and "bad.mp4" in report.sentence()
+    assert {entry.name: entry.split for entry in cache.entries} == {
+        "frames": "train",
+        "test/c": "test",
+        "train/a": "train",
+        "train/b": "train",
+    }
+    assert {Path(name).name for name, _ in cache.report.ignored} == {"notes.md"}
+    assert {Path(name).name for name, _ in clips.report.ignored} == {"notes.md", "c.mp4"}
+
+
+def test_the_report_names_five_and_counts_the_rest() -> None:
+    skipped = tuple((f"{i}.mp4", "no frames") for i in range(7))
+    sentence = DataReport(3, skipped).sentence()
+    assert sentence.startswith("10 files seen: 3 used; 7 skipped: 0.mp4 (no frames), ") and "and 2 more" in sentence
+    assert "5.mp4" not in sentence
+    assert DataReport(3).sentence() == "3 files seen: 3 used; 0 skipped; 0 ignored"
