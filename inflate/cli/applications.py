@@ -103,6 +103,10 @@ def interpolate(
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1:
         video = read_video(source[0])
+        if video.num_frames < 2:
+            raise InputError(
+                f"{source[0]} is a single picture; interpolate takes two pictures, or a video of two frames or more."
+            )
         job.tell_size(video.height, video.width)
         if method == "reconstruction":
             from inflate.cascade.constrained import raise_frame_rate
@@ -199,9 +203,9 @@ def infill(
     _check_guidance(weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
     source = read_video(video)
-    job.tell_size(source.height, source.width)
     known = torch.ones(source.num_frames, dtype=torch.bool)
     known[frame_numbers(missing, source.num_frames)] = False
+    job.tell_size(source.height, source.width)
     job.run(
         lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, guide=guide, **options),
         video,
@@ -216,12 +220,18 @@ def frame_numbers(text: str, count: int) -> list[int]:
     """
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+        first, _, last = (one.strip() for one in part.partition("-"))
+        if not first.isdecimal() or not (last or first).isdecimal():
             raise InputError(f"--missing is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
+        if int(last or first) < int(first):
+            raise InputError(
+                f"--missing is {text!r}, and {part.strip()} runs backwards; give the smaller number first."
+            )
         numbers += range(int(first), min(int(last or first), max(int(first), count)) + 1)
     if max(numbers) >= count:
         raise InputError(f"--missing is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
+    if len(set(numbers)) == count:
+        raise InputError(f"--missing is {text!r}, all {count} frames of the video; leave one or more that are known.")
     return numbers
 
 

@@ -12,9 +12,11 @@ from PIL import Image
 
 from inflate.cascade import Cascade
 from inflate.cli.app import main
+from inflate.cli.applications import frame_numbers
 from inflate.data import decode_video
 from inflate.data.sound import Sound
 from inflate.data.writing import write_video
+from inflate.errors import InputError
 from inflate.stages import ChainState, OnStep, StageSettings
 from tests.cascade.test_applications import Doubling, DoublingAgain, RecordingInterpolation
 from tests.data_writing.test_times_and_sound import heard, with_sound
@@ -175,3 +177,31 @@ def test_bad_input_is_one_sentence_and_exit_2(
     error = capsys.readouterr().err
     assert sentence in error and error.count("error:") == 1
     assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1-2,4", [1, 2, 4]),
+        (" 1 - 2 ", [1, 2]),
+        ("3-1", "3-1 runs backwards; give the smaller number first"),
+        ("0-5", "all 6 frames of the video; leave one or more that are known"),
+        ("4-6", "the video has 6 frames, numbered from 0 to 5"),
+        ("", "give frame numbers from 0"),
+        ("1,", "give frame numbers from 0"),
+        ("-1", "give frame numbers from 0"),
+    ],
+)
+def test_numbers_of_missing_frames(text: str, found: list[int] | str) -> None:
+    if isinstance(found, list):
+        assert frame_numbers(text, 6) == found
+        return
+    with pytest.raises(InputError, match=found):
+        frame_numbers(text, 6)
+
+
+def test_a_single_picture_cannot_be_interpolated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "one.png")
+    assert main(["interpolate", str(tmp_path / "one.png"), "-o", str(tmp_path / "out.mp4")]) == 2
+    assert "is a single picture; interpolate takes two pictures" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()
