@@ -198,41 +198,18 @@ def infill(
     """Make frames of a video anew from those around them, with D^t alone."""
     import torch
 
-    from inflate.cascade.reconstruction import infill_video
+    from inflate.cascade.reconstruction import frame_numbers, infill_video
 
     _check_guidance(weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
+    job.keeps_alpha = False  # nobody knows that of the missing frames
     source = read_video(video)
     known = torch.ones(source.num_frames, dtype=torch.bool)
-    known[frame_numbers(missing, source.num_frames)] = False
-    job.tell_size(source.height, source.width)
+    known[frame_numbers(missing, source.num_frames, "--missing")] = False
     job.run(
         lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, guide=guide, **options),
         video,
     )
-
-
-def frame_numbers(text: str, count: int) -> list[int]:
-    """Frame numbers from 0, single ones and ranges with commas between.
-
-    Raises:
-        InputError: something else, or a number that none of the ``count`` frames has.
-    """
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, _, last = (one.strip() for one in part.partition("-"))
-        if not first.isdecimal() or not (last or first).isdecimal():
-            raise InputError(f"--missing is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
-        if int(last or first) < int(first):
-            raise InputError(
-                f"--missing is {text!r}, and {part.strip()} runs backwards; give the smaller number first."
-            )
-        numbers += range(int(first), min(int(last or first), max(int(first), count)) + 1)
-    if max(numbers) >= count:
-        raise InputError(f"--missing is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
-    if len(set(numbers)) == count:
-        raise InputError(f"--missing is {text!r}, all {count} frames of the video; leave one or more that are known.")
-    return numbers
 
 
 def vary(
@@ -256,7 +233,7 @@ def vary(
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     known = read_video(video)
     job.tell_size(known.height, known.width)
-    job.drop_sound(video)
+    job.drop_beside(video)
     job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
 
 

@@ -47,6 +47,8 @@ class VideoJob:
         check_output(output, overwrite=force)
         self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
         self.start, self.seed = time.monotonic(), seed
+        self.keeps_alpha = True  # where the format can
+        self.finish: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]] = iter
         self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
         self.chosen = {
             "num_inference_steps": parse_by_stage("--steps", steps, int),
@@ -101,6 +103,7 @@ class VideoJob:
         its sound; says so where that cannot go along."""
         from inflate.data.sound import Sound
 
+        self._keep_alpha(source, rate, more)
         even, made = times.even(), times.raised(rate).extended(more)
         sound = Sound(source, times.origin, times.duration if more else math.inf)
         if reason := sound.why_not(self.output.suffix):
@@ -122,10 +125,23 @@ class VideoJob:
             cropped = f"; {share} % at the edges is cropped" if share else ""
             typer.echo(f"Frames are {made[1]} x {made[0]} px, from {width} x {height}{cropped}.", err=True)
 
-    def drop_sound(self, source: Path) -> None:
-        """Say that the sound of ``source``, if there is any, belongs to no frame that is made."""
-        from inflate.data.sound import Sound
+    def _keep_alpha(self, source: Path, rate: int, more: int) -> None:
+        """Have transparency go along where the format and the frames can; says so where not."""
+        from inflate.data.transparency import SUFFIXES, Transparency, is_transparent
 
+        if self.keeps_alpha and self.output.suffix.lower() in SUFFIXES and not more:
+            if (found := Transparency.of(source)) is not None:
+                self.finish = lambda chunks: found.put_back(chunks, rate)
+        elif is_transparent(source):
+            typer.echo(f"Transparent parts of {source} become white.", err=True)
+
+    def drop_beside(self, source: Path) -> None:
+        """Say that the sound and the transparency of ``source``, if any, belong to no frame that is made."""
+        from inflate.data.sound import Sound
+        from inflate.data.transparency import is_transparent
+
+        if is_transparent(source):
+            typer.echo(f"Transparent parts of {source} become white.", err=True)
         sound = Sound(source)
         if sound.there() or sound.why_not():
             typer.echo(f"The sound of {source} is left out: the new video has times of its own.", err=True)
@@ -148,7 +164,7 @@ class VideoJob:
                     typer.echo(sentence, err=True)
                 yield chunk
 
-        write_video(self.output, watched(), fps, self.force, spans, sound)
+        write_video(self.output, self.finish(watched()), fps, self.force, spans, sound)
         used = self.cascade.settings(**self.chosen)
         settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
         seconds = round(time.monotonic() - self.start, 2)
@@ -161,6 +177,8 @@ def read_picture(path: Path) -> "Image.Image":
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
+    import numpy as np
+
     from inflate.data.reading.pictures import as_looked_at, picture_at, plain
 
     if not path.is_file():
@@ -168,6 +186,8 @@ def read_picture(path: Path) -> "Image.Image":
     try:
         with picture_at(path) as image:
             image.load()
+            if image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255:
+                typer.echo(f"Transparent parts of {path} become white.", err=True)
             return as_looked_at(image)
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a png, jpg or webp.") from error

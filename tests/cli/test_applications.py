@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from inflate.cascade import Cascade
+from inflate.cascade.reconstruction import frame_numbers
 from inflate.cli.app import main
-from inflate.cli.applications import frame_numbers
 from inflate.data import decode_video
 from inflate.data.sound import Sound
 from inflate.data.writing import write_video
@@ -194,10 +194,10 @@ def test_bad_input_is_one_sentence_and_exit_2(
 )
 def test_numbers_of_missing_frames(text: str, found: list[int] | str) -> None:
     if isinstance(found, list):
-        assert frame_numbers(text, 6) == found
+        assert frame_numbers(text, 6, "--missing") == found
         return
     with pytest.raises(InputError, match=found):
-        frame_numbers(text, 6)
+        frame_numbers(text, 6, "--missing")
 
 
 def test_a_single_picture_cannot_be_interpolated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,6 +214,14 @@ def test_widened_conv_in_ignores_its_new_channels() -> None:
         widen_conv_in(image_model, 0)
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_widened_conv_in_trains_if_it_did_before(trains: bool) -> None:
+    image_model = build("sd15")
+    image_model.requires_grad_(trains)
+    widen_conv_in(image_model, 5)
+    assert all(parameter.requires_grad is trains for parameter in image_model.parameters())
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
