@@ -1,4 +1,4 @@
-"""Processes that a test lets run to a certain point, and then kills or lets go on."""
+"""Processes that come to a certain point and are killed there, a little later, or not; by what they do, not by time."""
 
 import os
 import subprocess
@@ -13,6 +13,17 @@ import sys
 def pause(*_):
     print("here", flush=True)
     sys.stdin.readline()
+"""
+# What a script calls to be killed in the midst of what it does next: so many calls of functions later.
+KILL_AFTER = """
+import os, signal, sys
+def kill_after(calls):
+    left = [calls]
+    def count(*_):
+        left[0] -= 1
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.setprofile(count)
 """
 
 

@@ -72,6 +72,23 @@ def test_clipping_and_adamw_are_those_of_a_loop_by_hand(tmp_path):
         torch.testing.assert_close(value, step.trained.state_dict()[name], atol=1e-6, rtol=1e-5)
 
 
+def test_random_numbers_follow_from_the_seed_the_update_and_its_part(tmp_path, monkeypatch):
+    def states(name, **changes):
+        seen, call = [], ToyStep.__call__
+
+        def noting(step, batch):
+            seen.append(torch.initial_seed())
+            return call(step, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ToyStep, "__call__", noting)
+            _go(toy_recipe(tmp_path / name, steps=3, gradient_accumulation_steps=2, **changes))
+        return seen
+
+    one, again, other = states("one"), states("again"), states("other", seed=1)
+    assert one == again and len({*one, *other}) == 12
+
+
 def test_the_average_is_exported_validated_and_sampled(tmp_path, monkeypatch):
     seen = []
     for name in ("validate", "samples", "export"):
