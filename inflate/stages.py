@@ -91,7 +91,7 @@ class ChainState:
 
 
 class OnStep(Protocol):
-    """What a stage calls after each step, or part of one; it answers with the sample to go on with."""
+    """What a stage calls after each step, or part of one."""
 
     def __call__(self, video: int, step: int, time: Tensor, sample: Tensor, share: float | None = None, /) -> Tensor:
         """``share``, from 0 to 1, of the video's work in this stage is done; None: as many as there were steps."""

@@ -25,7 +25,7 @@ from inflate.models.known_frames import Known, sample_known, saving_memory
 from inflate.stages import ChainState, StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
 
-_MAX_SECONDS = 600
+_MAX_BYTES = 2**30  # of float32 frames, which lie in memory
 GUIDES = ("errors", "gradient")
 
 
@@ -56,8 +56,8 @@ def extend_video(
         InputError: the video lasts that long already, or there is no such decoder.
     """
     check_output_type(options.get("output_type", "pil"))
-    if not (math.isfinite(seconds) and 0 < seconds <= _MAX_SECONDS):
-        raise InputError(f"The video is to last {seconds} s; give more than 0 and at most {_MAX_SECONDS}.")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"The video is to last {seconds} s; give more than 0.")
     total = round(seconds * video.fps)
     if total <= video.num_frames:
         raise InputError(
@@ -65,6 +65,12 @@ def extend_video(
         )
     size = cascade.frame_shape(video.height, video.width)
     frames = video_frames(video, size)
+    most = _MAX_BYTES // frames[:, :, 0].nbytes
+    if total > most:
+        raise InputError(
+            f"The video is to last {seconds:g} s, {total} frames; there is room for {most} of {size[1]} x {size[0]} px "
+            f"({most / video.fps:.0f} s)."
+        )
     with Completing(cascade.sized(*size), video.fps, weight, save_memory, prompt, options, guide) as work:
         work.windows = math.ceil((total - frames.shape[2]) / (work.window - max(1, work.window // 2)))
         while frames.shape[2] < total:

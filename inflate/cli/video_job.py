@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from inflate.cascade import Cascade
+    from inflate.cascade.long import FrameStream
     from inflate.data import Timeline
     from inflate.data.sound import Sound
-    from inflate.video import Video
-
-_MAX_SECONDS_IN_MEMORY = 60
 
 
 class VideoJob:
@@ -87,14 +85,36 @@ class VideoJob:
             out = make(self.cascade, self.options(on_step))
         [video] = out.frames
         frames = np.stack([np.asarray(picture) for picture in video])
-        spans, sound = (), None
-        if source is not None and times is not None:
-            more = len(frames) - len(times.spans) if longer else 0
-            spans, sound = self.beside(source, times, rate, more)
-        if spans and len(spans) != len(frames):
-            typer.echo(f"The {len(frames)} frames made are shown evenly; those of {source} were not.", err=True)
-            spans = ()
-        self.write(frames, out.fps, spans, sound)
+        self.write(frames, out.fps, *self._timed(source, times, len(frames), rate, longer))
+
+    def stream(
+        self,
+        make: "Callable[[Cascade, dict[str, Any]], FrameStream]",
+        source: Path,
+        rate: int = 1,
+        longer: bool = False,
+    ) -> None:
+        """As :meth:`run`, a chunk of frames at a time, so that memory does not grow with their number."""
+        from inflate.data import frame_times
+        from inflate.video import to_uint8
+
+        times = frame_times(source)
+        with progress_bar(self.quiet) as on_step:
+            made = make(self.cascade, self.options(on_step))
+            timed = self._timed(source, times, made.num_frames, rate, longer)
+            self.write((to_uint8(chunk[None])[0] for chunk in made.chunks), made.fps, *timed)
+
+    def _timed(
+        self, source: Path | None, times: "Timeline | None", count: int, rate: int, longer: bool
+    ) -> "tuple[Sequence[tuple[float, float]], Sound | None]":
+        """When ``count`` frames are shown, and with what sound."""
+        if source is None or times is None:
+            return (), None
+        spans, sound = self.beside(source, times, rate, count - len(times.spans) if longer else 0)
+        if spans and len(spans) != count:
+            typer.echo(f"The {count} frames made are shown evenly; those of {source} were not.", err=True)
+            return (), sound
+        return spans, sound
 
     def beside(
         self, source: Path, times: "Timeline", rate: int = 1, more: int = 0
@@ -191,21 +211,3 @@ def read_picture(path: Path) -> "Image.Image":
             return as_looked_at(image)
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a png, jpg or webp.") from error
-
-
-def read_video(path: Path) -> "Video":
-    """A whole video file in memory.
-
-    Raises:
-        InputError: not a video, or one of more than a minute, which this way of working has no room for.
-    """
-    from inflate.data import decode_video, video_facts
-    from inflate.video import Video
-
-    facts = video_facts(path)
-    if facts.duration > _MAX_SECONDS_IN_MEMORY:
-        raise InputError(
-            f"{path} lasts {facts.duration:.0f} s; this works on at most {_MAX_SECONDS_IN_MEMORY} s: cut it first."
-        )
-    decoded = decode_video(path)
-    return Video(decoded.frames, decoded.fps or facts.fps)
