@@ -310,3 +310,10 @@ def test_a_missing_library_is_one_sentence(
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     with pytest.raises(InputError, match=r"scenedetect is needed.*inflate-video\[train\]"):
         open_clips(options(tmp_path), 8)
+
+
+def test_of_two_sizes_as_similar_the_larger_is_taken() -> None:
+    sizes = [(16, 32), (32, 64), (32, 32), (64, 32), (24, 48)]
+    assert nearest_size(sizes, 200, 100) == nearest_size(sizes[::-1], 200, 100) == (32, 64)
+    # Twice as wide and as wide as high are equally far from the square root of two in between.
+    assert nearest_size([(32, 64), (64, 64)], 2**0.5, 1) == (64, 64)
