@@ -28,7 +28,7 @@ LADDER = (
     },
     {"inflate.layers", "inflate.diffusion"},
     {"inflate.schedulers"},
-    {"inflate.inflater"},
+    {"inflate.inflater", "inflate.components"},
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
     {"inflate.bases"},
     {"inflate.models", "inflate.evaluate"},
@@ -48,7 +48,7 @@ _STAGES = {"inflate.stages", "interp", "superres", "interp.training", "superres.
 _FAMILY = {"emoji_family", "emoji_family.training"}
 KEEPERS = {
     "diffusers": {"inflate.inflater", "inflate.checkpoint", "inflate.models", "inflate.cascade", "inflate.train"}
-    | {"inflate.schedulers", "inflate.bases"}
+    | {"inflate.schedulers", "inflate.bases", "inflate.components"}
     | _STAGES
     | _FAMILY,
     "huggingface_hub": {"inflate.checkpoint"},

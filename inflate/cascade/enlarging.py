@@ -115,8 +115,8 @@ class Enlarging:
         free, needed = shutil.disk_usage(folder).free, self.disk_bytes()
         if needed > free:
             raise InputError(
-                f"Temporary files take {needed / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB left; make room, "
-                "name another folder (TMPDIR), or take a smaller --factor."
+                f"Temporary files take {needed / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB left; make "
+                "room, name another folder (TMPDIR), or take a smaller --factor."
             )
 
     def seconds(self, cascade: "Cascade", settings: Mapping[str, StageSettings]) -> list[float]:

@@ -134,12 +134,26 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
-def write_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write an image model as diffusers does: its config.json, and its weights in one file; `folder` is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def write_model(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    scheduler: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an image model as diffusers does: its config.json, and its weights in one file; `folder` is made.
+
+    The config of a `scheduler` goes into a folder of that name inside.
+    """
+    _write_json(folder / "config.json", config)
+    if scheduler is not None:
+        _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -122,7 +122,7 @@ def test_verify_a_bare_config_with_random_weights(
         ("convert {tmp}/nowhere {tmp}/video", "error: no such folder: {tmp}/nowhere"),
         (
             "convert {tmp} {tmp}/video",
-            "error: {tmp} is not a diffusers model: "
+            "error: {tmp} is no model's folder, without a network that can be inflated: "
             "it has neither config.json nor one of unet, decoder, transformer with a config.json in it",
         ),
         (

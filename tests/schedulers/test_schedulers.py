@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 from torch import Tensor
 
 import inflate.schedulers
+from inflate.components import read_diffusers_component
 from inflate.errors import InputError
 from inflate.schedulers import (
     SCHEDULERS,
@@ -19,7 +20,7 @@ from inflate.schedulers import (
     PredictorCorrectorScheduler,
     StochasticDDIMScheduler,
 )
-from inflate.stages import denoise, read_diffusers_component
+from inflate.stages import denoise
 
 CONFIGS = {
     "linear": {"beta_schedule": "linear"},
