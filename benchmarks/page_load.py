@@ -2,8 +2,8 @@
 
 The server runs in a process of its own, with the bundled family at two steps a stage, so that many videos are made:
 what is measured is the page and not the networks. Visitors come, ask for a video by a prompt, a picture or a clip,
-follow it and fetch it; some close their tab on the way, some hand in what is refused (a playlist called mp4, a file that
-is too large, a path of the server). Every answer is one of: made, refused in a sentence, left, or an error.
+follow it and fetch it; some close their tab on the way, some hand in what is refused (a playlist called mp4, a file
+that is too large, a path of the server). Every answer is one of: made, refused in a sentence, left, or an error.
 
 Memory is the server's resident set: the median of ten seconds about the first minute's end, and of the last ten. Files
 are counted once the time has passed for which they are kept. Exits with 1 where there is an error, memory has grown by

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 
 _LFS = b"version https://git-lfs"
 _NAMED = 3
@@ -79,7 +79,7 @@ def read_diffusers_component(folder: Path, library: str, class_name: str, dtype:
 
         found = SCHEDULERS.get(class_name)
     if not (inspect.isclass(found) and issubclass(found, (ModelMixin, SchedulerMixin))):
-        raise InputError(f"{folder.name} in {folder.parent} is a {library}.{class_name}; only diffusers' own will do.")
+        raise InputError(f"{folder.name} in {folder.parent} is {a(library)}.{class_name}; only diffusers' own will do.")
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; model_index.json names it.")
     if issubclass(found, ModelMixin):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inflate.bases.parts import part_class, parts_fingerprint, read_part
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 
 _CLASSES = ("AutoencoderKL", "AutoencoderDC", "VQModel")
 _PICTURES_AT_ONCE = 4
@@ -89,7 +89,7 @@ class Autoencoder:
         if vae is None:
             library, name = part_class(self.folder)
             if name not in _CLASSES:
-                raise InputError(f"{self.folder} is a {name}; an autoencoder must be one of {', '.join(_CLASSES)}.")
+                raise InputError(f"{self.folder} is {a(name)}; an autoencoder must be one of {', '.join(_CLASSES)}.")
             vae = read_part(self.folder, library, name, dtype, self.variant).eval().requires_grad_(False)
         upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
         wanted = torch.float32 if upcast else dtype

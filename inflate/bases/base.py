@@ -14,7 +14,7 @@ from inflate.bases.families import FAMILIES, PIPELINES, Pipeline, cascade_pipeli
 from inflate.bases.parts import INDEX_NAME, OURS, part_config, read_json
 from inflate.checkpoint import Source, find_source, load_image_model, read_config, resolve_path
 from inflate.checkpoint.hub import download, is_hub_name
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 
 _SCHEDULER = "scheduler_config.json"
 _LENDS_ALL = "base"
@@ -107,7 +107,7 @@ def open_base(model: str | Path, parts: Mapping[str, str | Path] | None = None, 
     Raises:
         InputError: no such model, none that can be fine-tuned, or one without a part that it needs.
     """
-    named = {role: _folder(path) for role, path in (parts or {}).items()}
+    named = {role: _folder(path, role) for role, path in (parts or {}).items()}
     pipeline, index, root = _pipeline_of(model)
     source = _network(model, root, index, variant)
     if pipeline is None and source.folder != source.root and (source.root / INDEX_NAME).is_file():
@@ -147,7 +147,7 @@ def _pipeline_of(model: str | Path) -> tuple[Pipeline | None, dict[str, Any], Pa
     pipeline = PIPELINES.get(name)
     if pipeline is None or not pipeline.family:
         known = ", ".join(("Cascade", *(name for name, one in PIPELINES.items() if one.family)))
-        raise InputError(f"{root} is a {name}, which cannot be fine-tuned; known: {known}.")
+        raise InputError(f"{root} is {a(name)}, which cannot be fine-tuned; known: {known}.")
     return pipeline, index, root
 
 
@@ -188,15 +188,15 @@ def _lent(folder: Path, family: str) -> dict[str, Path]:
     return _parts_in(folder, index, lender, family)
 
 
-def _folder(path: str | Path) -> Path:
-    """A part's folder; a part of a repository in the hub's cache is named by the repository."""
+def _folder(path: str | Path, role: str) -> Path:
+    """A part's folder, or that part of a whole pipeline's; of a repository in the hub's cache it is named by that."""
     found = resolve_path(path)
     if not found.exists() and is_hub_name(str(path)):
         found = download(str(path))
     found = found.parent if found.is_file() else found
     if not found.is_dir():
         raise InputError(f"There is no folder {found}, which is to be a part of the model.")
-    return found
+    return found / role if (found / INDEX_NAME).is_file() and (found / role).is_dir() else found
 
 
 def _said(index: Mapping[str, Any]) -> dict[str, Any]:

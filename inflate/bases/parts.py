@@ -16,7 +16,7 @@ from inflate.checkpoint.fingerprint import weights_fingerprint
 from inflate.checkpoint.header import read_header
 from inflate.checkpoint.source import Weights
 from inflate.components import read_diffusers_component, read_plain, read_whole
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 
 INDEX_NAME = "model_index.json"
 OURS = "_inflate"  # what of a pipeline's index is ours: {"height": 320, "width": 512}, in pixels
@@ -66,7 +66,7 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
         return read_diffusers_component(folder, library, class_name, dtype)
     found = _class_of(library, class_name)
     if found is None:
-        raise InputError(f"{folder} is a {library}.{class_name}, which no stage of a cascade knows.")
+        raise InputError(f"{folder} is {a(library)}.{class_name}, which no stage of a cascade knows.")
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; the pipeline's model_index.json names it.")
     if _needs_sentencepiece(folder):

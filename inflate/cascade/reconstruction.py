@@ -123,12 +123,16 @@ def frame_numbers(text: str, count: int, what: str) -> list[int]:
     """
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+        first, _, last = (one.strip() for one in part.partition("-"))
+        if not first.isdecimal() or not (last or first).isdecimal():
             raise InputError(f"{what} is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
+        if int(last or first) < int(first):
+            raise InputError(f"{what} is {text!r}, and {part.strip()} runs backwards; give the smaller number first.")
         numbers += range(int(first), min(int(last or first), max(int(first), count)) + 1)
     if max(numbers) >= count:
         raise InputError(f"{what} is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
+    if len(set(numbers)) == count:
+        raise InputError(f"{what} is {text!r}, all {count} frames of the video; leave one or more that are known.")
     return numbers
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from inflate.checkpoint.flux_layout import rename_flux
 from inflate.checkpoint.noise_flags import FLAGS, NoiseFlags, noise_flags
 from inflate.checkpoint.quantised import plain_weights, refuse_packed
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 
 PREFIX = "model.diffusion_model."  # of the image model in a whole checkpoint
 _AVERAGES = "model_ema."
@@ -131,7 +131,9 @@ def recognise_layout(
     """How to read the file `path` as a model of the user's own config; `InputError` if it is of another layout."""
     layout, prefix, _ = _layout(path, shapes)
     if layout.image_model_class not in (None, class_name):
-        raise InputError(f"{path} holds a {layout.image_model_class}, and {config_file} describes a {class_name}")
+        raise InputError(
+            f"{path} holds {a(layout.image_model_class or class_name)}, and {config_file} describes {a(class_name)}"
+        )
     return SingleFile(path, layout, prefix, config_file, "", noise_flags(shapes, metadata or {}))
 
 

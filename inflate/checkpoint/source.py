@@ -15,7 +15,7 @@ from inflate.checkpoint.hub import download, is_hub_name
 from inflate.checkpoint.kinds import SAFETENSORS_SUFFIXES, TEMPORAL_FILE, what_it_is
 from inflate.checkpoint.pickled import read_pickle
 from inflate.checkpoint.single_file import SingleFile, recognise, recognise_layout
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 from inflate.inflater import IMAGE_MODEL_CLASSES, meta_image_model
 
 SUBFOLDERS = ("unet", "decoder", "transformer")  # where pipelines keep the network that is inflated
@@ -98,17 +98,17 @@ class Weights:
 
 
 def resolve_path(folder_or_name: str | Path) -> Path:
-    """A folder's path; `bundled:NAME` is a family inside the package."""
+    """A folder's path; `bundled:NAME` is a family inside the package, `bundled:NAME/PART` one folder of it."""
     name = str(folder_or_name)
     if not name.startswith(BUNDLED_PREFIX):
         return Path(name).expanduser()
     families = Path(__file__).resolve().parent.parent / "bundled"
-    wanted = name.removeprefix(BUNDLED_PREFIX)
+    wanted, _, part = name.removeprefix(BUNDLED_PREFIX).partition("/")
     known = sorted(path.name for path in families.iterdir() if path.is_dir()) if families.is_dir() else []
     if wanted not in known:
         listed = ", ".join(BUNDLED_PREFIX + family for family in known) or "none"
         raise InputError(f"no bundled family {wanted!r}{nearest(wanted, known)}; known: {listed}")
-    return families / wanted
+    return families / wanted / part
 
 
 def find_source(
@@ -212,7 +212,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], type[Any]]:
         raise InputError(f"{path} is not a diffusers config: it has no _class_name")
     if class_name not in IMAGE_MODEL_CLASSES:
         raise InputError(
-            f"{path} is a {class_name}, which cannot be inflated; it must be one of {', '.join(IMAGE_MODEL_CLASSES)}"
+            f"{path} is {a(class_name)}, which cannot be inflated; it must be one of {', '.join(IMAGE_MODEL_CLASSES)}"
         )
     return config, IMAGE_MODEL_CLASSES[class_name]
 

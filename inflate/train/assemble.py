@@ -48,9 +48,15 @@ def load_family(path: Path) -> Family:
     if path.is_dir() or path.suffix.lower() != ".toml":
         raise InputError(f"{path} is {what_it_is(path)}, and a family file (.toml) is wanted here.")
     try:
-        return parse_table(Family, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML ({error}); mend that line.") from error
+    if any(isinstance(table.get(stage), dict) and "from" in table[stage] for stage in STAGES):
+        raise InputError(
+            f"{path} is a role file, which goes wherever a model does (--model {path}) and needs no assembling; a "
+            "family file has a table [roles]."
+        )
+    return parse_table(Family, table, str(path))
 
 
 def assemble(family: Family, destination: Path, force: bool = False) -> dict[str, int]:

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from inflate.cascade import Cascade
+from inflate.cascade.reconstruction import frame_numbers
 from inflate.cli.app import main
 from inflate.data import decode_video
 from inflate.data.sound import Sound
 from inflate.data.writing import write_video
+from inflate.errors import InputError
 from inflate.stages import ChainState, OnStep, StageSettings
 from tests.cascade.test_applications import Doubling, DoublingAgain, RecordingInterpolation
 from tests.cli.toys import tiny_chain
@@ -258,3 +260,31 @@ def test_a_video_of_too_many_bytes_is_refused_where_it_must_lie_in_memory(
     arguments = ("infill", video, "--missing", "2", "-o", tmp_path / "x.mp4")
     assert run(*arguments) == 2
     assert f"{video} has 6 frames, at 16 x 16 px 0.0 GB; this works on at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1-2,4", [1, 2, 4]),
+        (" 1 - 2 ", [1, 2]),
+        ("3-1", "3-1 runs backwards; give the smaller number first"),
+        ("0-5", "all 6 frames of the video; leave one or more that are known"),
+        ("4-6", "the video has 6 frames, numbered from 0 to 5"),
+        ("", "give frame numbers from 0"),
+        ("1,", "give frame numbers from 0"),
+        ("-1", "give frame numbers from 0"),
+    ],
+)
+def test_numbers_of_missing_frames(text: str, found: list[int] | str) -> None:
+    if isinstance(found, list):
+        assert frame_numbers(text, 6, "--missing") == found
+        return
+    with pytest.raises(InputError, match=found):
+        frame_numbers(text, 6, "--missing")
+
+
+def test_a_single_picture_cannot_be_interpolated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "one.png")
+    assert main(["interpolate", str(tmp_path / "one.png"), "-o", str(tmp_path / "out.mp4")]) == 2
+    assert "is a single picture; interpolate takes two pictures" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()

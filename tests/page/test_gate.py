@@ -4,7 +4,8 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from inflate.data.writing import write_video
 from tests.cascade.test_applications import RecordingInterpolation
 from tests.models.tiny_family import save_tiny_family, tiny_cascade, tiny_unet
+from tests.page.gates import Gated
 from tests.page.serve import served
 
 pytest.importorskip("gradio", reason="the page needs the app extra")
@@ -75,9 +77,11 @@ def event_of(server: Any, button: str) -> tuple[int, int]:
 SETTINGS: list[Any] = [5, 2, 1, 1, False, 7, 1, ""]
 
 
-def ask(server: Any, button: str, values: list[Any], session: str) -> httpx.Response:
+def ask(
+    server: Any, button: str, values: list[Any], session: str, settings: Sequence[Any] = SETTINGS
+) -> httpx.Response:
     number, _ = event_of(server, button)
-    body = {"data": ["", None, *values, *SETTINGS], "fn_index": number, "session_hash": session}
+    body = {"data": ["", None, *values, *settings], "fn_index": number, "session_hash": session}
     return httpx.post(f"{server.url}{API}/queue/join", json=body, timeout=30)
 
 
@@ -239,25 +243,22 @@ def test_the_server_keeps_no_more_files_than_it_has_room_for(server: Any, monkey
     assert answer.status_code == 507 and "no room for more files just now" in answer.text
 
 
-def test_a_full_queue_says_so(tmp_path: Path) -> None:
+def test_a_full_queue_says_so() -> None:
     """One runs, one waits, the third is asked to come back."""
-    gate, entered = threading.Event(), threading.Event()
-    decoder = tiny_cascade().stages[-1]
-
-    class Waiting(type(decoder)):
-        def __call__(self, *arguments: Any) -> Any:
-            entered.set()
-            gate.wait(60)
-            return super().__call__(*arguments)
-
-    decoder.__class__ = Waiting
-    with served((tiny_cascade().stages[0], decoder), max_waiting=1) as running:
-        assert ask(running, "go-prompt", ["sun"], "first").status_code == 200
-        assert entered.wait(30)
-        assert ask(running, "go-prompt", ["sun"], "second").status_code == 200
-        assert ask(running, "go-prompt", ["sun"], "third").status_code == 200
+    gated = Gated()
+    gated.gate.shut()
+    with served((*tiny_cascade().stages, gated), max_waiting=1) as running:
+        twice_the_rate = [5, 2, 2, *SETTINGS[3:]]
+        ask(running, "go-prompt", ["sun"], "first", twice_the_rate)
+        assert gated.gate.reached.wait(60)
+        ask(running, "go-prompt", ["sun"], "second", twice_the_rate)
+        end = time.monotonic() + 60
+        while running.handlers.line.running() < 2:
+            assert time.monotonic() < end, "the second never came to wait"
+            time.sleep(0.02)
+        ask(running, "go-prompt", ["sun"], "third", twice_the_rate)
         refused = json.dumps(heard(running, "third"))
-        gate.set()
+        gated.gate.open()
         assert "1 videos are waiting already: please try again in a while." in refused
         assert "inflate.mp4" in json.dumps(heard(running, "second"))
 

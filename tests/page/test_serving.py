@@ -51,7 +51,7 @@ def test_bad_values_are_one_sentence_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file.txt").write_text("no folder")
-    assert main(["app", *arguments]) == 2
+    assert main(["app", "--port", "0", *arguments]) == 2  # whatever listens on the usual one
     error = capsys.readouterr().err
     assert sentence in error and error.count("error:") == 1 and error.count("\n") == 1
     assert "nobody:" not in error.replace("--auth", "") and "secret" not in error
@@ -98,7 +98,7 @@ def test_options_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(gradio.Blocks, "launch", launch)
     monkeypatch.setenv("INFLATE_AUTH", "ann:secret")
-    assert main(["app", "--max-queue", "3", "--max-size", "2MB", "--root-path", "/videos"]) == 0
+    assert main(["app", "--port", "0", "--max-queue", "3", "--max-size", "2MB", "--root-path", "/videos"]) == 0
     assert launched["server_name"] == "127.0.0.1" and launched["auth"] == ("ann", "secret")
     assert launched["waiting"] == 3 and launched["root_path"] == "/videos" and not launched["direct"]
     assert launched["max_file_size"] == launched["gate"]["max_size"] == 2_000_000

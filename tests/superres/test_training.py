@@ -112,6 +112,9 @@ def test_batches_are_functions_of_the_update_alone(step: str, videos: Path, imag
     assert any(not torch.equal(once[key], other[key]) for key in once)
     elsewhere = third.draw(7, 0, 4)
     assert any(not torch.equal(once[key], elsewhere[key]) for key in once), "another seed draws another batch"
+    cut = recipe(step, videos, tmp_path / "cut", **{**options_of(step, image_model), "crop": 16})
+    cuts = build_step(cut, torch.device("cpu"))
+    assert not torch.equal(cuts.draw(7, 0, 4)["corners"], cuts.draw(7, 4, 4)["corners"]), "nor another place the same"
 
 
 @pytest.mark.parametrize("residual_std", [0.0, 0.1])

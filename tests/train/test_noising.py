@@ -12,6 +12,7 @@ from inflate.diffusion.conversions import to_x
 from inflate.diffusion.schedules import from_alphas_cumprod
 from inflate.diffusion.weights import signal_to_noise
 from inflate.errors import InputError
+from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.loop import train
 from inflate.train.noising import SCHEDULE, sampler_of, schedule_of
 from inflate.train.processes import DiffusionProcess, squared_errors
@@ -42,6 +43,37 @@ def test_weights_make_the_losses_of_all_prediction_types_one() -> None:
         error = {"sample": torch.ones(2), "epsilon": snr.sqrt(), "v_prediction": (1 + snr).sqrt()}[kind]
         losses.append(float(squared_errors(noised.target + error[:, None], noised).mean()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[2] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0, 20.0])
+def test_min_snr_stops_at_gamma(gamma: float) -> None:
+    """The weight of an error of x is min(snr, gamma) (arXiv:2303.09556, section 3.4); of one of eps, that over snr."""
+    process = DiffusionProcess(SCHEDULE | {"prediction_type": "epsilon"}, weighting="min-snr", gamma=gamma)
+    snr = signal_to_noise(process.scheduler.alphas_cumprod.double())
+    torch.testing.assert_close(process.weights.double(), snr.clamp(max=gamma) / snr, rtol=1e-5, atol=1e-7)
+
+
+class _Told(DenoisingStep):
+    """A network that answers what it is told: 1, or 0 in guidance's other branch."""
+
+    unit = "things"
+
+    def __init__(self, dropout: float) -> None:
+        self.trained, self.device, self.condition_dropout = None, torch.device("cpu"), dropout
+        self.process = DiffusionProcess(SCHEDULE)
+
+    def problem(self, batch: Any) -> Problem:
+        clean, one = torch.zeros(4000, 1), torch.ones(4000, 1)
+        return Problem(clean, clean, lambda network, z, t, told: told["x"], {"x": one}, {"x": torch.zeros(4000, 1)})
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.7])
+def test_a_share_of_the_batch_is_told_nothing(dropout: float) -> None:
+    torch.manual_seed(0)
+    step = _Told(dropout)
+    problem = step.problem({})
+    told = step.answer(problem, step.noised(problem), None)
+    assert float(told.mean()) == pytest.approx(1 - dropout, abs=0.03)
 
 
 def test_with_zero_terminal_snr_the_last_step_is_noise_and_its_target_the_picture() -> None:

@@ -18,7 +18,7 @@ from inflate.checkpoint.reading import read_tensors
 from inflate.checkpoint.source import Source, Weights, check_weights, find_source, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import check_destination, copy_file, new_folder, write_model
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater import build_temporal_layers, find_sites
 from inflate.inflater.readers import reader_of
 
@@ -136,7 +136,7 @@ def check_motion_fits(motion: Motion, shapes: Mapping[str, tuple[int, ...]], ima
     """Raise `InputError` unless a motion module's tensors are those that the image model's scheme has places for."""
     if reader_of(image_model).family != "UNet":
         raise InputError(
-            f"{motion.path} is a motion module for {motion.family}, and {where} is a {type(image_model).__name__}, "
+            f"{motion.path} is a motion module for {motion.family}, and {where} is {a(type(image_model).__name__)}, "
             "which has no blocks of layers; motion modules go onto UNets"
         )
     blocks = tuple(int(width) for width in image_model.config["block_out_channels"])

@@ -14,7 +14,7 @@ from torch import Tensor
 from inflate.checkpoint.formats.layouts import HOTSHOT, MOTION_ADAPTER, PLACE, Layout, motion_keys
 from inflate.checkpoint.header import is_pickle, read_header
 from inflate.checkpoint.pickled import read_pickle
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater import SCHEMES, Scheme
 from inflate.layers import sinusoidal_positions
 
@@ -125,7 +125,7 @@ def _file_and_config(path: Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"{path} is no motion module's folder: its config.json holds no settings")
     if config.get("_class_name") != "MotionAdapter":
         raise InputError(
-            f"{path} is the folder of a {config.get('_class_name')}, not of a MotionAdapter; name a motion module"
+            f"{path} is the folder of {a(str(config.get('_class_name')))}, not of a MotionAdapter; name a motion module"
         )
     files = sorted(path.glob(f"{_STEM}*.safetensors"), key=lambda file: len(file.name))
     if not files:
