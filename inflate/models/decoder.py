@@ -19,12 +19,12 @@ from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.guided import check_threshold, guidance_of, thresholded
 from inflate.models.known_frames import Predict
+from inflate.models.loras import TEMPORAL_NAME, LoraStage
 from inflate.models.segments import check_segments, embeds_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
-from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
+from inflate.stages import ChainState, OnStep, StageSettings, denoise, draw_noise, stage_generator
 from inflate.video import fold_frames, unfold_frames
 
-_TEMPORAL_NAME = "temporal.safetensors"
 _FRAMES_AT_ONCE = 16
 
 
@@ -220,7 +220,7 @@ def _embed_size(config: Mapping[str, Any]) -> Any:
     return config.get("projection_class_embeddings_input_dim") or config.get("cross_attention_dim")
 
 
-class DecoderStage(ComponentStage):
+class DecoderStage(LoraStage):
     """D^t (or D, frame by frame) with its VAE if it has one: image embeddings in, frames out."""
 
     name: ClassVar[str] = "decoder"
@@ -235,7 +235,7 @@ class DecoderStage(ComponentStage):
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network comes with its temporal layers where the folder has them."""
-        if role == "unet" and (folder / _TEMPORAL_NAME).is_file():
+        if role == "unet" and (folder / TEMPORAL_NAME).is_file():
             from inflate.checkpoint import load
 
             return load(folder, dtype=dtype)
@@ -264,14 +264,14 @@ class DecoderStage(ComponentStage):
         """Frames that go through the network at once, known without reading its weights; more are cut into windows."""
         if "unet" in self.components:
             return windows_of(self.components["unet"]).size
-        path = self.path_of("unet") / _TEMPORAL_NAME
+        path = self.path_of("unet") / TEMPORAL_NAME
         return read_temporal_info(path)[0].num_frames if path.is_file() else _FRAMES_AT_ONCE
 
     def has_temporal_layers(self) -> bool:
         """Whether the network knows time, known without reading its weights; else frames do not belong together."""
         if "unet" in self.components:
             return isinstance(self.components["unet"], InflatedModel)
-        return (self.path_of("unet") / _TEMPORAL_NAME).is_file()
+        return (self.path_of("unet") / TEMPORAL_NAME).is_file()
 
     def embed_size(self) -> int | None:
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
