@@ -21,13 +21,14 @@ import torch
 from torch.nn import functional
 
 from inflate.cli.evaluate.family import Family, read_things
+from inflate.components import read_diffusers_component
 from inflate.evaluate.family import evaluate_retrieval
 from inflate.evaluate.features import EfficientNetFeatures
 from inflate.evaluate.interpolation import evaluate_interpolation
 from inflate.evaluate.methods import interpolator, upscaler, without_component
 from inflate.evaluate.super_resolution import evaluate_super_resolution
 from inflate.schedulers import SCHEDULERS
-from inflate.stages import StageSettings, read_diffusers_component
+from inflate.stages import StageSettings
 
 TEACHER_STEPS = 64
 RESULTS = Path(__file__).with_suffix(".json")

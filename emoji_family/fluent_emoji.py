@@ -4,15 +4,11 @@ The pictures come from LobeHub's npm packages (MIT), the captions from emojibase
 """
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from itertools import product, repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,8 @@ from inflate.data.reading.pictures import on_white, picture_at
 from inflate.data.shards import Sample, metadata_row, write_metadata, write_shards, write_videofolder_clip
 from inflate.data.split import has_skin_tone, is_test_name
 from inflate.errors import InputError
+from inflate.staging import put_in_place, staged
+from inflate.workers import worker_pool
 
 DATASET_FORMAT = "inflate-dataset-1"
 CAPTION_PACKAGE = "emojibase-data"
@@ -70,21 +68,18 @@ def prepare_fluent_emoji(
     report = progress or (lambda task, done, total: None)
     _check_target(folder, force)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with staged(folder) as building:
+            _check_target(folder, force)
+            if source is not None:
+                packages = find_packages(source, list(PACKAGES))
+            else:
+                packages = pack_packages(PACKAGES, npm_cache or default_npm_cache())
+            summary = _build(packages, building / "new", building / "scratch", options, report)
+            put_in_place(building / "new", folder)
     except OSError as error:
-        raise InputError(f"cannot write to {folder.parent} ({error.strerror}); name another folder") from error
-    try:
-        if source is not None:
-            packages = find_packages(source, list(PACKAGES))
-        else:
-            packages = pack_packages(PACKAGES, npm_cache or default_npm_cache())
-        summary = _build(packages, building / "new", building / "scratch", options, report)
-        _move_into_place(building, folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror}); nothing was kept, free some space") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        raise InputError(
+            f"cannot write {folder} ({error.strerror}); nothing was kept, free some space or name another folder"
+        ) from error
     return summary
 
 
@@ -95,12 +90,6 @@ def _check_target(folder: Path, force: bool) -> None:
         raise InputError(f"{folder} exists; name another folder, or use --force to replace it")
     if not (folder / "dataset.json").is_file():
         raise InputError(f"{folder} is not a data set of ours, so --force does not delete it; name another folder")
-
-
-def _move_into_place(building: Path, folder: Path) -> None:
-    if folder.exists():
-        os.replace(folder, building / "old")
-    os.replace(building / "new", folder)
 
 
 def _build(
@@ -215,7 +204,7 @@ def _in_processes(clips: Sequence[Sample], folder: Path, workers: int) -> Iterat
     if workers <= 1:
         yield from (write_videofolder_clip(clip, folder) for clip in clips)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(write_videofolder_clip, clips, repeat(folder))
 
 

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextModel
 
 from emoji_family.text import write_text_encoder
-from inflate.errors import InputError
+from inflate.components import read_whole
+from inflate.errors import InputError, a
 from inflate.train.export import save_half
 from inflate.train.noising import SCHEDULE
 
@@ -86,6 +87,6 @@ def read_vae(folder: str | Path, device: torch.device) -> Any:
     name = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
     kinds: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderDC": diffusers.AutoencoderDC}
     if name not in kinds:
-        raise InputError(f"{path} is of a {name}; latents come from one of {', '.join(kinds)}.")
-    vae = kinds[name].from_pretrained(str(folder), local_files_only=True, torch_dtype=torch.float32)
+        raise InputError(f"{path} is of {a(name)}; latents come from one of {', '.join(kinds)}.")
+    vae = read_whole(kinds[name], Path(folder), {"torch_dtype": torch.float32})
     return vae.to(device).eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from inflate.components import read_plain, read_whole
 from inflate.errors import InputError
 from inflate.models.clip import TextImageEncoder
 
@@ -109,7 +110,7 @@ def read_tokenizer(folder: str | Path) -> CLIPTokenizer:
     """The tokenizer of a folder that :func:`write_tokenizer` made."""
     if not (Path(folder) / "vocab.json").is_file():
         raise InputError(f"{folder} has no vocab.json; it is no CLIP tokenizer's folder.")
-    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return read_plain(CLIPTokenizer, Path(folder))
 
 
 def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -136,5 +137,4 @@ def read_text_encoder(folder: str | Path) -> CLIPTextModel:
     """The text encoder of a pipeline's folder, float32, in evaluation mode."""
     if not (Path(folder) / "model.safetensors").is_file():
         raise InputError(f"{folder} has no model.safetensors; it is no text encoder's folder.")
-    model = CLIPTextModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
-    return model.eval()
+    return read_whole(CLIPTextModel, Path(folder), {"dtype": torch.float32}).eval()

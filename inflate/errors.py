@@ -25,3 +25,10 @@ def nearest(name: str, allowed: "list[str] | tuple[str, ...]") -> str:
 
     close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def a(name: str) -> str:
+    """``name`` of a class with its article, by how it is spoken: an AutoencoderKL, a UNet2DModel, an SD3Model."""
+    first = "AEFHILMNORSX" if name[:2].isupper() else "AEIOU"
+    vowel = name[:1].upper() in first and not name.lower().startswith(("unet", "uni", "use"))
+    return f"{'an' if vowel else 'a'} {name}"

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from inflate.cancelling import check_cancelled
+from inflate.components import read_diffusers_component
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stage_table import STAGES, stage_entry
@@ -89,11 +91,9 @@ class ChainState:
 
 
 class OnStep(Protocol):
-    """What a stage calls after each step, or part of one; it answers with the sample to go on with."""
+    """What a stage calls after each step, or part of one."""
 
-    def __call__(
-        self, video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None, /
-    ) -> Tensor:
+    def __call__(self, video: int, step: int, time: Tensor, sample: Tensor, share: float | None = None, /) -> Tensor:
         """``share``, from 0 to 1, of the video's work in this stage is done; None: as many as there were steps."""
         ...
 
@@ -253,8 +253,6 @@ class ComponentStage:
 
         What another stage with the same component has written there already stays.
         """
-        import shutil
-
         entries = {}
         for role in self.index or self.components:
             target = folder / self.folders.get(role, role)
@@ -292,37 +290,6 @@ class ComponentStage:
             return self.paths[role]
         assert self.folder is not None, "ready-made components are never read"
         return self.folder / self.folders.get(role, role)
-
-
-def read_diffusers_component(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
-    """A diffusers model or scheduler from its folder, from safetensors only and without any download.
-
-    The ``library`` of our own schedulers is ``inflate``, or ``inflate.schedulers`` as diffusers' pipelines write it.
-
-    Raises:
-        InputError: not a diffusers class, or the folder is missing or damaged.
-    """
-    import diffusers
-    from diffusers.models.modeling_utils import ModelMixin
-    from diffusers.schedulers.scheduling_utils import SchedulerMixin
-
-    found = getattr(diffusers, class_name, None) if library == "diffusers" else None
-    if library in ("inflate", "inflate.schedulers"):
-        from inflate.schedulers import SCHEDULERS
-
-        found = SCHEDULERS.get(class_name)
-    if not (inspect.isclass(found) and issubclass(found, (ModelMixin, SchedulerMixin))):
-        raise InputError(f"{folder.name} in {folder.parent} is a {library}.{class_name}; only diffusers' own will do.")
-    if not folder.is_dir():
-        raise InputError(f"{folder} is missing; model_index.json names it.")
-    try:
-        if issubclass(found, ModelMixin):
-            return found.from_pretrained(folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype)
-        return found.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        # diffusers, safetensors and json each raise their own kinds for a damaged folder; all mean the same here.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error
 
 
 def stage_generator(seed: int, stage: str) -> torch.Generator:

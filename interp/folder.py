@@ -19,7 +19,8 @@ from inflate.checkpoint import (
     weights_fingerprint,
 )
 from inflate.checkpoint.fingerprint import architecture_fingerprint
-from inflate.checkpoint.source import TEMPORAL_FILE, WEIGHTS_STEM, find_weights
+from inflate.checkpoint.kinds import TEMPORAL_FILE
+from inflate.checkpoint.source import WEIGHTS_STEM, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_temporal
 from inflate.checkpoint.writing import new_folder
 from inflate.errors import InputError

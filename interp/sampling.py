@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inflate.diffusion.guidance import Guidance
 from inflate.diffusion.noise import mix_noise
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.models.decoder import guidance_inside, image_conditioning
 from inflate.stages import denoise, draw_noise
 from inflate.video import fold_frames, unfold_frames
@@ -251,7 +251,7 @@ def _check(model: Any, scheduler: Any, known: Tensor, known_mask: Tensor) -> Ten
     kind = scheduler.config.get("prediction_type")
     if kind not in _PREDICTIONS or not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(
-            f"Frame interpolation cannot use a {type(scheduler).__name__} that predicts {kind!r}; "
+            f"Frame interpolation cannot use {a(type(scheduler).__name__)} that predicts {kind!r}; "
             f"use one with alphas_cumprod that predicts one of {', '.join(_PREDICTIONS)}."
         )
     return mask.cpu()

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from inflate.bases.autoencoder import size_multiple
-from inflate.checkpoint.source import TEMPORAL_FILE
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.segments import embeds_at
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
-from interp.frame_decoder import sides_of
 from interp.folder import IMAGE_FOLDER, fits_beside, is_partial, load_interpolation, save_beside
+from interp.frame_decoder import sides_of
 from interp.sampling import interpolate_frames, spread_frames
 from interp.streaming import interpolate_chunks
 from interp.windows import Window, plan_windows
@@ -116,7 +116,7 @@ class InterpolationStage(ComponentStage):
         chunks: Iterable[Tensor],
         state: ChainState,
         settings: StageSettings,
-        on_frames: Callable[[int], None] | None = None,
+        on_frames: Callable[[float], None] | None = None,
         video: int = 0,
     ) -> Iterator[Tensor]:
         """Multiply the frame rate of one of the state's videos, whose known frames come in chunks (3, n, H, W).
@@ -183,7 +183,7 @@ class InterpolationStage(ComponentStage):
 
     def _passes(self, state: ChainState, frames: int) -> list[_Pass]:
         """What there is to do for a video of so many frames."""
-        size, passes = self._window_size(), []
+        size, passes = self.window_size(), []
         if state.known_frames is not None:
             if len(state.known_frames) != frames:
                 raise InputError(f"known_frames speaks of {len(state.known_frames)} frames; there are {frames}.")
@@ -207,7 +207,7 @@ class InterpolationStage(ComponentStage):
         decoder = self.component_config("frame_decoder")
         return math.lcm(multiple, sides_of(decoder)) if decoder else multiple
 
-    def _window_size(self) -> int:
+    def window_size(self) -> int:
         """Frames that the network was trained on, known without reading its weights."""
         if _UNET in self.components:
             return self.components[_UNET].num_frames

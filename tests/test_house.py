@@ -18,10 +18,17 @@ PACKAGES = ("inflate", "interp", "superres", "emoji_family")
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
     {"inflate.errors"},
-    {"inflate.video", "inflate.stage_table", "inflate.places", "inflate.cancelling"},
+    {
+        "inflate.video",
+        "inflate.stage_table",
+        "inflate.places",
+        "inflate.cancelling",
+        "inflate.staging",
+        "inflate.workers",
+    },
     {"inflate.layers", "inflate.diffusion"},
     {"inflate.schedulers"},
-    {"inflate.inflater"},
+    {"inflate.inflater", "inflate.components"},
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
     {"inflate.bases"},
     {"inflate.models", "inflate.evaluate"},
@@ -41,7 +48,7 @@ _STAGES = {"inflate.stages", "interp", "superres", "interp.training", "superres.
 _FAMILY = {"emoji_family", "emoji_family.training"}
 KEEPERS = {
     "diffusers": {"inflate.inflater", "inflate.checkpoint", "inflate.models", "inflate.cascade", "inflate.train"}
-    | {"inflate.schedulers", "inflate.bases"}
+    | {"inflate.schedulers", "inflate.bases", "inflate.components"}
     | _STAGES
     | _FAMILY,
     "huggingface_hub": {"inflate.checkpoint"},
@@ -57,6 +64,8 @@ FRUGAL = {
     "inflate.errors": set(),
     "inflate.stage_table": set(),
     "inflate.places": set(),
+    "inflate.staging": {"filelock"},
+    "inflate.workers": set(),
     "inflate.video": {"torch", "einops", "numpy"},
     "inflate.cancelling": {"torch"},
     "inflate.layers": {"torch", "einops"},

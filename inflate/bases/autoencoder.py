@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from inflate.bases.parts import part_class, parts_fingerprint, read_part
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 
 _CLASSES = ("AutoencoderKL", "AutoencoderDC", "VQModel")
 _PICTURES_AT_ONCE = 4
 _SMALLEST_MULTIPLE = 8  # pixels
+_BY_CONVOLUTION = {"DownBlock2D", "AttnDownBlock2D", "CrossAttnDownBlock2D"}
 
 
 def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
@@ -50,10 +51,12 @@ def pixels_per_cell(config: Mapping[str, Any]) -> int:
 def size_multiple(network: Mapping[str, Any], vae: Mapping[str, Any], patch: int = 1) -> int:
     """What both sides of a frame must be multiples of, in pixels, told from the configs of network and autoencoder.
 
-    At least 8. A ``UNet2DConditionModel`` brings sizes that it cannot halve back to what they were; a ``UNet2DModel``
-    does not, and its sides must be halved as often as it has levels. ``patch``: latent cells along a side of a token.
+    At least 8. A ``UNet2DConditionModel`` that halves by convolutions brings odd sizes back to what they were; in
+    others sides are halved as often as there are levels. ``patch``: latent cells along a side of a token.
     """
-    halved = 1 if "cross_attention_dim" in network else 2 ** (len(network.get("block_out_channels") or [0]) - 1)
+    levels, blocks = len(network.get("block_out_channels") or [0]), set(network.get("down_block_types") or [])
+    restored = "cross_attention_dim" in network and blocks <= _BY_CONVOLUTION
+    halved = 1 if restored else 2 ** (levels - 1)
     return math.lcm(_SMALLEST_MULTIPLE, pixels_per_cell(vae) * patch * halved)
 
 
@@ -86,7 +89,7 @@ class Autoencoder:
         if vae is None:
             library, name = part_class(self.folder)
             if name not in _CLASSES:
-                raise InputError(f"{self.folder} is a {name}; an autoencoder must be one of {', '.join(_CLASSES)}.")
+                raise InputError(f"{self.folder} is {a(name)}; an autoencoder must be one of {', '.join(_CLASSES)}.")
             vae = read_part(self.folder, library, name, dtype, self.variant).eval().requires_grad_(False)
         upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
         wanted = torch.float32 if upcast else dtype

@@ -14,7 +14,7 @@ from inflate.bases.families import FAMILIES, PIPELINES, Pipeline, cascade_pipeli
 from inflate.bases.parts import INDEX_NAME, OURS, part_config, read_json
 from inflate.checkpoint import Source, find_source, load_image_model, read_config, resolve_path
 from inflate.checkpoint.hub import download, is_hub_name
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 
 _SCHEDULER = "scheduler_config.json"
 _LENDS_ALL = "base"
@@ -107,7 +107,7 @@ def open_base(model: str | Path, parts: Mapping[str, str | Path] | None = None, 
     Raises:
         InputError: no such model, none that can be fine-tuned, or one without a part that it needs.
     """
-    named = {role: _folder(path) for role, path in (parts or {}).items()}
+    named = {role: _folder(path, role) for role, path in (parts or {}).items()}
     pipeline, index, root = _pipeline_of(model)
     source = _network(model, root, index, variant)
     if pipeline is None and source.folder != source.root and (source.root / INDEX_NAME).is_file():
@@ -119,13 +119,16 @@ def open_base(model: str | Path, parts: Mapping[str, str | Path] | None = None, 
             f"{where} cannot be fine-tuned: it is none of {', '.join(one.title for one in FAMILIES.values())}."
         )
     found = {} if root is None or pipeline is None else _parts_in(root, index, pipeline, family)
-    if (source.folder / _SCHEDULER).is_file():
-        found.setdefault("scheduler", source.folder)
+    # The second is what `inflate convert` writes for a single file that says what it predicts.
+    for beside in (source.folder, source.folder / "scheduler"):
+        if (beside / _SCHEDULER).is_file():
+            found.setdefault("scheduler", beside)
     _check_roles(named, family)
     lent = _lent(named[_LENDS_ALL], family) if _LENDS_ALL in named else {}
     found = lent | found | {role: path for role, path in named.items() if role != _LENDS_ALL}
     _check_complete(where, family, found)
     scheduler = read_json(found["scheduler"] / _SCHEDULER)
+    _check_prediction(source, scheduler, found["scheduler"])
     options = {} if pipeline is None else dict(pipeline.options) | _said(index)
     base = Base(family, root, source, found, scheduler, _process(scheduler), options)
     _check_channels(base, where)
@@ -144,7 +147,7 @@ def _pipeline_of(model: str | Path) -> tuple[Pipeline | None, dict[str, Any], Pa
     pipeline = PIPELINES.get(name)
     if pipeline is None or not pipeline.family:
         known = ", ".join(("Cascade", *(name for name, one in PIPELINES.items() if one.family)))
-        raise InputError(f"{root} is a {name}, which cannot be fine-tuned; known: {known}.")
+        raise InputError(f"{root} is {a(name)}, which cannot be fine-tuned; known: {known}.")
     return pipeline, index, root
 
 
@@ -185,15 +188,15 @@ def _lent(folder: Path, family: str) -> dict[str, Path]:
     return _parts_in(folder, index, lender, family)
 
 
-def _folder(path: str | Path) -> Path:
-    """A part's folder; a part of a repository in the hub's cache is named by the repository."""
+def _folder(path: str | Path, role: str) -> Path:
+    """A part's folder, or that part of a whole pipeline's; of a repository in the hub's cache it is named by that."""
     found = resolve_path(path)
     if not found.exists() and is_hub_name(str(path)):
         found = download(str(path))
     found = found.parent if found.is_file() else found
     if not found.is_dir():
         raise InputError(f"There is no folder {found}, which is to be a part of the model.")
-    return found
+    return found / role if (found / INDEX_NAME).is_file() and (found / role).is_dir() else found
 
 
 def _said(index: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,6 +230,18 @@ def _check_complete(where: str, family: str, found: Mapping[str, Path]) -> None:
             f"{where} has no {what} ({role!r}), which {FAMILIES[family].title} needs; name its folder as the part "
             f"{role!r}, or as the part {_LENDS_ALL!r} a pipeline's folder that has one{hint}."
         )
+
+
+def _check_prediction(source: Source, scheduler: Mapping[str, Any], folder: Path) -> None:
+    """A single file's own word for what it predicts must be that of the scheduler it is lent."""
+    said = None if source.single_file is None else source.single_file.noise.scheduler(source.root)
+    for key, usual in (("prediction_type", "epsilon"), ("rescale_betas_zero_snr", False)):
+        if said is not None and said[key] != (scheduler.get(key) or usual):
+            raise InputError(
+                f"{source.root} says that its {key} is {said[key]!r}, and the scheduler in {folder} that it is "
+                f"{scheduler.get(key) or usual!r}; run 'inflate convert' on the file, which writes its own scheduler, "
+                "and fine-tune that folder"
+            )
 
 
 def _check_channels(base: Base, where: str) -> None:

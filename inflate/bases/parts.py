@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,8 +15,8 @@ from diffusers import ModelMixin
 from inflate.checkpoint.fingerprint import weights_fingerprint
 from inflate.checkpoint.header import read_header
 from inflate.checkpoint.source import Weights
-from inflate.errors import InputError
-from inflate.stages import read_diffusers_component
+from inflate.components import read_diffusers_component, read_plain, read_whole
+from inflate.errors import InputError, a
 
 INDEX_NAME = "model_index.json"
 OURS = "_inflate"  # what of a pipeline's index is ours: {"height": 320, "width": 512}, in pixels
@@ -66,7 +66,7 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
         return read_diffusers_component(folder, library, class_name, dtype)
     found = _class_of(library, class_name)
     if found is None:
-        raise InputError(f"{folder} is a {library}.{class_name}, which no stage of a cascade knows.")
+        raise InputError(f"{folder} is {a(library)}.{class_name}, which no stage of a cascade knows.")
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; the pipeline's model_index.json names it.")
     if _needs_sentencepiece(folder):
@@ -74,18 +74,13 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
             f"{folder} has its vocabulary as spiece.model alone, which transformers reads with two more libraries; "
             "install them (pip install sentencepiece protobuf)."
         )
-    read: Callable[..., Any] = found.from_pretrained
-    options: dict[str, Any] = {"use_safetensors": True} if issubclass(found, torch.nn.Module) else {}
+    if not issubclass(found, torch.nn.Module):
+        return read_plain(found, folder)
+    options: dict[str, Any] = {"use_safetensors": True}
     options |= {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
     options |= {"variant": variant} if with_variant else {}
-    try:
-        with _without_bar():
-            part = read(folder, local_files_only=True, **options)
-    except Exception as error:  # transformers, safetensors and json each raise their own kinds for a damaged folder
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error
-    if not isinstance(part, torch.nn.Module):
-        return part
+    with _without_bar():
+        part = read_whole(found, folder, options)
     return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
 
 

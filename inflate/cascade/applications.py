@@ -7,11 +7,12 @@ varied from the mean of its frames' embeddings.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol, Self, TypedDict, Unpack, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -117,7 +118,8 @@ class Applications:
         enlarged: the pictures' shape at about the decoder's area; see :mod:`inflate.cascade.shapes`."""
         decoder: Any = self.stage("decoder")
         multiples = [stage.size_multiple() for stage in self.stages if isinstance(stage, _Sized)]
-        multiple = None if None in multiples else math.lcm(*multiples)
+        known = [one for one in multiples if one is not None]
+        multiple = math.lcm(*known) if len(known) == len(multiples) else None
         return fitting_size(height, width, None if decoder is None else decoder.usual_size(), multiple)
 
     def sized(self, height: int, width: int) -> Self:
@@ -213,11 +215,29 @@ class Applications:
 
         It has the shape of ``video`` (:meth:`frame_shape`).
         """
+        return self.vary_chunks([video.frames], num_frames, fps, frame_skip, **options)
+
+    def vary_chunks(
+        self,
+        chunks: Iterable[np.ndarray],
+        num_frames: int = 16,
+        fps: float = 8,
+        frame_skip: int = 5,
+        **options: Unpack[SamplingOptions],
+    ) -> CascadeOutput:
+        """:meth:`vary` of a video that comes in chunks of uint8 frames (n, H, W, 3), which are not kept."""
         if self.stage("decoder") is None:
             raise InputError("This cascade has no decoder, which varying a video needs.")
         Timing(num_frames, fps, frame_skip)
-        size = self.frame_shape(video.height, video.width)
-        embeds = self.embed_images(video_frames(video, size))
+        size = (0, 0)
+
+        def watched() -> Iterator[Tensor]:
+            nonlocal size
+            for chunk in self.fitted(chunks):
+                size = (chunk.shape[2], chunk.shape[3])
+                yield chunk
+
+        embeds = self.embed_chunks(watched())
         cascade: Any = self.sized(*size)
         return cascade(None, num_frames, fps, image_embeds=embeds, frame_skip=frame_skip, **options)
 
@@ -291,13 +311,25 @@ class Applications:
         Raises:
             InputError: the cascade has no prior stage, to which the CLIP model belongs, or that has no image encoder.
         """
+        pictures = fold_frames(frames).split(_FRAMES_AT_ONCE)
+        return self._mean_embeds((chunk.transpose(0, 1) for chunk in pictures), len(frames))
+
+    def embed_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
+        """As :meth:`embed_images`, (1, D), of one video whose frames come in chunks (3, n, H, W)."""
+        return self._mean_embeds(chunks, 1)
+
+    def fitted(self, chunks: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Chunks of uint8 frames (n, H, W, 3) at the size that :meth:`frame_shape` says: (3, n, h, w) in [-1, 1]."""
+        for chunk in chunks:
+            yield video_frames(Video(chunk, 1.0), self.frame_shape(*chunk.shape[1:3]))[0]
+
+    def _mean_embeds(self, chunks: Iterable[Tensor], videos: int) -> Tensor:
         prior: Any = self.stage("prior")
         if prior is None:
             raise InputError("This cascade has no CLIP model (it belongs to the prior), which embedding images needs.")
         with torch.no_grad(), self.loaded(prior, prior.image_roles):
-            chunks = fold_frames(frames).split(_FRAMES_AT_ONCE)
-            parts = [prior.embed_pictures(chunk.to(self.device)) for chunk in chunks]
-        embeds = torch.cat(parts).reshape(frames.shape[0], frames.shape[2], -1)
+            parts = [prior.embed_pictures(chunk.transpose(0, 1).to(self.device)) for chunk in chunks]
+        embeds = torch.cat(parts).unflatten(0, (videos, -1))
         return functional.normalize(embeds.mean(1), dim=-1) * embeds.norm(dim=-1).mean(1, keepdim=True)
 
     def _between(

@@ -41,7 +41,7 @@ def raise_frame_rate(
         save_memory: gradient checkpointing of the decoder's network.
         prompt: what the video shows, for decoders that read it.
         guide: the form of guidance between frames.
-        options: as for the other applications; the callbacks and ``until`` are not used.
+        options: as there.
 
     Raises:
         InputError: bad numbers, a frame rate the decoder does not know, or no decoder that can.
@@ -65,7 +65,9 @@ def raise_frame_rate(
                 f"{work.window - 1}."
             )
         # Windows begin and end with a frame that is given.
-        for part in _windows(total, gaps * frame_skip + 1, (gaps - gaps // 2) * frame_skip):
+        parts = list(_windows(total, gaps * frame_skip + 1, (gaps - gaps // 2) * frame_skip))
+        work.windows = len(parts)
+        for part in parts:
             frames[:, :, part] = work.complete(frames[:, :, part], have[part])
             have[part] = True
     return CascadeOutput(as_output(frames, output_type), video.fps * frame_skip, None)
@@ -99,7 +101,9 @@ def enlarge_video(
     large = functional.interpolate(fold_frames(low), (height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
     frames, have = unfold_frames(large, video.num_frames), torch.zeros(video.num_frames, dtype=torch.bool)
     with Completing(cascade.sized(height, width), video.fps, weight, save_memory, prompt, options) as work:
-        for part in _windows(video.num_frames, work.window, work.window - work.window // 2):
+        parts = list(_windows(video.num_frames, work.window, work.window - work.window // 2))
+        work.windows = len(parts)
+        for part in parts:
             frames[:, :, part] = work.complete(frames[:, :, part], have[part], low[:, :, part])
             have[part] = True
     return CascadeOutput(as_output(frames, output_type), video.fps, None)

@@ -55,10 +55,10 @@ def stages_for(stages: Sequence[Any], factor: float | None) -> tuple[Any, ...]:
     )
 
 
-def usual_factor(stages: Sequence[Any], height: int, width: int) -> int:
-    """The largest whole factor whose pictures are no larger than 4K, or the smallest one."""
+def usual_factor(stages: Sequence[Any], height: int, width: int, most: int = USUAL_PIXELS) -> int:
+    """The largest whole factor whose pictures have no more than ``most`` pixels, or the smallest one."""
     factors = whole_factors(stages)
-    return max((one for one in factors if height * width * one**2 <= USUAL_PIXELS), default=factors[0])
+    return max((one for one in factors if height * width * one**2 <= most), default=factors[0])
 
 
 def _runs(stages: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
@@ -115,8 +115,8 @@ class Enlarging:
         free, needed = shutil.disk_usage(folder).free, self.disk_bytes()
         if needed > free:
             raise InputError(
-                f"Temporary files take {needed / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB left; make room, "
-                "name another folder (TMPDIR), or take a smaller --factor."
+                f"Temporary files take {needed / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB left; make "
+                "room, name another folder (TMPDIR), or take a smaller --factor."
             )
 
     def seconds(self, cascade: "Cascade", settings: Mapping[str, StageSettings]) -> list[float]:

@@ -2,18 +2,18 @@
 
 import filecmp
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from inflate.checkpoint import resolve_path
+from inflate.checkpoint import resolve_path, what_it_is
 from inflate.checkpoint.writing import finish_folder
 from inflate.errors import InputError, nearest
 from inflate.stage_table import stage_entry
 from inflate.stages import Stage, StageSettings, stage_class, stages_of
+from inflate.staging import staged
 
 INDEX_NAME = "model_index.json"
 _CARRIED_FILES = ("README.md", "LICENSE", "NOTICE")
@@ -26,6 +26,11 @@ def family_folder(folder_or_name: str | Path) -> Path:
         InputError: no such folder, or no such bundled family.
     """
     folder = resolve_path(folder_or_name)
+    if folder.is_file():
+        raise InputError(
+            f"{folder} is {what_it_is(folder)}, and a whole pipeline is wanted here; name a pipeline's or a cascade's "
+            "folder, or a role file (.toml) that says which folder plays which part."
+        )
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; name a cascade's folder or a bundled family (bundled:emoji).")
     return folder
@@ -35,7 +40,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     """``model_index.json`` of a cascade's folder; ``InputError`` where it is missing or damaged."""
     path = folder / INDEX_NAME
     if not path.is_file():
-        raise InputError(f"{folder} is not a cascade's folder: it has no {INDEX_NAME}.")
+        raise InputError(
+            f"{folder} is {what_it_is(folder)} and not a cascade's or a pipeline's: it has no {INDEX_NAME}; name the "
+            "folder that has one, or a role file (.toml) that names this one as a component."
+        )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -104,11 +112,9 @@ def write_folder(
     from inflate import __version__
 
     _check_one_folder_holds(stages)
-    if folder.exists() and not overwrite:
-        raise InputError(f"{folder} exists; name another folder, or ask for it to be overwritten.")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    partial.mkdir(parents=True)
-    try:
+    with staged(folder) as partial:
+        if folder.exists() and not overwrite:
+            raise InputError(f"{folder} exists; name another folder, or ask for it to be overwritten.")
         index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family}
         for stage in stages:
             index |= stage.save(partial)
@@ -120,8 +126,6 @@ def write_folder(
                 shutil.copy(source / name, partial / name)
         (partial / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         finish_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_one_folder_holds(stages: Sequence[Stage]) -> None:

@@ -22,7 +22,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 Segments = Sequence[Segment | tuple[float, str]]
 """What a video shows later on: (seconds, prompt), or with a transition of another length, a ``Segment``."""
 
-MAX_FRAMES = 1024
+MAX_FRAMES = 1024  # of a video in memory
 _MAX_SIDE = 8192
 
 

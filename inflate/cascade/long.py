@@ -53,21 +53,39 @@ def stream_video(
         raise InputError(f"A stream needs the decoder, which makes frames; these stages are to run: {names}.")
     raised = state.frame_skip if "interpolation" in names else 1
     count = (state.num_frames - 1) * raised + 1
-    return FrameStream(_chunks(cascade, state, todo, settings, callback), count, state.fps * raised)
+    works = [stage.work(state, settings[stage.name]) for stage in todo]
+    chunks = stream_stages(cascade, todo, works, state, settings, callback)
+    return FrameStream(chunks, count, state.fps * raised)
 
 
-def _chunks(
+def stream_stages(
     cascade: "Cascade",
-    state: ChainState,
     todo: Sequence[Stage],
+    works: Sequence[float],
+    state: ChainState,
     settings: Mapping[str, StageSettings],
     callback: StepCallback | None,
+    chunks: Iterator[Tensor] | None = None,
+    first: int = 0,
 ) -> Iterator[Tensor]:
-    works = [stage.work(state, settings[stage.name]) for stage in todo]
-    chunks: Iterator[Tensor] | None = None
+    """Run stages one after the other on one video, with a file of its frames between two.
+
+    Args:
+        cascade: whose device and memory rules hold.
+        todo: the stages, in order.
+        works: their sizes, in any unit, for progress.
+        state: of the video, without ``frames``; ``num_frames`` are those that the first streamed stage starts from.
+        settings: by stage name.
+        callback: as a cascade's.
+        chunks: frames (3, n, H, W) that there are; None where the decoder, one of ``todo``, makes them.
+        first: number of the first stage to run, those before it having run.
+
+    Yields:
+        Chunks of the last stage's frames.
+    """
     count = state.num_frames
     with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
-        for number, stage in enumerate(todo):
+        for number, stage in list(enumerate(todo))[first:]:
             on_step = cascade.step_callback(todo, works, number, state, settings, callback)
             if chunks is None and stage.name != "decoder":
                 with cascade.loaded(stage):
@@ -84,8 +102,8 @@ def _chunks(
             file.write(made)
             (Path(folder) / f"{number - 1}.rgb").unlink(missing_ok=True)
             chunks = file.read()
-            fps = state.fps * (state.frame_skip if stage.name == "interpolation" else 1)
-            state = replace(state, fps=fps)
+            state = replace(state, fps=state.fps * (state.frame_skip if stage.name == "interpolation" else 1))
+    yield from chunks or ()
 
 
 def _made(

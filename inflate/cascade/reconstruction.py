@@ -7,6 +7,7 @@ eq. 7, which takes the gradient through the network. Known frames come back bit 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
@@ -21,10 +22,10 @@ from inflate.inflater import InflatedModel
 from inflate.models.completing import Completes
 from inflate.models.decoder import DecoderStage, check_fps, frame_noise
 from inflate.models.known_frames import Known, sample_known, saving_memory
-from inflate.stages import StageSettings, stage_generator
+from inflate.stages import ChainState, StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
 
-_MAX_SECONDS = 600
+_MAX_BYTES = 2**30  # of float32 frames, which lie in memory
 GUIDES = ("errors", "gradient")
 
 
@@ -48,14 +49,15 @@ def extend_video(
         save_memory: gradient checkpointing of the decoder's network.
         prompt: what the video shows, for decoders that read it (Stable Diffusion).
         guide: the form of guidance, one of ``GUIDES``.
-        options: as for the other applications; the callbacks and ``until`` are not used.
+        options: as for the other applications; ``callback_on_stage_end`` and ``until`` are not used, and what the other
+            callback is told counts a window as a video.
 
     Raises:
         InputError: the video lasts that long already, or there is no such decoder.
     """
     check_output_type(options.get("output_type", "pil"))
-    if not (math.isfinite(seconds) and 0 < seconds <= _MAX_SECONDS):
-        raise InputError(f"The video is to last {seconds} s; give more than 0 and at most {_MAX_SECONDS}.")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"The video is to last {seconds} s; give more than 0.")
     total = round(seconds * video.fps)
     if total <= video.num_frames:
         raise InputError(
@@ -63,7 +65,14 @@ def extend_video(
         )
     size = cascade.frame_shape(video.height, video.width)
     frames = video_frames(video, size)
+    most = _MAX_BYTES // frames[:, :, 0].nbytes
+    if total > most:
+        raise InputError(
+            f"The video is to last {seconds:g} s, {total} frames; there is room for {most} of {size[1]} x {size[0]} px "
+            f"({most / video.fps:.0f} s)."
+        )
     with Completing(cascade.sized(*size), video.fps, weight, save_memory, prompt, options, guide) as work:
+        work.windows = math.ceil((total - frames.shape[2]) / (work.window - max(1, work.window // 2)))
         while frames.shape[2] < total:
             old = min(frames.shape[2], max(1, work.window // 2))
             new = min(work.window - old, total - frames.shape[2])
@@ -104,6 +113,29 @@ def infill_video(
     return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
 
 
+def frame_numbers(text: str, count: int, what: str) -> list[int]:
+    """Frame numbers from 0, single ones and ranges with commas between, as :func:`infill_video` is told by people.
+
+    ``what`` is the text's name in messages.
+
+    Raises:
+        InputError: something else, or a number that none of the ``count`` frames has.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = (one.strip() for one in part.partition("-"))
+        if not first.isdecimal() or not (last or first).isdecimal():
+            raise InputError(f"{what} is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
+        if int(last or first) < int(first):
+            raise InputError(f"{what} is {text!r}, and {part.strip()} runs backwards; give the smaller number first.")
+        numbers += range(int(first), min(int(last or first), max(int(first), count)) + 1)
+    if max(numbers) >= count:
+        raise InputError(f"{what} is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
+    if len(set(numbers)) == count:
+        raise InputError(f"{what} is {text!r}, all {count} frames of the video; leave one or more that are known.")
+    return numbers
+
+
 def check_guidance(weight: float, guide: str = "errors") -> None:
     """Raise ``InputError`` unless reconstruction guidance can have that weight and that form."""
     if not (math.isfinite(weight) and weight >= 0):
@@ -115,8 +147,11 @@ def check_guidance(weight: float, guide: str = "errors") -> None:
 class Completing:
     """A loaded decoder that completes windows, one after the other, each with noise of its own.
 
-    ``window`` is the number of frames that its network sees at once.
+    ``window`` is the number of frames that its network sees at once. ``windows``, for progress: how many there will be
+    at most.
     """
+
+    windows = 1
 
     def __init__(
         self,
@@ -141,6 +176,7 @@ class Completing:
         self.cascade, self.fps, self.weight = cascade, float(fps), weight
         self.save_memory, self.prompt, self.guide = save_memory, prompt, guide
         self.settings: StageSettings = cascade.chosen_settings(options)["decoder"]
+        self.callback, self.done = options.get("callback_on_step_end"), 0
         [seed] = draw_seeds(options.get("generator"), 1)
         self.generator = stage_generator(seed, "reconstruction")
         self.loaded = cascade.loaded(stage)
@@ -191,9 +227,17 @@ class Completing:
                 Known(latents, mask, constraints if self.weight else (), covariance, self.weight),
                 num_inference_steps=self.settings.num_inference_steps,
                 generator=self.generator,
+                on_step=self._step_callback(count),
             )
+        self.done += 1
         pixels = self.stage.to_pixels(made).cpu()
         return torch.where(mask[None, None, :, None, None], frames, pixels)
+
+    def _step_callback(self, num_frames: int) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """The cascade's, to which the windows are videos."""
+        videos, number = ChainState((), (0,) * self.windows, num_frames, self.fps), self.done
+        tell = self.cascade.step_callback([self.stage], [1.0], 0, videos, {"decoder": self.settings}, self.callback)
+        return lambda step, timestep, sample: tell(number, step, timestep, sample)
 
     def _decode(self, latents: Tensor) -> Tensor:
         return unfold_frames(self.stage.decode(fold_frames(latents)), latents.shape[2])

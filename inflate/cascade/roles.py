@@ -26,7 +26,7 @@ from inflate.bases.parts import OURS
 from inflate.cascade.folder import INDEX_NAME, family_folder, read_index, read_stages
 from inflate.cascade.pipelines import PIPELINES, Part
 from inflate.checkpoint import resolve_path
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 from inflate.stage_table import STAGES, stage_entry
 from inflate.stages import ComponentStage, Stage, StageSettings, stage_class
 
@@ -79,6 +79,13 @@ def _parse(path: Path) -> tuple[list[Role], str | None]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML ({error}).") from error
+    if isinstance(tables.get("roles"), dict):
+        raise InputError(
+            f"{path} is a family file, which names trained parts; run 'inflate assemble {path} FOLDER' and name that "
+            "folder."
+        )
+    if isinstance(tables.get("train"), dict):
+        raise InputError(f"{path} is a recipe; run 'inflate finetune {path}' and name the export of that run.")
     family = tables.pop("name", None)
     if family is not None and not isinstance(family, str):
         raise InputError(f"{path}: name must be a text, got {family!r}.")
@@ -118,11 +125,11 @@ def _stage(role: Role) -> ComponentStage:
         return _own_stage(role, index)
     if pipeline not in PIPELINES:
         known = ", ".join(("Cascade", *PIPELINES))
-        raise InputError(f"{role.where}: {role.folder} is a {pipeline}, which plays no role; known: {known}.")
+        raise InputError(f"{role.where}: {role.folder} is {a(str(pipeline))}, which plays no role; known: {known}.")
     part = PIPELINES[pipeline].get(role.stage)
     if part is None:
         raise InputError(
-            f"{role.where}: {role.folder} is a {pipeline}, which cannot be the {role.stage}; "
+            f"{role.where}: {role.folder} is {a(str(pipeline))}, which cannot be the {role.stage}; "
             f"it can be: {', '.join(PIPELINES[pipeline])}."
         )
     entries, paths = _components(role, index, part)

@@ -45,13 +45,14 @@ class FrameFile:
                 count += chunk.shape[1]
         return count
 
-    def read(self) -> Iterator[Tensor]:
-        """Chunks (3, n, H, W), float32 in [-1, 1]."""
+    def read(self, first: int = 0) -> Iterator[Tensor]:
+        """Chunks (3, n, H, W) from frame ``first`` on, float32 in [-1, 1]."""
         if self.picture is None:
             return
         height, width = self.picture
         size, frames_at_once = height * width * 3, frames_of_chunk(height, width)
         with self.path.open("rb") as file:
+            file.seek(first * size)
             while content := file.read(frames_at_once * size):
                 frames = np.frombuffer(content, dtype=np.uint8).reshape(1, -1, height, width, 3)
                 yield from_uint8(frames)[0]

@@ -2,6 +2,7 @@
 
 from inflate.checkpoint.convert import Conversion, Inspection, convert, deflate_folder, inspect
 from inflate.checkpoint.fingerprint import architecture_fingerprint, has_fingerprint, weights_fingerprint
+from inflate.checkpoint.kinds import what_it_is
 from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.saving import load, load_temporal, save, save_temporal
 from inflate.checkpoint.source import Source, find_source, read_config, resolve_path
@@ -24,4 +25,5 @@ __all__ = [
     "save",
     "save_temporal",
     "weights_fingerprint",
+    "what_it_is",
 ]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import read_tensors
 from inflate.checkpoint.source import (
-    TEMPORAL_FILE,
     Source,
     Weights,
     check_weights,
@@ -74,6 +74,7 @@ def convert(
     variant: str | None = None,
     allow_pickle: bool = False,
     hard_link: bool = False,
+    prediction: str = "",
 ) -> Conversion:
     """Make an inflated model's folder of an image model's, of a whole pipeline's, or of a single file.
 
@@ -92,35 +93,35 @@ def convert(
         variant: which of a folder's weights; those of other variants are left out then.
         allow_pickle: read weights from a pickle where there are no others.
         hard_link: large files become second names of the source's, as `copy_file` says; for weights nobody writes into.
+        prediction: for a single file: what its network predicts, "epsilon" or "v_prediction". Where it is given, or the
+            file itself says it (`v_pred`, `ztsnr`, modelspec), the scheduler goes beside the network.
 
     Raises:
-        InputError: bad input, or a full disk; nothing has been written then.
+        InputError: bad input, contradictions about what is predicted, or a full disk; nothing has been written then.
     """
     scheme, destination = _checked_scheme(scheme, num_frames), Path(destination).expanduser()
     found = _not_inflated(find_source(source, config, variant, allow_pickle))
     check_apart(found.root, destination)
     check_destination(destination, force)
-    weights = find_weights(found)
-    image_model = found.meta_model()
+    weights, image_model = find_weights(found), found.meta_model()
     check_weights(found, weights, image_model)
-    what = report(image_model, scheme, num_frames)
+    scheduler, what = _scheduler_of(found, prediction), report(image_model, scheme, num_frames)
     layers = temporal_layer_makers(find_sites(image_model, scheme), scheme, num_frames, image_model)
     rewritten = None if weights.renamed is None else read_tensors(found, weights, image_model)
     fingerprint = weights_fingerprint(weights) if rewritten is None else tensors_fingerprint(rewritten)
-    class_name = found.image_model_class.__name__
-    info = TemporalInfo(scheme, num_frames, class_name, architecture_fingerprint(image_model), fingerprint)
+    made_for = (found.image_model_class.__name__, architecture_fingerprint(image_model), fingerprint)
     if temporal_only:
         rewritten = None
     copied = [] if temporal_only else files_to_copy(found, weights)
-    num_bytes = 4 * what.new_parameters + (0 if rewritten is None else weights.num_bytes)
-    num_bytes += 0 if hard_link else sum((found.root / path).stat().st_size for path in copied)
+    copied_bytes = 0 if hard_link else sum((found.root / path).stat().st_size for path in copied)
+    num_bytes = 4 * what.new_parameters + (0 if rewritten is None else weights.num_bytes) + copied_bytes
     subfolder = Path() if temporal_only else found.folder.relative_to(found.root)
     with new_folder(destination, force, num_bytes, copied) as partial:
         for path in copied:
             copy_file(found.root / path, partial / path, hard_link)
         if rewritten is not None:
-            write_model(partial / subfolder, found.config, rewritten)
-        write_new_layers(partial / subfolder / TEMPORAL_FILE, layers, info)
+            write_model(partial / subfolder, found.config, rewritten, scheduler)
+        write_new_layers(partial / subfolder / TEMPORAL_FILE, layers, TemporalInfo(scheme, num_frames, *made_for))
     return Conversion(destination, destination / subfolder / TEMPORAL_FILE, len(copied), what, rewritten is not None)
 
 
@@ -128,6 +129,18 @@ def _checked_scheme(scheme: str | Scheme, num_frames: int) -> Scheme:
     if num_frames < 1:
         raise InputError(f"the number of frames must be at least 1, got {num_frames}")
     return resolve_scheme(scheme)
+
+
+def _scheduler_of(found: Source, prediction: str) -> dict[str, Any] | None:
+    """The config of the scheduler that a single file's UNet was trained under, where the file or the user says it."""
+    if found.single_file is None or "UNet" not in found.image_model_class.__name__:
+        if prediction:
+            raise InputError(
+                f"--prediction (prediction=) goes with the single file of a UNet, and {found.root} is none; what it "
+                "predicts stands in its scheduler's folder"
+            )
+        return None
+    return found.single_file.noise.scheduler(found.root, prediction)
 
 
 def _not_inflated(found: Source) -> Source:

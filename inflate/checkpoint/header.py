@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from inflate.components import refuse_stand_in
 from inflate.errors import InputError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -56,8 +57,6 @@ def read_header(path: Path) -> Header:
     Raises:
         InputError: no such file, a pickle, not a safetensors file, or one whose end is missing.
     """
-    if path.is_file():
-        refuse_stand_in(path)
     refuse_pickle(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -70,7 +69,7 @@ def read_header(path: Path) -> Header:
                 f"{path} is truncated: a safetensors file has at least 8 bytes, this one {size}; copy it again"
             )
         if length > MAX_HEADER_BYTES:
-            raise InputError(f"{path} is not a safetensors file (its header would be {length} bytes long)")
+            raise InputError(f"{path} is not a safetensors file, nor any other kind of weights that inflate reads")
         text = file.read(length)
     if len(text) < length:
         raise InputError(f"{path} is truncated: its header ends after {len(text)} of {length} bytes; copy it again")
@@ -92,7 +91,9 @@ def is_pickle(path: Path) -> bool:
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise `InputError` if `path` is named as pickles are: none is opened unasked."""
+    """Raise `InputError` if `path` is named as pickles are, none of which is opened unasked, or is a stand-in."""
+    if path.is_file():
+        refuse_stand_in(path)
     if is_pickle(path):
         raise InputError(
             f"{path} is a pickle, a kind of file that may run any code when opened; "
@@ -106,18 +107,3 @@ def _stored_tensor(entry: dict[str, Any], data_start: int) -> StoredTensor:
     if not 0 <= start <= end:
         raise ValueError("offsets out of order")
     return StoredTensor(entry["dtype"], tuple(entry["shape"]), data_start + start, data_start + end)
-
-
-def refuse_stand_in(path: Path) -> None:
-    """Raise `InputError` for what people have in a file's place: Git LFS's pointer to it, or a web page about it."""
-    with open(path, "rb") as file:
-        start = file.read(64).lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        raise InputError(
-            f"{path} is Git LFS's pointer to the weights and not the weights: run 'git lfs pull' in its repository, or "
-            "download the file itself"
-        )
-    if start.startswith((b"<!doctype html", b"<html")):
-        raise InputError(
-            f"{path} is a web page, perhaps one that asks to sign in, and no weights: download the file itself again"
-        )

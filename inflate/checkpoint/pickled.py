@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inflate.components import refuse_stand_in
 from inflate.errors import InputError
 
 
@@ -17,6 +18,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: damaged, no state dict, or a pickle of anything but tensors and plain values; none of that is run.
     """
+    if path.is_file():
+        refuse_stand_in(path)
     try:
         # only torch's zip format, the default since 1.6, can be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

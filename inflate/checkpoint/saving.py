@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.source import (
-    TEMPORAL_FILE,
     Source,
     find_source,
     find_weights,
@@ -23,7 +23,7 @@ from inflate.checkpoint.temporal import (
     write_temporal,
 )
 from inflate.checkpoint.writing import new_folder
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater import InflatedModel, deflate, inflate, meta_image_model
 
 
@@ -48,8 +48,8 @@ def save(video_model: InflatedModel, folder: str | Path, force: bool = False) ->
         ours = type(video_model.image_model)
         if network.image_model_class is not ours:
             raise InputError(
-                f"{folder} is a pipeline whose network is a {network.image_model_class.__name__}, and the model to "
-                f"save is a {ours.__name__}; save it in another folder"
+                f"{folder} is a pipeline whose network is {a(network.image_model_class.__name__)}, and the model to "
+                f"save is {a(ours.__name__)}; save it in another folder"
             )
         save(video_model, network.folder, force=True)
         return folder

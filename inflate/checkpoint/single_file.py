@@ -14,16 +14,19 @@ from typing import Any
 
 import torch
 from diffusers.loaders.single_file_utils import (
-    convert_flux_transformer_checkpoint_to_diffusers,
     convert_ldm_unet_checkpoint,
     convert_sd3_transformer_checkpoint_to_diffusers,
     infer_diffusers_model_type,
 )
 from torch import Tensor
 
-from inflate.errors import InputError
+from inflate.checkpoint.flux_layout import rename_flux
+from inflate.checkpoint.noise_flags import FLAGS, NoiseFlags, noise_flags
+from inflate.checkpoint.quantised import plain_weights, refuse_packed
+from inflate.errors import InputError, a
 
 PREFIX = "model.diffusion_model."  # of the image model in a whole checkpoint
+_AVERAGES = "model_ema."
 _WRAPPERS = frozenset({"model", "diffusion_model", "unet", "transformer", "module", "_orig_mod", "state_dict"})
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -65,6 +68,7 @@ class SingleFile:
     prefix: str
     config_file: Path | None  # the user's; None if `family` was recognised
     family: str  # "" if the user gave a config
+    noise: NoiseFlags = field(default_factory=NoiseFlags)
 
     @property
     def config_name(self) -> str:
@@ -73,7 +77,7 @@ class SingleFile:
 
     def own(self, names: Iterable[str]) -> list[str]:
         """Those of a file's names that belong to the image model."""
-        return [name for name in names if name.startswith(self.prefix)]
+        return [name for name in names if name.startswith(self.prefix) and name not in FLAGS]
 
     def to_diffusers(self, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
         """The image model's weights under diffusers' names; tensors on the meta device will do for names and shapes.
@@ -82,6 +86,7 @@ class SingleFile:
             InputError: weights are missing, or some are there that the image model has no place for.
         """
         own = {name.removeprefix(self.prefix): tensors[name] for name in self.own(tensors)}
+        own = plain_weights(self.path, own)
         try:
             renamed, unused = self.layout.rename(own, config)
         except KeyError as error:
@@ -97,8 +102,10 @@ class SingleFile:
         return renamed
 
 
-def recognise(path: Path, shapes: Shapes) -> tuple[SingleFile, dict[str, Any]]:
-    """How to read the file `path` with weights of `shapes`, and the config of its image model.
+def recognise(
+    path: Path, shapes: Shapes, metadata: Mapping[str, str] | None = None
+) -> tuple[SingleFile, dict[str, Any]]:
+    """How to read the file `path` with weights of `shapes` and such `metadata`, and the config of its image model.
 
     Raises:
         InputError: of no layout or family known here.
@@ -114,15 +121,20 @@ def recognise(path: Path, shapes: Shapes) -> tuple[SingleFile, dict[str, Any]]:
             "name a config.json that describes its image model with --config (config=)"
         )
     family, changes = chosen
-    return SingleFile(path, layout, prefix, None, family.name), {**family.config(), **changes}
+    noise = noise_flags(shapes, metadata or {})
+    return SingleFile(path, layout, prefix, None, family.name, noise), {**family.config(), **changes}
 
 
-def recognise_layout(path: Path, shapes: Shapes, config_file: Path, class_name: str) -> SingleFile:
+def recognise_layout(
+    path: Path, shapes: Shapes, config_file: Path, class_name: str, metadata: Mapping[str, str] | None = None
+) -> SingleFile:
     """How to read the file `path` as a model of the user's own config; `InputError` if it is of another layout."""
     layout, prefix, _ = _layout(path, shapes)
     if layout.image_model_class not in (None, class_name):
-        raise InputError(f"{path} holds a {layout.image_model_class}, and {config_file} describes a {class_name}")
-    return SingleFile(path, layout, prefix, config_file, "")
+        raise InputError(
+            f"{path} holds {a(layout.image_model_class or class_name)}, and {config_file} describes {a(class_name)}"
+        )
+    return SingleFile(path, layout, prefix, config_file, "", noise_flags(shapes, metadata or {}))
 
 
 def _prefixes(shapes: Shapes) -> list[str]:
@@ -142,7 +154,14 @@ def _layout(path: Path, shapes: Shapes) -> tuple[Layout, str, dict[str, tuple[in
         own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
         for layout in LAYOUTS:
             if all(mark in own for mark in layout.marks):
+                refuse_packed(path, own)
                 return layout, prefix, own
+    refuse_packed(path, shapes)
+    if any(name.startswith(_AVERAGES) for name in shapes):
+        raise InputError(
+            f"{path} holds the average (EMA) of an image model alone, whose names ({_AVERAGES}…) have lost their dots; "
+            "get the file that has the weights themselves"
+        )
     known = ", ".join(family.name for family in FAMILIES)
     try:
         guess = infer_diffusers_model_type({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
@@ -249,8 +268,7 @@ def _rename_sd3(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dic
 
 
 def _rename_flux(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    left = dict(tensors)
-    return convert_flux_transformer_checkpoint_to_diffusers(left), list(left)
+    return rename_flux(tensors)
 
 
 def _keep(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:

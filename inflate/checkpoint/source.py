@@ -12,16 +12,15 @@ from torch import Tensor
 
 from inflate.checkpoint.header import TORCH_DTYPES, Header, is_pickle, read_header, refuse_pickle
 from inflate.checkpoint.hub import download, is_hub_name
+from inflate.checkpoint.kinds import SAFETENSORS_SUFFIXES, TEMPORAL_FILE, what_it_is
 from inflate.checkpoint.pickled import read_pickle
 from inflate.checkpoint.single_file import SingleFile, recognise, recognise_layout
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 from inflate.inflater import IMAGE_MODEL_CLASSES, meta_image_model
 
 SUBFOLDERS = ("unet", "decoder", "transformer")  # where pipelines keep the network that is inflated
 WEIGHTS_STEM = "diffusion_pytorch_model"
-TEMPORAL_FILE = "temporal.safetensors"
 BUNDLED_PREFIX = "bundled:"
-SAFETENSORS_SUFFIXES = (".safetensors", ".sft")  # the second is how FLUX.1 was first published
 
 # diffusers renames these of checkpoints from before its Attention class, when it loads them.
 _OLD_ATTENTION_NAMES = (
@@ -99,17 +98,17 @@ class Weights:
 
 
 def resolve_path(folder_or_name: str | Path) -> Path:
-    """A folder's path; `bundled:NAME` is a family inside the package."""
+    """A folder's path; `bundled:NAME` is a family inside the package, `bundled:NAME/PART` one folder of it."""
     name = str(folder_or_name)
     if not name.startswith(BUNDLED_PREFIX):
         return Path(name).expanduser()
     families = Path(__file__).resolve().parent.parent / "bundled"
-    wanted = name.removeprefix(BUNDLED_PREFIX)
+    wanted, _, part = name.removeprefix(BUNDLED_PREFIX).partition("/")
     known = sorted(path.name for path in families.iterdir() if path.is_dir()) if families.is_dir() else []
     if wanted not in known:
         listed = ", ".join(BUNDLED_PREFIX + family for family in known) or "none"
         raise InputError(f"no bundled family {wanted!r}{nearest(wanted, known)}; known: {listed}")
-    return families / wanted
+    return families / wanted / part
 
 
 def find_source(
@@ -142,7 +141,7 @@ def find_source(
     found = _config_file(root)
     if found is None:
         raise InputError(
-            f"{root} is not a diffusers model: "
+            f"{root} is {what_it_is(root)}, without a network that can be inflated: "
             f"it has neither config.json nor one of {', '.join(SUBFOLDERS)} with a config.json in it"
         )
     values, image_model_class = read_config(found)
@@ -162,13 +161,19 @@ def _find_in_file(path: Path, config: str | Path | None, variant: str | None, al
         raise InputError(f"{path} is a file of a diffusers model; name its folder, {path.parent}")
     if variant is not None:
         raise InputError(f"--variant (variant=) chooses among the files of a folder, and {path} is a file")
+    kind = what_it_is(path)
     if path.suffix.lower() not in SAFETENSORS_SUFFIXES and not is_pickle(path):
+        raise InputError(f"{path} is {kind}; name a diffusers folder or safetensors")
+    part = re.search(r"-\d+-of-(\d+)\.", path.name)
+    if part is not None:
         raise InputError(
-            f"{path} is a file of a kind that inflate does not read; name a diffusers folder or safetensors"
+            f"{path} is one of {int(part[1])} parts of a model; name the folder that has them all, with their index "
+            "and config.json"
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in _meta_tensors(path, allow_pickle).items()}
+    metadata = {} if is_pickle(path) else read_header(path).metadata
     if config is None:
-        single_file, values = recognise(path, shapes)
+        single_file, values = recognise(path, shapes, metadata)
         image_model_class = IMAGE_MODEL_CLASSES[values["_class_name"]]
     else:
         given = Path(config).expanduser()
@@ -176,7 +181,7 @@ def _find_in_file(path: Path, config: str | Path | None, variant: str | None, al
         if config_file is None:
             raise InputError(f"--config is {given}, which has no config.json of an image model")
         values, image_model_class = read_config(config_file)
-        single_file = recognise_layout(path, shapes, config_file, values["_class_name"])
+        single_file = recognise_layout(path, shapes, config_file, values["_class_name"], metadata)
     return Source(path, path, values, image_model_class, single_file, None, allow_pickle)
 
 
@@ -207,7 +212,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], type[Any]]:
         raise InputError(f"{path} is not a diffusers config: it has no _class_name")
     if class_name not in IMAGE_MODEL_CLASSES:
         raise InputError(
-            f"{path} is a {class_name}, which cannot be inflated; it must be one of {', '.join(IMAGE_MODEL_CLASSES)}"
+            f"{path} is {a(class_name)}, which cannot be inflated; it must be one of {', '.join(IMAGE_MODEL_CLASSES)}"
         )
     return config, IMAGE_MODEL_CLASSES[class_name]
 

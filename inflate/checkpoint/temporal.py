@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inflate.checkpoint.header import TORCH_DTYPES, Header, read_header
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater import Scheme
 
 FORMAT = "inflate-temporal-1"
@@ -136,9 +136,9 @@ def check_fits(info: TemporalInfo, path: Path, image_model: Any, fingerprint: st
     """Raise `InputError` unless the temporal weights were made for the architecture of `image_model`."""
     class_name = type(image_model).__name__
     if info.image_model_class != class_name:
-        raise InputError(f"{path} was made for a {info.image_model_class} and does not fit this {class_name}")
+        raise InputError(f"{path} was made for {a(info.image_model_class)} and does not fit this {class_name}")
     if info.fingerprint != fingerprint:
         raise InputError(
-            f"{path} was made for a {class_name} of another architecture (fingerprint {info.fingerprint[:12]}, "
+            f"{path} was made for {a(class_name)} of another architecture (fingerprint {info.fingerprint[:12]}, "
             f"this model has {fingerprint[:12]}); use it with an image model of the same config"
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inflate.errors import InputError
 from inflate.places import check_place
+from inflate.staging import put_in_place, staged
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
@@ -57,23 +58,17 @@ def new_folder(
         copied: files in it that are copies of others, which stay; they are not waited for until they are on the disk.
 
     Raises:
-        InputError: `destination` is taken, or the disk is full; nothing of what was begun is left then.
+        InputError: `destination` is taken, another process writes it, or the disk is full; nothing of what was begun
+            is left then.
     """
-    check_destination(destination, force)
     destination = destination.absolute()
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(destination.parent).free
-    if num_bytes > free:
-        raise InputError(
-            f"the disk of {destination} is full: "
-            f"{_size(num_bytes)} are needed and {_size(free)} are free; nothing was written"
-        )
-    partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    check_destination(destination, force)
     try:
-        partial.mkdir()
-        yield partial
-        finish_folder(partial, destination, copied)
+        with staged(destination) as partial:
+            check_destination(destination, force)  # as it is now that nobody else writes it
+            _check_room(destination, num_bytes)
+            yield partial
+            finish_folder(partial, destination, copied)
     except OSError as error:
         if error.errno in _FULL:
             raise _full(destination) from error
@@ -82,8 +77,6 @@ def new_folder(
         if "(os error 28)" in str(error):
             raise _full(destination) from error
         raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def finish_folder(partial: Path, destination: Path, copied: Collection[Path] = ()) -> None:
@@ -91,7 +84,17 @@ def finish_folder(partial: Path, destination: Path, copied: Collection[Path] = (
     give_usual_permissions(partial)
     kept = _keep_others(destination, partial)
     _sync(partial, {partial / path for path in (*copied, *kept)})
-    _put_in_place(partial, destination)
+    put_in_place(partial, destination)
+    _sync_folder(destination.parent)
+
+
+def _check_room(destination: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(destination.parent).free
+    if num_bytes > free:
+        raise InputError(
+            f"the disk of {destination} is full: "
+            f"{_size(num_bytes)} are needed and {_size(free)} are free; nothing was written"
+        )
 
 
 def _full(destination: Path) -> InputError:
@@ -131,12 +134,26 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
-def write_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write an image model as diffusers does: its config.json, and its weights in one file; `folder` is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def write_model(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    scheduler: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an image model as diffusers does: its config.json, and its weights in one file; `folder` is made.
+
+    The config of a `scheduler` goes into a folder of that name inside.
+    """
+    _write_json(folder / "config.json", config)
+    if scheduler is not None:
+        _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -176,22 +193,6 @@ def _is_there(path: Path) -> bool:
 
 def _holds_a_model(folder: Path) -> bool:
     return any(one.is_file() and one.name.startswith(_PARTS) for one in folder.iterdir())
-
-
-def _put_in_place(partial: Path, destination: Path) -> None:
-    """Rename `partial` to `destination`; what was there is moved aside first and put back if the renaming fails."""
-    if not destination.exists() or not any(destination.iterdir()):
-        os.replace(partial, destination)  # an empty folder is replaced by the rename itself
-    else:
-        old = destination.with_name(f".{destination.name}.old-{os.getpid()}")
-        os.replace(destination, old)
-        try:
-            os.replace(partial, destination)
-        except OSError:
-            os.replace(old, destination)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    _sync_folder(destination.parent)
 
 
 def give_usual_permissions(folder: Path) -> None:

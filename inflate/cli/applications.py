@@ -20,7 +20,8 @@ from inflate.cli.generate import (
     Steps,
     Until,
 )
-from inflate.cli.video_job import VideoJob, read_picture, read_video
+from inflate.cli.known_video import read_chunks, read_video, run_known
+from inflate.cli.video_job import VideoJob, read_picture
 from inflate.errors import InputError, nearest
 
 DEFAULT_WEIGHT = 1.0  # what Bayes' rule derives; see the table in recipes/emoji/README.md
@@ -66,6 +67,7 @@ def animate(
     """Make a picture move."""
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     picture = read_picture(image)
+    job.tell_size(picture.height, picture.width)
     job.run(lambda cascade, options: cascade.animate(picture, frames, fps, frame_skip, **options))
 
 
@@ -93,6 +95,8 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
+    from inflate.data import video_facts
+
     if len(source) > 2:
         raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
     check_method(method, ("interpolation", "reconstruction"))
@@ -100,24 +104,36 @@ def interpolate(
     if method == "reconstruction" and len(source) == 2:
         raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    if len(source) == 1:
-        video = read_video(source[0])
-        if method == "reconstruction":
-            from inflate.cascade.constrained import raise_frame_rate
+    if len(source) == 1 and video_facts(source[0]).num_frames < 2:
+        raise InputError(
+            f"{source[0]} is a single picture; interpolate takes two pictures, or a video of two frames or more."
+        )
+    if len(source) == 1 and method == "reconstruction":
+        from inflate.cascade.constrained import raise_frame_rate
 
-            job.run(
-                lambda cascade, options: raise_frame_rate(
-                    cascade, video, frame_skip, weight, prompt=prompt, guide=guide, **options
-                ),
-                source[0],
-                rate=frame_skip,
-            )
-            return
+        video = read_video(source[0], job)
         job.run(
-            lambda cascade, options: cascade.interpolate_video(video, frame_skip, **options), source[0], rate=frame_skip
+            lambda cascade, options: raise_frame_rate(
+                cascade, video, frame_skip, weight, prompt=prompt, guide=guide, **options
+            ),
+            source[0],
+            rate=frame_skip,
+        )
+        return
+    if len(source) == 1:
+        from inflate.cascade.known import interpolate_stream
+
+        run_known(
+            job,
+            source[0],
+            0,
+            lambda cascade, video, options: cascade.interpolate_video(video, frame_skip, **options),
+            lambda cascade, video, options: interpolate_stream(cascade, video, frame_skip, **options),
+            frame_skip,
         )
         return
     first, last = (read_picture(path) for path in source)
+    job.tell_size(first.height, first.width)
     job.run(lambda cascade, options: cascade.interpolate(first, last, frames, fps, frame_skip, **options))
 
 
@@ -153,15 +169,25 @@ def extend(
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"--seconds is {seconds}; give a number of seconds above 0.")
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    known = read_video(video)
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
-        count = frames if seconds is None else max(1, round(seconds * known.fps) - known.num_frames)
-        job.run(lambda cascade, options: cascade.extend(known, count, **options), video, longer=True)
+        from inflate.cascade.known import extend_stream
+        from inflate.data import video_facts
+
+        facts = video_facts(video)
+        count = frames if seconds is None else max(1, round(seconds * facts.fps) - facts.num_frames)
+        run_known(
+            job,
+            video,
+            count,
+            lambda cascade, known, options: cascade.extend(known, count, **options),
+            lambda cascade, known, options: extend_stream(cascade, known, count, **options),
+        )
         return
     from inflate.cascade.reconstruction import extend_video
 
+    known = read_video(video, job)
     lasting = (known.num_frames + frames) / known.fps if seconds is None else seconds
     job.run(
         lambda cascade, options: extend_video(cascade, known, lasting, weight, prompt=prompt, guide=guide, **options),
@@ -190,34 +216,18 @@ def infill(
     """Make frames of a video anew from those around them, with D^t alone."""
     import torch
 
-    from inflate.cascade.reconstruction import infill_video
+    from inflate.cascade.reconstruction import frame_numbers, infill_video
 
     _check_guidance(weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
-    source = read_video(video)
+    job.keeps_alpha = False  # nobody knows that of the missing frames
+    source = read_video(video, job)
     known = torch.ones(source.num_frames, dtype=torch.bool)
-    known[frame_numbers(missing, source.num_frames)] = False
+    known[frame_numbers(missing, source.num_frames, "--missing")] = False
     job.run(
         lambda cascade, options: infill_video(cascade, source, known, weight, prompt=prompt, guide=guide, **options),
         video,
     )
-
-
-def frame_numbers(text: str, count: int) -> list[int]:
-    """Frame numbers from 0, single ones and ranges with commas between.
-
-    Raises:
-        InputError: something else, or a number that none of the ``count`` frames has.
-    """
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-            raise InputError(f"--missing is {text!r}; give frame numbers from 0 with commas between, such as 4-11,14.")
-        numbers += range(int(first), min(int(last or first), max(int(first), count)) + 1)
-    if max(numbers) >= count:
-        raise InputError(f"--missing is {text!r}; the video has {count} frames, numbered from 0 to {count - 1}.")
-    return numbers
 
 
 def vary(
@@ -238,10 +248,14 @@ def vary(
     as_json: AsJson = False,
 ) -> None:
     """Make another video of what a video shows."""
+    from inflate.data import video_facts
+
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    known = read_video(video)
-    job.drop_sound(video)
-    job.run(lambda cascade, options: cascade.vary(known, frames, fps, frame_skip, **options))
+    facts = video_facts(video)
+    job.tell_size(facts.height, facts.width)
+    chunks = read_chunks(video, facts)
+    job.drop_beside(video)
+    job.run(lambda cascade, options: cascade.vary_chunks(chunks, frames, fps, frame_skip, **options))
 
 
 def upscale(
@@ -284,6 +298,7 @@ def upscale(
     from inflate.cascade.constrained import enlarge_video
 
     low = read_video(video)
+    job.tell_size(low.height, low.width)
     job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
 
 

@@ -59,13 +59,28 @@ def convert(
     hard_link: Annotated[
         bool, typer.Option("--hard-link", help="Share large files with SRC: no time, no space, written into together.")
     ] = False,
+    prediction: Annotated[
+        str, typer.Option("--prediction", help="For a single file: epsilon or v_prediction. Default: what it says.")
+    ] = "",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn an image model into a video model that gives, until it is trained, the same pictures bit for bit."""
     from inflate.checkpoint import convert as run
 
-    done = run(source, destination, scheme, frames, temporal_only, force, config, variant, allow_pickle, hard_link)
+    done = run(
+        source,
+        destination,
+        scheme,
+        frames,
+        temporal_only,
+        force,
+        config,
+        variant,
+        allow_pickle,
+        hard_link,
+        prediction,
+    )
     if json:
         print(done.to_json())
     elif not quiet:

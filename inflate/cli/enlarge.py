@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from inflate.cli.generate import progress_bar
+from inflate.cli.known_video import read_chunks
+
 if TYPE_CHECKING:
     from inflate.cascade.enlarging import Enlarging
     from inflate.cli.video_job import VideoJob
@@ -21,9 +24,7 @@ def upscale_file(job: "VideoJob", source: Path, factor: float | None) -> None:
     Raises:
         InputError: no video, a factor that the model cannot do, or too little room on the disk or in the format.
     """
-    from inflate.cascade.streaming import frames_of_chunk
-    from inflate.cli.generate import progress_bar
-    from inflate.data import frame_times, iterate_frames, video_facts
+    from inflate.data import frame_times, video_facts
     from inflate.video import from_uint8, to_uint8
 
     facts = video_facts(source)
@@ -32,8 +33,7 @@ def upscale_file(job: "VideoJob", source: Path, factor: float | None) -> None:
     beside = job.beside(source, times)
     works = [] if job.quiet else _say_how_long(job, source, plan)
     with progress_bar(job.quiet) as on_step:
-        read = iterate_frames(source, frames_of_chunk(facts.height, facts.width))
-        chunks = (from_uint8(chunk[None])[0] for chunk in read)
+        chunks = (from_uint8(chunk[None])[0] for chunk in read_chunks(source, facts))
         made = job.cascade.upscale_chunks(chunks, facts.num_frames, plan.factor, works, **job.options(on_step))
         job.write((to_uint8(chunk[None])[0] for chunk in made), times.fps, *beside)
 

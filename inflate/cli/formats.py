@@ -87,7 +87,7 @@ def is_other_weights(model: str, allow_pickle: bool) -> bool:
     config = path / "config.json"
     if config.is_file():
         return '"MotionAdapter"' in config.read_text(errors="replace")
-    return path.is_file() and not is_image_model(path, allow_pickle)
+    return path.is_file() and path.suffix.lower() != ".toml" and not is_image_model(path, allow_pickle)
 
 
 def print_file(model: str, base: str | None, allow_pickle: bool, json: bool, quiet: bool) -> None:

@@ -155,7 +155,7 @@ def _outputs(output: Path, count: int, sheet: bool, save_settings: bool, force: 
 
     check_output(output, overwrite=True)  # the name alone; what exists is looked at below
     videos = [output] if count == 1 else [numbered(output, number + 1) for number in range(count)]
-    sheet_path, settings_path = output.with_suffix(".sheet.png"), output.with_suffix(".json")
+    sheet_path, settings_path = (_beside(output, suffix, force) for suffix in (".sheet.png", ".json"))
     for path in videos:
         check_output(path, overwrite=force)
     if sheet:
@@ -163,6 +163,17 @@ def _outputs(output: Path, count: int, sheet: bool, save_settings: bool, force: 
     if save_settings:
         check_output(settings_path, (".json",), force)
     return videos, sheet_path, settings_path
+
+
+def _beside(output: Path, suffix: str, force: bool) -> Path:
+    """``out.sheet.png`` beside ``out.mp4``; ``out.gif.sheet.png`` where another video of that stem has the first."""
+    from inflate.data.writing import VIDEO_SUFFIXES
+
+    path = output.with_suffix(suffix)
+    others = (output.with_suffix(kind) for kind in VIDEO_SUFFIXES if kind != output.suffix.lower())
+    if force or not path.exists() or not any(other.exists() for other in others):
+        return path
+    return output.with_name(f"{output.name}{suffix}")
 
 
 def _configure(cascade: "Cascade", negative_prompt: str, height: int | None, width: int | None) -> dict[str, Any]:
@@ -290,12 +301,15 @@ def check_device(name: str | None) -> str | None:
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
-        except (
-            RuntimeError,
-            AssertionError,
-            NotImplementedError,
-        ) as error:  # torch's backends differ in what they raise
-            raise InputError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's backends differ here
+            kind = name.partition(":")[0]
+            if kind not in ("cuda", "mps"):
+                raise InputError(f"--device {name!r} cannot be used here; give cpu, cuda, cuda:1 or mps.") from error
+            count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+            found = f"no graphics card but {kind}:0 to {kind}:{count - 1}" if count else "no graphics card of that kind"
+            raise InputError(
+                f"--device {name!r} cannot be used here: torch finds {found}; leave it out, or give cpu."
+            ) from error
         if device.type == "meta" or (device.type == "cpu" and device.index):
             raise InputError(f"--device {name!r} cannot be used here; name cpu, or a GPU such as cuda:0.")
     return name

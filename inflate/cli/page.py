@@ -1,7 +1,7 @@
 """``inflate app``: serve the page."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,11 +55,13 @@ def serve(
     from inflate.page.layout import CSS, build_page
 
     root = "" if root_path is None else serving.read_root_path(root_path)
-    allowed = serving.Serving(serving.read_auth(auth), root, max_queue, serving.read_size(max_size))
+    allowed = serving.Serving(serving.read_auth(auth), root, serving.read_size(max_size))
     serving.check_address(host, port)
     models = Models(check_device(device), check_dtype(dtype), serving.read_models_folder(allow_models))
     models.get(model)
-    with serving.visitors_folder() as folder:
-        page = build_page(models, model, folder, allowed.max_queue)
-        more = {"inbrowser": open_browser, "css": CSS, "theme": gradio.themes.Soft()}
-        page.launch(server_name=host, server_port=port or None, **more, **allowed.options(folder))
+    page: Any = build_page(models, model, max_waiting=max_queue)
+    more = {"inbrowser": open_browser, "css": CSS, "theme": gradio.themes.Soft()}
+    try:
+        page.launch(server_name=host, server_port=port or None, **more, **allowed.options(page.shelf.folder))
+    finally:
+        page.shelf.close()

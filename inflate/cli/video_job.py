@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from inflate.cascade import Cascade
+    from inflate.cascade.long import FrameStream
     from inflate.data import Timeline
     from inflate.data.sound import Sound
-    from inflate.video import Video
-
-_MAX_SECONDS_IN_MEMORY = 60
 
 
 class VideoJob:
@@ -47,6 +45,8 @@ class VideoJob:
         check_output(output, overwrite=force)
         self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
         self.start, self.seed = time.monotonic(), seed
+        self.keeps_alpha = True  # where the format can
+        self.finish: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]] = iter
         self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
         self.chosen = {
             "num_inference_steps": parse_by_stage("--steps", steps, int),
@@ -85,14 +85,36 @@ class VideoJob:
             out = make(self.cascade, self.options(on_step))
         [video] = out.frames
         frames = np.stack([np.asarray(picture) for picture in video])
-        spans, sound = (), None
-        if source is not None and times is not None:
-            more = len(frames) - len(times.spans) if longer else 0
-            spans, sound = self.beside(source, times, rate, more)
-        if spans and len(spans) != len(frames):
-            typer.echo(f"The {len(frames)} frames made are shown evenly; those of {source} were not.", err=True)
-            spans = ()
-        self.write(frames, out.fps, spans, sound)
+        self.write(frames, out.fps, *self._timed(source, times, len(frames), rate, longer))
+
+    def stream(
+        self,
+        make: "Callable[[Cascade, dict[str, Any]], FrameStream]",
+        source: Path,
+        rate: int = 1,
+        longer: bool = False,
+    ) -> None:
+        """As :meth:`run`, a chunk of frames at a time, so that memory does not grow with their number."""
+        from inflate.data import frame_times
+        from inflate.video import to_uint8
+
+        times = frame_times(source)
+        with progress_bar(self.quiet) as on_step:
+            made = make(self.cascade, self.options(on_step))
+            timed = self._timed(source, times, made.num_frames, rate, longer)
+            self.write((to_uint8(chunk[None])[0] for chunk in made.chunks), made.fps, *timed)
+
+    def _timed(
+        self, source: Path | None, times: "Timeline | None", count: int, rate: int, longer: bool
+    ) -> "tuple[Sequence[tuple[float, float]], Sound | None]":
+        """When ``count`` frames are shown, and with what sound."""
+        if source is None or times is None:
+            return (), None
+        spans, sound = self.beside(source, times, rate, count - len(times.spans) if longer else 0)
+        if spans and len(spans) != count:
+            typer.echo(f"The {count} frames made are shown evenly; those of {source} were not.", err=True)
+            return (), sound
+        return spans, sound
 
     def beside(
         self, source: Path, times: "Timeline", rate: int = 1, more: int = 0
@@ -101,6 +123,7 @@ class VideoJob:
         its sound; says so where that cannot go along."""
         from inflate.data.sound import Sound
 
+        self._keep_alpha(source, rate, more)
         even, made = times.even(), times.raised(rate).extended(more)
         sound = Sound(source, times.origin, times.duration if more else math.inf)
         if reason := sound.why_not(self.output.suffix):
@@ -112,10 +135,33 @@ class VideoJob:
             typer.echo(f"The sound of {source} ends after {times.duration:g} s; the new frames are silent.", err=True)
         return () if even else made.spans, sound if sound.there() else None
 
-    def drop_sound(self, source: Path) -> None:
-        """Say that the sound of ``source``, if there is any, belongs to no frame that is made."""
-        from inflate.data.sound import Sound
+    def tell_size(self, height: int, width: int) -> None:
+        """Say which size frames get that are made of pictures of ``height`` x ``width`` pixels, if it is another."""
+        from inflate.cascade.shapes import cropped_share
 
+        made = self.cascade.frame_shape(height, width)
+        if made != (height, width):
+            share = round(100 * cropped_share(height, width, made))
+            cropped = f"; {share} % at the edges is cropped" if share else ""
+            typer.echo(f"Frames are {made[1]} x {made[0]} px, from {width} x {height}{cropped}.", err=True)
+
+    def _keep_alpha(self, source: Path, rate: int, more: int) -> None:
+        """Have transparency go along where the format and the frames can; says so where not."""
+        from inflate.data.transparency import SUFFIXES, Transparency, is_transparent
+
+        if self.keeps_alpha and self.output.suffix.lower() in SUFFIXES and not more:
+            if (found := Transparency.of(source)) is not None:
+                self.finish = lambda chunks: found.put_back(chunks, rate)
+        elif is_transparent(source):
+            typer.echo(f"Transparent parts of {source} become white.", err=True)
+
+    def drop_beside(self, source: Path) -> None:
+        """Say that the sound and the transparency of ``source``, if any, belong to no frame that is made."""
+        from inflate.data.sound import Sound
+        from inflate.data.transparency import is_transparent
+
+        if is_transparent(source):
+            typer.echo(f"Transparent parts of {source} become white.", err=True)
         sound = Sound(source)
         if sound.there() or sound.why_not():
             typer.echo(f"The sound of {source} is left out: the new video has times of its own.", err=True)
@@ -138,7 +184,7 @@ class VideoJob:
                     typer.echo(sentence, err=True)
                 yield chunk
 
-        write_video(self.output, watched(), fps, self.force, spans, sound)
+        write_video(self.output, self.finish(watched()), fps, self.force, spans, sound)
         used = self.cascade.settings(**self.chosen)
         settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
         seconds = round(time.monotonic() - self.start, 2)
@@ -151,6 +197,8 @@ def read_picture(path: Path) -> "Image.Image":
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
+    import numpy as np
+
     from inflate.data.reading.pictures import as_looked_at, picture_at, plain
 
     if not path.is_file():
@@ -158,24 +206,8 @@ def read_picture(path: Path) -> "Image.Image":
     try:
         with picture_at(path) as image:
             image.load()
+            if image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255:
+                typer.echo(f"Transparent parts of {path} become white.", err=True)
             return as_looked_at(image)
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a png, jpg or webp.") from error
-
-
-def read_video(path: Path) -> "Video":
-    """A whole video file in memory.
-
-    Raises:
-        InputError: not a video, or one of more than a minute, which this way of working has no room for.
-    """
-    from inflate.data import decode_video, video_facts
-    from inflate.video import Video
-
-    facts = video_facts(path)
-    if facts.duration > _MAX_SECONDS_IN_MEMORY:
-        raise InputError(
-            f"{path} lasts {facts.duration:.0f} s; this works on at most {_MAX_SECONDS_IN_MEMORY} s: cut it first."
-        )
-    decoded = decode_video(path)
-    return Video(decoded.frames, decoded.fps or facts.fps)

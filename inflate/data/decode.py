@@ -251,6 +251,17 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
         raise VideoError(footage.label, "it has no frames")
 
 
+def iterate_alpha(source: Source, name: str | None = None) -> Iterator[np.ndarray]:
+    """How opaque the pixels of each frame are, uint8 (H, W), as :func:`iterate_frames`; nothing for files without."""
+    footage = _footage(source, name)
+    for shown in shown_frames(footage, "mended", threads=0):
+        alpha = shown.alpha()
+        if alpha is None:
+            return
+        width = shown_width(alpha.shape[1], shown.aspect)
+        yield alpha if width == alpha.shape[1] else np.asarray(Image.fromarray(alpha).resize((width, len(alpha))))
+
+
 def _footage(source: Source, name: str | None) -> Footage:
     if isinstance(source, Footage):
         return source

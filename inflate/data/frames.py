@@ -7,14 +7,11 @@ files it was made from change (names, sizes, times of change).
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,8 @@ from inflate.data.listing.report import DataReport
 from inflate.data.listing.sources import open_videos
 from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
+from inflate.staging import put_in_place, staged
+from inflate.workers import worker_pool
 
 _FORMAT = "inflate-frames-2"
 
@@ -107,13 +106,15 @@ def build_frame_cache(
     cache_dir: str | Path | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> FrameCache:
     """Decode what ``open_videos`` lists in ``folder`` to ``size`` x ``size`` once; later calls open the result.
 
     The cache goes to ``cache_dir``, by default ``folder/.inflate-cache/frames-<size>``. Unreadable and zero-frame
     files are skipped; ``.report``, and ``report.json`` beside the frames, account for every file. Files of one frame
     become stills. ``progress(done, total)`` is called per file. With more than one worker, processes are spawned, so
-    the calling script needs its ``__main__`` guard.
+    the calling script needs its ``__main__`` guard. Where another process builds the same cache, ``tell`` gets a
+    sentence, and what that one has built is opened.
     Raises ``InputError`` if no file can be used, or the cache cannot be written.
     """
     if size < 1:
@@ -126,24 +127,21 @@ def build_frame_cache(
     if target.exists() and any(target.iterdir()) and not (target / "index.json").is_file():
         raise InputError(f"{target} exists and is not a frame cache; give another cache folder")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if cache_dir is None:
-            (target.parent / ".gitignore").write_text("*\n", encoding="utf-8")
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        with staged(target, tell=tell) as partial:
+            if _stored_fingerprint(target) != fingerprint:  # it may have been built while this process waited
+                if cache_dir is None:
+                    (target.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+                _write_cache(source, size, partial, fingerprint, workers, progress)
+                put_in_place(partial, target)
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"a process that decoded the videos in {source.root} was ended from outside, most likely for want of "
+            "memory; close other programs and start again"
+        ) from error
     except OSError as error:
-        raise InputError(f"cannot write to {target} ({error.strerror}); give another cache folder") from error
-    try:
-        # The temporary folder itself is private to its owner; what goes into place is not.
-        made = building / "new"
-        made.mkdir()
-        _write_cache(source, size, made, fingerprint, workers, progress)
-        if target.exists():
-            os.replace(target, building / "old")
-        os.replace(made, target)
-    except OSError as error:
-        raise InputError(f"cannot write the frame cache {target} ({error.strerror}); free some space") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        raise InputError(
+            f"cannot write the frame cache {target} ({error.strerror}); free some space, or give another cache folder"
+        ) from error
     return FrameCache.open(target)
 
 
@@ -202,7 +200,7 @@ def _decode_all(
         for item in items:
             yield item, _decode_item(item, size)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         # Windows of a few items keep decoded videos from piling up in memory while the disk is slow.
         window = 4 * workers
         for first in range(0, len(items), window):

@@ -15,7 +15,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater.dit_calls import call_dit, call_flux, dit_in_channels
 from inflate.inflater.dit_inputs import random_dit_inputs
 from inflate.inflater.dit_sites import find_dit_sites
@@ -114,7 +114,7 @@ def reader_of(image_model: nn.Module) -> Reader:
         if isinstance(image_model, tuple(reader.classes.values())):
             return reader
     raise InputError(
-        f"cannot inflate a {type(image_model).__name__}: "
+        f"cannot inflate {a(type(image_model).__name__)}: "
         f"the image model must be one of diffusers' {', '.join(IMAGE_MODEL_CLASSES)}"
     )
 

@@ -275,8 +275,10 @@ class DecoderStage(LoraStage):
     def usual_size(self) -> tuple[int, int] | None:
         """Height and width of the frames it makes, in pixels, without reading weights; None where no config says it."""
         size, factor = self.component_config("unet").get("sample_size"), pixels_per_cell(self.component_config("vae"))
-        rows, columns = (size, size) if size is None or isinstance(size, int) else size
-        return None if rows is None else (rows * factor, columns * factor)
+        if size is None:
+            return None
+        rows, columns = (size, size) if isinstance(size, int) else size
+        return rows * factor, columns * factor
 
     def frame_size(self) -> int | None:
         """Side of the frames it makes, in pixels, without reading weights; None where no config says it, or for frames
@@ -349,7 +351,8 @@ class DecoderStage(LoraStage):
         if self.drawn_size is None:
             return None
         factor = pixels_per_cell(self.component_config("vae"))
-        return int(self.component_config("unet")["in_channels"]), *(side // factor for side in self.drawn_size)
+        height, width = self.drawn_size
+        return int(self.component_config("unet")["in_channels"]), height // factor, width // factor
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Latents (1, c, F, h, w) -> (1, 3, F, H, W) in [-1, 1]."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from inflate.bases.clip import EncodedText, TextImageEncoder
 from inflate.bases.texts import warn_if_cut
 from inflate.diffusion.guidance import Guidance
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
 
 
@@ -94,7 +94,7 @@ class PriorStage(ComponentStage):
         if role != "text_encoder":
             return super().read(role, folder, library, class_name, dtype)
         if (library, class_name) != ("open_clip", "CLIP"):
-            raise InputError(f"{folder} is a {library}.{class_name}; the text encoder must be open_clip's CLIP.")
+            raise InputError(f"{folder} is {a(library)}.{class_name}; the text encoder must be open_clip's CLIP.")
         return TextImageEncoder.load(folder, dtype=dtype)
 
     def write(self, component: Any, folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class Request:
     model: str
     seed: int
     options: dict[str, Any]  # option of the command -> value; None leaves it out
+    note: str = ""  # where the command would not make the very same video
 
     def command_line(self, output: str = "out.mp4") -> str:
         """The line for a terminal that makes the same video."""
@@ -46,27 +48,38 @@ class Written:
         return list(asdict(self).values())
 
 
-def write_all(frames: np.ndarray, fps: float, request: Request, folder: Path | None = None) -> Written:
-    """Write uint8 frames (F, H, W, 3) in all formats into a new folder below ``folder`` (default: a temporary one)."""
-    base = Path(tempfile.mkdtemp(prefix="inflate-", dir=folder))
+def write_all(
+    frames: np.ndarray, fps: float, request: Request, folder: Path, tell: Callable[[float], None] | None = None
+) -> Written:
+    """Write uint8 frames (F, H, W, 3) in all formats into a new folder below ``folder``.
+
+    ``tell`` hears which share of the work is done; the mp4 is quicker than the others.
+    """
+    base = Path(tempfile.mkdtemp(prefix="made-", dir=folder))
     paths = {suffix: base / f"inflate.{suffix}" for suffix in ("mp4", "gif", "webp")}
-    for path in paths.values():
+    for path, share in zip(paths.values(), (0.2, 0.5, 1.0), strict=True):
         write_video(path, frames, fps)
+        if tell is not None:
+            tell(share)
     settings = asdict(request) | {"shown_fps": fps, "frames_made": len(frames), "command_line": request.command_line()}
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     path = write_text(base / "inflate.json", text)
     return Written(str(paths["mp4"]), str(paths["gif"]), str(paths["webp"]), str(path))
 
 
-def write_preview(frames: np.ndarray, fps: float, folder: Path | None = None, side: int = 192) -> str:
-    """A small looping webp of a stage's frames for the page, enlarged to about ``side`` pixels where they are small."""
-    base = Path(tempfile.mkdtemp(prefix="inflate-", dir=folder))
+def write_preview(frames: np.ndarray, fps: float, folder: Path, side: int = 192) -> str:
+    """A looping webp of a stage's frames for the page, enlarged to about ``side`` pixels where they are small."""
+    base = Path(tempfile.mkdtemp(prefix="so-far-", dir=folder))
     shown = enlarge(frames, max(1, round(side / frames.shape[1])), "lanczos")
     return str(write_video(base / "preview.webp", shown, fps))
 
 
-def before_and_after(low: np.ndarray, high: np.ndarray) -> tuple[Image.Image, Image.Image]:
-    """The middle frames of a video before and after super-resolution, at the same size, for a slider."""
+def write_comparison(low: np.ndarray, high: np.ndarray, folder: Path) -> tuple[str, str]:
+    """The middle frames of a video before and after super-resolution, as files of pictures of the same size."""
     after = Image.fromarray(high[len(high) // 2])
     before = Image.fromarray(low[len(low) // 2]).resize(after.size, Image.Resampling.BICUBIC)
-    return before, after
+    base = Path(tempfile.mkdtemp(prefix="compared-", dir=folder))
+    paths = (base / "before.png", base / "after.png")
+    for picture, path in zip((before, after), paths, strict=True):
+        picture.save(path)
+    return str(paths[0]), str(paths[1])

@@ -73,7 +73,7 @@ class Gate:
     def _checked(self, body: bytes) -> tuple[bytes, Response | None]:
         """JSON as it was understood here, so that nobody after this reads it in another way; or a refusal."""
         try:
-            value = json.loads(body)
+            value = json.loads(body, parse_constant=_no_number)
             named = list(_named_files(value))
         except (ValueError, RecursionError):
             return body, _sentence("This is not what the page sends.", 400)
@@ -109,6 +109,10 @@ def _is_needed(method: str, path: str) -> bool:
 
 def _sentence(text: str, status: int) -> Response:
     return JSONResponse({"detail": text, "error": text}, status)  # Gradio's browser side reads either
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")  # NaN passes every check of a range
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -1,28 +1,27 @@
-"""One video being made: a cascade in a thread of its own, telling what happens and stopping when asked."""
+"""One video being made: where it is, what there is of it already, and how it ended; and the cascades that make it."""
 
-import queue
 import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from inflate.cascade import Cascade, CascadeOutput, Progress
+from inflate.cancelling import CancelledError, cancellable, check_cancelled
+from inflate.cascade import Cascade, Progress
 from inflate.errors import InputError
+from inflate.page.estimate import Countdown, Mark, Paces
+from inflate.page.files import Written
 from inflate.page.offered import Offered
-from inflate.stages import CancelledError, ChainState
-from inflate.video import to_uint8
+
+Phase = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 VISITED_KEPT = 2  # models of visitors' choice in memory at a time
-
-_POLL_SECONDS = 0.5
-_STATUS_SECONDS = 0.2  # between two statuses: a page takes longer to show one than a quick step takes
+_BEFORE, _AFTER = 0.03, 0.9  # shares of the work between which the chain runs: reading comes before it, writing after
 _STAGE_NAMES = {
     "prior": "picture idea (P)",
     "decoder": "key frames (D)",
@@ -33,17 +32,8 @@ _STAGE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Preview:
-    """What a stage has just made: uint8 frames (F, H, W, 3) at ``fps``."""
-
-    stage: str
-    frames: np.ndarray
-    fps: float
-
-
-@dataclass(frozen=True)
 class Status:
-    """Where the job is: a share from 0 to 1, seconds since the start, seconds left if that can be told, and a line."""
+    """Where a job is: a share from 0 to 1, seconds since its start, seconds left if that can be told, and a line."""
 
     fraction: float
     elapsed: float
@@ -52,94 +42,107 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Made:
-    """The end of a job: the video, and the seconds it took."""
+class Result:
+    """A finished video: its files, two pictures to compare if it was enlarged, and how it came about."""
 
-    frames: np.ndarray
-    fps: float
+    title: str
+    written: Written
+    compared: tuple[str, str] | None
+    num_frames: int
     seconds: float
+    seed: int
+    ended: float = field(default_factory=time.monotonic)  # as time.monotonic() counts
 
 
-@dataclass(eq=False)
 class Job:
-    """Runs ``make(options)`` in a thread, where ``options`` hold the callbacks that a cascade's methods take.
+    """``work(job)`` makes the video in the thread that calls :meth:`run`; others look at the job meanwhile.
 
-    Iterating over :meth:`events` ends with :class:`Made`, or raises what went wrong.
+    ``kind``: jobs of one kind take about as long. ``preview``: a file with the frames so far. ``wrong``: the sentence
+    for the visitor where it failed.
     """
 
-    make: Callable[[dict[str, Any]], CascadeOutput]
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, kind: str, title: str, work: Callable[["Job"], Result], paces: Paces) -> None:
+        self.kind, self.title, self.work = kind, title, work
+        self.phase: Phase = "waiting"
+        self.preview: str | None = None
+        self.result: Result | None = None
+        self.wrong = ""
+        self._line, self._fraction = "starting", 0.0
+        self._marks: list[Mark] = []
+        self._paces = paces
+        self._countdown = Countdown(paces.of(kind))
+        self._cancelled = threading.Event()
+        self._ended = threading.Event()
+        self._start = 0.0
 
     def cancel(self) -> None:
-        """Ask the job to stop; it does so at its next step."""
-        self.cancelled.set()
+        """Ask it to stop; if it runs, it does so before its next layer, frame or file."""
+        self._cancelled.set()
 
-    def events(self) -> Generator[Status | Preview | Made, None, None]:
-        """What happens, as it happens; a status at least twice a second, and at most five times.
+    @property
+    def unwanted(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._cancelled.is_set()
 
-        Raises:
-            InputError: the cascade refused its input.
-            CancelledError: :meth:`cancel` was called.
-            RuntimeError: anything else; the traceback goes to the server's log.
-        """
-        told: queue.Queue[Any] = queue.Queue()
-        self._start = time.monotonic()
-        thread = threading.Thread(target=self._run, args=(told,), daemon=True)
-        thread.start()
-        last, shown = Status(0.0, 0.0, None, "starting"), self._start
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, one way or the other."""
+        return self._ended.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended, ``seconds`` at most; whether it has."""
+        return self._ended.wait(seconds)
+
+    def run(self) -> None:
+        """Do the work, in this thread; every failure becomes a sentence, and those unforeseen are logged too."""
+        self._start, self.phase = time.monotonic(), "running"
         try:
-            while True:
-                try:
-                    event = told.get(timeout=_POLL_SECONDS)
-                except queue.Empty:
-                    event = self._status(last.fraction, last.line)
-                if isinstance(event, BaseException):
-                    raise event
-                if isinstance(event, Status):
-                    last, now = event, time.monotonic()
-                    # Old news would pile up and stand between the user and what has happened since.
-                    if self.cancelled.is_set() or now - shown < _STATUS_SECONDS:
-                        continue
-                    shown = now
-                yield event
-                if isinstance(event, Made):
-                    return
-        finally:
-            # Reached too when nobody listens any more: a closed tab closes the generator.
-            self.cancel()
-
-    def _run(self, told: "queue.Queue[Any]") -> None:
-        options = {
-            "callback_on_step_end": lambda cascade, step, timestep, values: self._step(told, values["progress"]),
-            "callback_on_stage_end": lambda cascade, name, state: self._stage(told, name, state),
-            "output_type": "pt",
-        }
-        try:
-            out = self.make(options)
-            assert isinstance(out.frames, torch.Tensor)
-            frames = to_uint8(out.frames.transpose(1, 2) * 2 - 1)[0]
-            told.put(Made(frames, out.fps, time.monotonic() - self._start))
-        except (InputError, CancelledError) as error:
-            told.put(error)
+            with cancellable(self._cancelled.is_set):
+                check_cancelled()
+                self.result = self.work(self)
+            self._paces.learn(self.kind, self._marks, time.monotonic() - self._start)
+            self._fraction, self.phase = 1.0, "done"
+        except CancelledError:
+            self.phase = "cancelled"
+        except InputError as error:
+            self.wrong, self.phase = str(error), "failed"
         except Exception:  # the thread's last word: whatever it is, the page must hear of it
             traceback.print_exc()
-            told.put(RuntimeError("Something went wrong on the server; please try again with other settings."))
+            self.wrong = "Something went wrong on the server; please try again with other settings."
+            self.phase = "failed"
+        finally:
+            self._ended.set()
 
-    def _step(self, told: "queue.Queue[Any]", progress: Progress) -> bool:
+    def elapsed(self) -> float:
+        """Seconds since it began to run; 0 before."""
+        return time.monotonic() - self._start if self._start else 0.0
+
+    def usual_seconds(self) -> float | None:
+        """What jobs like it took, or others if there were none; None before any."""
+        return self._paces.seconds(self.kind)
+
+    def tell(self, line: str, fraction: float) -> None:
+        """Say what it does, and how much of the work is done; what was said of that before stays if it was more."""
+        self._line = line
+        if fraction > self._fraction:
+            self._fraction = fraction
+            self._marks.append((fraction, self.elapsed()))
+
+    def tell_writing(self, share: float) -> None:
+        """That ``share``, from 0 to 1, of the files are written."""
+        self.tell("writing files", _AFTER + (1 - _AFTER) * min(0.99, share))
+
+    def status(self) -> Status:
+        """Where it is now."""
+        elapsed = self.elapsed()
+        return Status(self._fraction, elapsed, self._countdown.left(elapsed, self._fraction), self._line)
+
+    def on_step(self, cascade: Cascade, step: int, timestep: Any, values: dict[str, Any]) -> None:
+        """What a cascade calls after each of its steps."""
+        progress: Progress = values["progress"]
         name = _STAGE_NAMES.get(progress.stage, progress.stage)
         line = f"{name}: step {progress.step + 1} of {progress.num_steps}"
-        told.put(self._status(progress.fraction, line))
-        return not self.cancelled.is_set()
-
-    def _stage(self, told: "queue.Queue[Any]", name: str, state: ChainState) -> bool:
-        if state.frames is not None:
-            told.put(Preview(name, to_uint8(state.frames[:1])[0], state.fps))
-        return not self.cancelled.is_set()
-
-    def _status(self, fraction: float, line: str) -> Status:
-        elapsed = time.monotonic() - self._start
-        left = elapsed / fraction - elapsed if fraction > 0.02 else None
-        return Status(fraction, elapsed, left, line)
+        self.tell(line, _BEFORE + (_AFTER - _BEFORE) * progress.fraction)
 
 
 class Models:

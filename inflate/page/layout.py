@@ -1,17 +1,26 @@
-"""The page itself: tabs on one side, what is made on the other; one below the other on a phone."""
+"""The page itself: what is asked for on one side, what is made on the other; one below the other on a phone."""
 
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from inflate.errors import InputError
-from inflate.page.handlers import MAX_SEED, Handlers, guarded
+from inflate.page.abilities import Abilities
+from inflate.page.handlers import Handlers
 from inflate.page.jobs import Models
-from inflate.page.serving import MAX_QUEUE
+from inflate.page.line import Line
+from inflate.page.panels import ModelPanel, Panel, Panels, build_panels
+from inflate.page.results import ResultArea, Updates, duration
+from inflate.page.shelf import Shelf
 
 TITLE = "inflate: an image model that makes videos"
-EXAMPLES = ("party popper", "rocket", "beating heart", "waving hand", "grinning cat", "hatching chick")
+WHAT = "Text, pictures or a short video in; a video out. Each stage's frames appear as it ends."
+MAX_WAITING = 24
+_EVENTS_WAITING = 200  # clicks that Gradio has not looked at yet
+KEEP_SECONDS = 6 * 3600.0
 CSS = """
 .inflate-status, .inflate-wrong { padding: .6em .8em; border-radius: .5em; background: var(--block-background-fill); }
 .inflate-wrong { border-left: .3em solid #c00; }
@@ -22,148 +31,112 @@ CSS = """
 
 
 def build_page(
-    models: Models, model: str = "bundled:emoji", folder: Path | None = None, max_queue: int = MAX_QUEUE
+    models: Models,
+    model: str = "bundled:emoji",
+    folder: Path | None = None,
+    max_waiting: int = MAX_WAITING,
+    keep_seconds: float = KEEP_SECONDS,
 ) -> gr.Blocks:
-    """The page for a default model; files of visitors go below ``folder`` (default: the temporary folder), and
-    ``max_queue`` of them may wait."""
-    handlers = Handlers(models, folder)
-    # Files are kept a day and looked through each hour.
-    with gr.Blocks(title=TITLE, delete_cache=(3600, 86400), analytics_enabled=False) as page:
-        gr.Markdown(
-            f"# {TITLE}\nText, pictures or a short video in; a video out. Each stage's frames appear as it ends."
-        )
-        chosen_model = gr.State(model)
+    """The page for a default model, one worker behind it.
+
+    Args:
+        models: the models it may use.
+        model: the one that is opened at first.
+        folder: below it lies the folder of visitors' files; default: the temporary folder. It becomes Gradio's for
+            this process (``GRADIO_TEMP_DIR``), whose uploads go into it too.
+        max_waiting: videos that may wait while one is made; more are refused in a sentence.
+        keep_seconds: uploads and videos are removed, and a visitor's list forgotten, after this time.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    abilities = Abilities.of(models.get(model))
+    shelf, line = Shelf(folder, keep_seconds), Line(max_waiting, keep_seconds)
+    os.environ["GRADIO_TEMP_DIR"] = str(shelf.folder)
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(f"# {TITLE}\n{WHAT}")
+        token, chosen_model = gr.BrowserState("", storage_key="inflate-visitor"), gr.State(model)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
-                tabs = _tabs(handlers, chosen_model)
-                controls = _controls()
+                panels = build_panels(abilities, shelf.folder, models.offered.names())
             with gr.Column(min_width=320):
-                outputs, cancel = _results()
-                reuse = gr.Button("Use this seed again", size="sm", elem_id="reuse")
-        reuse.click(lambda seed: (False, seed), outputs[-1], controls[-2:], show_progress="hidden")
-        started: Any = [
-            button.click(
-                _for_gradio(guarded(action)),
-                [chosen_model, *inputs, *controls],
-                outputs,
-                concurrency_id="video",
-                concurrency_limit=1,
-                show_progress="hidden",
-            )
-            for button, action, inputs in tabs
-        ]
-        # The running job ends by itself first, or what it still has to say would come after "cancelled".
-        cancel.click(_on_cancel(handlers), queue=False, show_progress="hidden").then(
-            lambda: '<div class="inflate-status" role="status">cancelled</div>',
-            None,
-            outputs[0],
-            cancels=started,
-            queue=False,
-            show_progress="hidden",
-        )
-        page.unload(_on_unload(handlers))
-    # Without the queue nobody may run what has one.
-    page.queue(max_size=max_queue, default_concurrency_limit=4, api_open=False)
-    page.handlers = handlers  # pyright: ignore[reportAttributeAccessIssue]
+                area = ResultArea()
+        gr.Markdown(f"What you upload and make is removed from this server after {duration(keep_seconds)}.")
+        handlers = Handlers(models, line, shelf.folder, area)
+        for panel in panels.by_name.values():
+            _on_start(handlers, panel, panels, [token, chosen_model])
+        _on_others(handlers, area, panels, token)
+        if panels.model is not None:
+            _on_model(handlers, panels, panels.model, chosen_model)
+        _on_coming_and_going(page, handlers, area, token)
+    # Nobody may run without the queue what has one.
+    page.queue(max_size=_EVENTS_WAITING, default_concurrency_limit=4, api_open=False)
+    page.handlers, page.shelf = handlers, shelf  # pyright: ignore[reportAttributeAccessIssue]  # for its owner
     return page
 
 
-def _for_gradio(action: Any) -> Any:
+def _on_start(handlers: Handlers, panel: Panel, panels: Panels, who: list[Any]) -> None:
+    controls = panels.controls.all
+
     # Gradio finds the request by its annotation, among the positional arguments alone.
-    def handler(request: gr.Request, *arguments: Any) -> Any:
-        yield from action(*arguments, session=str(request.session_hash))
+    async def start(request: gr.Request, token: str, model: str, *inputs: Any) -> AsyncIterator[Updates]:
+        tab = str(request.session_hash)
+        async for updates in handlers.start(panel.wish, token, tab, model, *inputs, num_controls=len(controls)):
+            yield updates
 
-    return handler
-
-
-def _on_cancel(handlers: Handlers) -> Any:
-    def cancel(request: gr.Request) -> None:
-        handlers.cancel_session(str(request.session_hash))
-
-    return cancel
-
-
-def _on_unload(handlers: Handlers) -> Any:
-    def gone(request: gr.Request) -> None:
-        handlers.stop_session(str(request.session_hash))
-
-    return gone
+    panel.button.click(
+        start,
+        [*who, *panel.inputs, *controls],
+        handlers.area.components(),
+        # The line lets one through at a time; those who look at it are many.
+        concurrency_limit=None,
+        # "once" would drop the click that comes while a cancelled one is still being wound up.
+        trigger_mode="multiple",
+        show_progress="hidden",
+    )
 
 
-def _tabs(handlers: Handlers, chosen_model: gr.State) -> list[tuple[gr.Button, Any, list[Any]]]:
-    """A tab per application: its button, its action, and its own inputs."""
-    found = []
-    with gr.Tabs():
-        with gr.Tab("Prompt", id="prompt"):
-            prompt = gr.Textbox(label="What should the video show?", placeholder=EXAMPLES[0], elem_id="prompt", lines=2)
-            gr.Examples([[text] for text in EXAMPLES], prompt, cache_examples=False)
-            found.append(
-                (gr.Button("Make a video", variant="primary", elem_id="go-prompt"), handlers.generate, [prompt])
-            )
-        with gr.Tab("Animate", id="animate"):
-            image = gr.Image(
-                type="filepath", image_mode=None, label="A picture; it becomes the first frame", elem_id="animate-image"
-            )
-            found.append((gr.Button("Animate", variant="primary", elem_id="go-animate"), handlers.animate, [image]))
-        with gr.Tab("Between two", id="between"):
-            with gr.Row():
-                first = gr.Image(
-                    type="filepath", image_mode=None, label="First frame", elem_id="first-image", min_width=140
-                )
-                last = gr.Image(
-                    type="filepath", image_mode=None, label="Last frame", elem_id="last-image", min_width=140
-                )
-            button = gr.Button("Fill in between", variant="primary", elem_id="go-between")
-            found.append((button, handlers.between, [first, last]))
-        with gr.Tab("Extend", id="extend"):
-            video = gr.Video(label="A short video", elem_id="extend-video")
-            new = gr.Slider(1, 24, 8, step=1, label="Frames to add")
-            found.append((gr.Button("Go on", variant="primary", elem_id="go-extend"), handlers.extend, [video, new]))
-        with gr.Tab("Vary", id="vary"):
-            video = gr.Video(label="A short video", elem_id="vary-video")
-            found.append((gr.Button("Vary", variant="primary", elem_id="go-vary"), handlers.vary, [video]))
-        with gr.Tab("Upscale", id="upscale"):
-            video = gr.Video(label="A short video", elem_id="upscale-video")
-            found.append((gr.Button("Upscale", variant="primary", elem_id="go-upscale"), handlers.upscale, [video]))
-        if offered := handlers.models.offered.names():
-            _model_tab(handlers, chosen_model, offered)
-    return found
+def _on_others(handlers: Handlers, area: ResultArea, panels: Panels, token: gr.BrowserState) -> None:
+    """What changes nothing in the line, or shortens it: none of it may wait for a job."""
+    everything = area.components()
+
+    def cancel(request: gr.Request, token: str) -> Updates:
+        return handlers.cancel(token, str(request.session_hash))
+
+    def show(request: gr.Request, token: str, number: int | None) -> Updates:
+        return handlers.show(token, str(request.session_hash), number)
+
+    area.cancel.click(cancel, token, everything, queue=False, show_progress="hidden")
+    area.past.input(show, [token, area.past], everything, queue=False, show_progress="hidden")
+    random, seed = panels.controls.all[4:6]
+    area.reuse.click(lambda value: (False, value), area.seed, [random, seed], queue=False, show_progress="hidden")
 
 
-def _model_tab(handlers: Handlers, chosen_model: gr.State, offered: list[str]) -> None:
-    """A choice among the models that the owner offers."""
-    with gr.Tab("Models", id="model"):
-        name = gr.Dropdown(offered, label="Models that are offered here", elem_id="model-name")
-        opened = gr.Markdown(elem_id="model-opened")
+def _on_model(handlers: Handlers, panels: Panels, model: ModelPanel, chosen_model: gr.State) -> None:
+    said = model.said
 
-        def open_model(text: str, before: str) -> tuple[str, str]:
-            try:
-                return handlers.open_model(text)
-            except InputError as error:
-                return before, f"**Not opened.** {error}"
+    def open_model(name: str) -> Updates:
+        try:
+            chosen, line, abilities = handlers.open_model(name)
+        except InputError as error:
+            return {said: f"**Not opened.** {error}"}
+        return panels.dress(abilities) | {chosen_model: chosen, said: line}
 
-        gr.Button("Open", elem_id="go-model").click(open_model, [name, chosen_model], [chosen_model, opened])
+    model.button.click(open_model, model.name, [chosen_model, said, *panels.dressed()])
 
 
-def _controls() -> list[Any]:
-    """fps, frames, skip, guidance, random, seed: in the order of ``Settings.read``."""
-    with gr.Accordion("Settings", open=False):
-        fps = gr.Slider(1, 30, 5, step=1, label="Key frames per second")
-        frames = gr.Slider(2, 32, 16, step=1, label="Key frames")
-        skip = gr.Slider(1, 8, 5, step=1, label="Frame rate times (1: no frames between)")
-        guidance = gr.Slider(1, 8, 2, step=0.1, label="Guidance")
-        random = gr.Checkbox(True, label="A new seed each time", elem_id="random")
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed")
-    return [fps, frames, skip, guidance, random, seed]
+def _on_coming_and_going(page: gr.Blocks, handlers: Handlers, area: ResultArea, token: gr.BrowserState) -> None:
+    def arrive(request: gr.Request, known: str) -> str:
+        return handlers.line.arrive(known, str(request.session_hash))
 
+    async def resume(request: gr.Request, token: str) -> AsyncIterator[Updates]:
+        async for updates in handlers.resume(token, str(request.session_hash)):
+            yield updates
 
-def _results() -> tuple[list[Any], gr.Button]:
-    """status, preview, video, slider, files, last seed; and the button that cancels."""
-    status = gr.HTML('<div class="inflate-status" role="status">ready</div>', elem_id="status")
-    cancel = gr.Button("Cancel", size="sm", elem_id="cancel")
-    preview = gr.Image(label="So far", elem_id="preview", interactive=False, height=260, type="filepath", format="webp")
-    video = gr.Video(label="Video", elem_id="result", interactive=False, autoplay=True, loop=True, height=420)
-    slider = gr.ImageSlider(label="Before and after super-resolution", elem_id="slider", interactive=False)
-    files = gr.Files(label="mp4, gif, webp, and the settings that make it again", elem_id="files", interactive=False)
-    seed = gr.Number(label="Seed of this video", interactive=False, precision=0, elem_id="last-seed")
-    return [status, preview, video, slider, files, seed], cancel
+    def leave(request: gr.Request) -> None:
+        handlers.line.leave(str(request.session_hash))
+
+    page.load(arrive, token, token, show_progress="hidden").then(
+        resume, token, area.components(), concurrency_limit=None, show_progress="hidden"
+    )
+    page.unload(leave)

@@ -1,11 +1,7 @@
 """How the page is put on the network: what its owner allows by options of ``inflate app``."""
 
-import contextlib
-import os
 import re
 import socket
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,6 @@ from starlette.middleware import Middleware
 from inflate.errors import InputError
 from inflate.page.gate import Gate
 
-MAX_QUEUE = 24
 MAX_SIZE = 50_000_000
 # Visitors whose page's state is kept; the one seen longest ago is forgotten first.
 SESSIONS_KEPT = 500
@@ -31,12 +26,11 @@ class Serving:
 
     auth: tuple[str, str] | None = None
     root_path: str = ""
-    max_queue: int = MAX_QUEUE  # visitors that wait
     max_size: int = MAX_SIZE  # bytes of an upload
 
     def options(self, folder: Path) -> dict[str, Any]:
-        """Arguments of Gradio's ``launch``; visitors' files lie in :func:`uploads_of` ``folder``."""
-        gate = Middleware(Gate, uploads=uploads_of(folder), max_size=self.max_size)
+        """Arguments of Gradio's ``launch``; visitors' files lie in ``folder``."""
+        gate = Middleware(Gate, uploads=folder, max_size=self.max_size)
         return {
             "auth": self.auth,
             "root_path": self.root_path or None,
@@ -49,27 +43,6 @@ class Serving:
             "mcp_server": False,
             "pwa": False,
         }
-
-
-@contextlib.contextmanager
-def visitors_folder() -> Iterator[Path]:
-    """A folder of this user's own for what visitors bring and get, removed in the end."""
-    with tempfile.TemporaryDirectory(prefix="inflate-page-", ignore_cleanup_errors=True) as name:
-        folder = Path(name).resolve()
-        uploads_of(folder).mkdir()
-        before = os.environ.get("GRADIO_TEMP_DIR")
-        os.environ["GRADIO_TEMP_DIR"] = str(uploads_of(folder))  # Gradio's only way to be told
-        try:
-            yield folder
-        finally:
-            os.environ.pop("GRADIO_TEMP_DIR")
-            if before is not None:
-                os.environ["GRADIO_TEMP_DIR"] = before
-
-
-def uploads_of(folder: Path) -> Path:
-    """Where Gradio keeps what was uploaded and what is handed out."""
-    return folder / "files"
 
 
 def read_auth(text: str | None) -> tuple[str, str] | None:

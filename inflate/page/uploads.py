@@ -27,6 +27,7 @@ KEPT_VIDEO_SIDE = 512
 # The sampler's own files: what a viewer of the page may need to enlarge, at most.
 MAX_UPSCALE_SIDE = 256
 MAX_UPSCALE_FRAMES = 120
+MAX_UPSCALED_BYTES = 400_000_000  # of what comes of it, which lies in memory while three files are written
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def check_picture(path: str | Path | None) -> Image.Image:
     """
     if path is None:
         raise InputError("There is no picture: upload one first.")
-    path = Path(path)
+    path = kept_upload(path)
     try:
         with picture_at(path) as image:
             # The size is read from the header; pixels of a larger picture are never decoded.
@@ -88,8 +89,8 @@ def check_video(path: str | Path | None) -> Video:
     """
     if path is None:
         raise InputError("There is no video: upload one first.")
-    path = Path(path)
-    _refuse_large(path)
+    path = kept_upload(path)
+    refuse_large(path)
     facts = _plainly(path, lambda: video_facts(path))
     if facts.duration > MAX_SECONDS or facts.num_frames > MAX_FRAMES:
         length = f"{facts.duration:.0f} s" if facts.duration < 120 else f"{facts.duration / 60:.0f} minutes"
@@ -101,9 +102,21 @@ def check_video(path: str | Path | None) -> Video:
     return Video(np.concatenate(chunks), facts.fps)
 
 
-def _refuse_large(path: Path) -> None:
-    """Refuse what would decode to too much by headers and packets, before a picture is decoded: a gif of a few
-    kilobytes can hold gigabytes of pixels."""
+def kept_upload(path: str | Path) -> Path:
+    """The path of an upload; raises ``InputError`` where it has been removed, as in a long queue it may be."""
+    if not Path(path).is_file():
+        raise InputError(f"{Path(path).name} is no longer kept here: upload it again.")
+    return Path(path)
+
+
+def refuse_large(path: Path) -> None:
+    """Refuse a video that would decode to too much, by headers and packets alone.
+
+    A gif of a few kilobytes can hold gigabytes of pixels, so this comes before a pixel is decoded.
+
+    Raises:
+        InputError: not a video, or too large a one.
+    """
     width, height, count = _plainly(path, lambda: stated_size(path))
     if max(width, height) > MAX_VIDEO_SIDE:
         raise InputError(

@@ -1,7 +1,6 @@
 """Putting trained parts together as one family: a cascade's folder of half-precision weights."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from inflate.checkpoint import what_it_is
 from inflate.checkpoint.writing import finish_folder
 from inflate.errors import InputError, nearest
 from inflate.schedulers import SCHEDULERS
 from inflate.stages import STAGES, StageSettings, stage_class, stages_of
+from inflate.staging import staged
 from inflate.train.recipe import parse_table
 
 _FOLDERS = {"text_encoder": "clip"}  # role -> its folder, where the two names differ
@@ -42,12 +43,20 @@ def load_family(path: Path) -> Family:
     """Read a family file (TOML), as strictly as a recipe."""
     import tomllib
 
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"There is no family file at {path}.")
+    if path.is_dir() or path.suffix.lower() != ".toml":
+        raise InputError(f"{path} is {what_it_is(path)}, and a family file (.toml) is wanted here.")
     try:
-        return parse_table(Family, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML ({error}); mend that line.") from error
+    if any(isinstance(table.get(stage), dict) and "from" in table[stage] for stage in STAGES):
+        raise InputError(
+            f"{path} is a role file, which goes wherever a model does (--model {path}) and needs no assembling; a "
+            "family file has a table [roles]."
+        )
+    return parse_table(Family, table, str(path))
 
 
 def assemble(family: Family, destination: Path, force: bool = False) -> dict[str, int]:
@@ -58,8 +67,7 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
     """
     from inflate import __version__
 
-    if destination.exists() and not force:
-        raise InputError(f"{destination} exists; name another folder or add --force.")
+    _check_new(destination, force)
     known = [role for entry in STAGES.values() for role in (*entry.needs, *entry.takes)]
     for role, folder in family.roles.items():
         if role not in known:
@@ -73,20 +81,24 @@ def assemble(family: Family, destination: Path, force: bool = False) -> dict[str
     index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family.name}
     index |= {role: list(entry) for role, entry in components.items()} | {"stage_defaults": defaults}
     index["stage_configs"] = configs
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     sizes = {}
     try:
-        for role, folder in family.roles.items():
-            sizes[role] = _copy_part(Path(folder), partial / _FOLDERS.get(role, role), family.half)
-        if family.card:
-            shutil.copy(family.card, partial / "README.md")
-        (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        finish_folder(partial, destination)
+        with staged(destination) as partial:
+            _check_new(destination, force)
+            for role, folder in family.roles.items():
+                sizes[role] = _copy_part(Path(folder), partial / _FOLDERS.get(role, role), family.half)
+            if family.card:
+                shutil.copy(family.card, partial / "README.md")
+            (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            finish_folder(partial, destination)
     except OSError as error:
         raise InputError(f"{destination} cannot be written ({error.strerror or error}).") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return sizes
+
+
+def _check_new(destination: Path, force: bool) -> None:
+    if destination.exists() and not force:
+        raise InputError(f"{destination} exists; name another folder or add --force.")
 
 
 def _stage_defaults(stage: str, family: Family) -> StageSettings:

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from inflate.errors import InputError
+from inflate.staging import write_whole
 from inflate.train.recipe import Recipe
 
 # What changes neither the batches nor the weights that the updates already done have made.
@@ -108,15 +108,5 @@ def keep_recipe(folder: Path, recipe: Recipe, done: int) -> list[str]:
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({error}); choose another `output`.") from error
         sentences = check_changes(before, recipe, done, folder)
-    write_whole(path, json.dumps(recipe.resolved(), indent=2) + "\n")
+    write_whole(path, (json.dumps(recipe.resolved(), indent=2) + "\n").encode())
     return sentences
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put ``text`` at ``path``, all of it or nothing: a kill leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from inflate.bases import open_base
+from inflate.bases.autoencoder import pixels_per_cell
+from inflate.bases.parts import INDEX_NAME, part_config
 from inflate.checkpoint import resolve_path
 from inflate.data.clips.buckets import sizes_for
 from inflate.errors import InputError
@@ -24,6 +26,16 @@ _FOLDERS = {
     "scheduler": "scheduler_config.json",
     "text": "text_encoder/config.json",
 }
+# Which part of a whole pipeline's folder such an option, or a step's `init`, stands for.
+_PARTS = {
+    "clip": "clip",
+    "vae": "vae",
+    "ship_vae": "vae",
+    "scheduler": "scheduler",
+    "image_model": "unet",
+    "unet": "unet",
+}
+_STARTS = {"prior": "prior", "decoder": "unet", "frame-decoder": "frame_decoder"}
 # Those whose folder may be a network's own or a pipeline's; a motion module is a file.
 _MODELS = ("teacher", "init")
 
@@ -54,6 +66,7 @@ def check_recipe(recipe: Recipe) -> None:
         InputError: the first that cannot be.
     """
     check_output_folder(recipe.output_folder)
+    recipe = place_folders(recipe)
     options = check_values(recipe)
     if options is None:
         return
@@ -65,9 +78,33 @@ def check_recipe(recipe: Recipe) -> None:
         if place and not Path(place).exists():
             raise InputError(f"data.{name} is {place}, which is not there; name a folder, or a prepared data set.")
     _check_folders(options)
+    if not clips and getattr(options, "vae", ""):
+        _check_size(recipe.data.size, Path(options.vae))
     if hasattr(options, "of"):
         inner = dataclasses.replace(recipe, step=options.of, options=options.step)
         _check_folders(check_values(inner))
+
+
+def place_folders(recipe: Recipe) -> Recipe:
+    """The recipe with the folders that its options name as paths: ``bundled:NAME`` inside the package, and for a whole
+    pipeline's folder the part of it that the option is for."""
+    return dataclasses.replace(recipe, options=_placed(recipe.options, recipe.step))
+
+
+def _placed(options: dict[str, Any], step: str) -> dict[str, Any]:
+    placed = dict(options)
+    for name, value in options.items():
+        if name in (*_FOLDERS, *_MODELS) and isinstance(value, str) and value:
+            placed[name] = str(_place(name, value, step))
+    if isinstance(options.get("step"), dict):  # a distillation's: the options of the step that trained the teacher
+        placed["step"] = _placed(options["step"], str(options.get("of", "")))
+    return placed
+
+
+def _place(option: str, folder: str, step: str) -> Path:
+    path = resolve_path(folder)
+    part = _STARTS.get(step, "") if option == "init" else _PARTS.get(option, "")
+    return path / part if part and (path / INDEX_NAME).is_file() and (path / part).is_dir() else path
 
 
 def check_output_folder(folder: Path) -> None:
@@ -79,12 +116,21 @@ def check_output_folder(folder: Path) -> None:
         raise InputError(f"output is {folder}, which may not be written to; name another folder.")
 
 
+def _check_size(size: int, folder: Path) -> None:
+    factor = pixels_per_cell(part_config(folder))
+    if size % factor:
+        raise InputError(
+            f"data.size is {size}, but the autoencoder in {folder} takes multiples of {factor} pixels; use "
+            f"{max(1, size // factor) * factor} or {(size // factor + 1) * factor}."
+        )
+
+
 def _check_folders(options: Any) -> None:
     for item in dataclasses.fields(options):
         folder = getattr(options, item.name)
         if item.name not in (*_FOLDERS, *_MODELS) or not folder:
             continue
-        path = resolve_path(folder)
+        path = Path(folder)
         if not path.exists():
             raise InputError(f"options.{item.name} is {folder}, which is not there; train it first, or name another.")
         needed = _FOLDERS.get(item.name, "config.json")

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
-
-from inflate.errors import InputError, StoppedError
+from inflate.errors import StoppedError
+from inflate.staging import held
 
 
 @contextmanager
@@ -21,17 +20,8 @@ def only_process(folder: Path) -> Iterator[None]:
         InputError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"Another process is training in {folder}; wait for it, stop it, or choose another `output`."
-        ) from error
-    try:
+    with held(folder / ".lock", f"is training in {folder}; wait for it, stop it, or choose another `output`"):
         yield
-    finally:
-        lock.release()
 
 
 class StopRequest:

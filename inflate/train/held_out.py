@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inflate.train.changes import write_whole
+from inflate.staging import write_whole
 from inflate.train.processes import Process, squared_errors
 
 LEVELS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
@@ -63,5 +63,5 @@ class Reference:
                 pass  # cut short or of another version: measured again
         losses = measure()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps({"key": key, "losses": losses}, indent=2) + "\n")
+        write_whole(self.path, (json.dumps({"key": key, "losses": losses}, indent=2) + "\n").encode())
         return losses

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from inflate.errors import InputError, nearest
-from inflate.train.changes import flat, write_whole
+from inflate.staging import write_whole
+from inflate.train.changes import flat
 
 # name in a recipe -> the package that pip installs and Python imports
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
@@ -61,7 +62,7 @@ class RunLog:
             parsed = [_parsed(text) for text in read] if done else []
             self.lines = [line for line in parsed if line is not None and line["update"] <= done]
             if len(self.lines) < len(read):
-                write_whole(path, "".join(_text(line) for line in self.lines))
+                write_whole(path, "".join(_text(line) for line in self.lines).encode())
 
     def add(self, update: int, values: Mapping[str, float | str]) -> Line:
         """Write one line; numbers that JSON does not have become null."""

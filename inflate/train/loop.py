@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from inflate.checkpoint.writing import give_usual_permissions
 from inflate.errors import InputError, StoppedError
 from inflate.train.changes import keep_recipe
-from inflate.train.checking import check_recipe
+from inflate.train.checking import check_recipe, place_folders
 from inflate.train.guards import StopRequest, only_process, stop_at_once, stop_requests
 from inflate.train.log import check_trackers
 from inflate.train.optimizers import build_optimizer
@@ -71,7 +71,7 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
         token = QUIET.set(console.quiet)
         try:
             with stop_at_once(stopped):
-                step = build_step(recipe, accelerator.device)
+                step = build_step(place_folders(recipe), accelerator.device)
         finally:
             QUIET.reset(token)
         run = _Run(recipe, step, accelerator, console, say)

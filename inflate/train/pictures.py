@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,13 @@ def open_data(options: DataOptions, captions: bool = False) -> FrameCache:
     Raises:
         InputError: nothing there that can be used, or nothing in the recipe's split.
     """
+    tell = partial(Console(stderr=True).print, markup=False, highlight=False, soft_wrap=True)
     if (Path(options.path) / "frames.bin").is_file():
         cache = FrameCache.open(options.path)
         if cache.size != options.size:
             raise InputError(f"{options.path} holds frames of {cache.size} px; the recipe wants {options.size}.")
     else:
-        cache = build_frame_cache(options.path, options.size, workers=2)
+        cache = build_frame_cache(options.path, options.size, workers=2, tell=tell)
     numbers = cache.select(split=options.split)
     if not numbers:
         others = " and ".join(sorted({repr(entry.split) for entry in cache.entries}))
@@ -45,7 +47,7 @@ def open_data(options: DataOptions, captions: bool = False) -> FrameCache:
         entries = [cache.entries[number] for number in numbers if cache.entries[number].kind in options.kinds]
         said += captions_missing([entry.caption for entry in entries], "entries")
     for line in said:
-        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(line)
     return cache
 
 
@@ -129,15 +131,15 @@ def encode_all(
         with torch.no_grad():
             made = encode(to_model_range(cache.frames[start : start + batch_size]))
         parts.append(made.float().cpu().numpy().astype(np.float16))
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             np.save(file, np.concatenate(parts))
-        os.replace(partial, target)
+        os.replace(unfinished, target)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}); free some space.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r")
 
 

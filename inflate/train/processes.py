@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inflate.bases.flow import dynamic_shift
 from inflate.diffusion.weights import WEIGHTINGS, loss_weight, signal_to_noise
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 
 Density = Literal["auto", "uniform", "logit-normal"]
 DENSITIES: tuple[str, ...] = ("auto", "uniform", "logit-normal")
@@ -209,8 +209,8 @@ def diffusion_config(scheduler_config: Mapping[str, Any], name: str = "") -> dic
     """
     if any(word in name for word in _UNTRAINABLE) or "sigma_max" in scheduler_config or "FlowMatch" in name:
         raise InputError(
-            f"A {name} cannot be trained under: its config names no beta schedule that the image model was trained "
-            "with; put that of the original checkpoint (a DDIMScheduler or DDPMScheduler config, say) into the "
+            f"Nothing can be trained under {a(name)}: its config names no beta schedule that the image model was "
+            "trained with; put that of the original checkpoint (a DDIMScheduler or DDPMScheduler config, say) into the "
             "pipeline's scheduler folder."
         )
     config = {key: scheduler_config[key] for key in _BETAS if scheduler_config.get(key) is not None}

@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from inflate.train.changes import write_whole
+from inflate.staging import write_whole
 from inflate.train.diagnosis import Finding, diagnose
 from inflate.train.log import RunLog, tracker_arguments, tracker_settings
 from inflate.train.recipe import Recipe
@@ -71,7 +71,7 @@ class Reporter:
             "facts": facts,
             "advice": self.advice,
         }
-        write_whole(self.folder / "diagnosis.json", json.dumps(told, indent=2) + "\n")
+        write_whole(self.folder / "diagnosis.json", (json.dumps(told, indent=2) + "\n").encode())
 
     def close(self) -> None:
         """Flush the trackers."""

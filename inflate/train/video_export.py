@@ -15,8 +15,9 @@ from inflate.bases.parts import INDEX_NAME, OURS, part_class, read_json
 from inflate.checkpoint import load
 from inflate.checkpoint.convert import files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import read_tensors
-from inflate.checkpoint.source import TEMPORAL_FILE, WEIGHTS_STEM, Source, Weights, find_weights
+from inflate.checkpoint.source import WEIGHTS_STEM, Source, Weights, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import copy_file, files_below, new_folder, write_model
 from inflate.errors import InputError

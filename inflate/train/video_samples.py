@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inflate.bases import Base, Encoding, joined
 from inflate.bases.flow import at_resolution
+from inflate.components import read_diffusers_component
 from inflate.data.writing import write_contact_sheet, write_video
 from inflate.diffusion.noise import mix_noise
 from inflate.evaluate.colour import colour_drift
@@ -18,7 +19,7 @@ from inflate.evaluate.motion import mean_frame_difference
 from inflate.inflater import InflatedModel
 from inflate.models.foreign import sample_frames
 from inflate.schedulers import SCHEDULERS
-from inflate.stages import StageSettings, read_diffusers_component, stage_class
+from inflate.stages import StageSettings, stage_class
 from inflate.train.encodings import ClipEncodings, on_device
 from inflate.train.video_options import VideoOptions
 from inflate.video import fold_frames, to_uint8, unfold_frames

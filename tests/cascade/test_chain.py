@@ -307,7 +307,7 @@ def pickle_only(folder: Path) -> None:
     [
         (
             lambda folder: (folder / "model_index.json").unlink(),
-            "is not a cascade's folder: it has no model_index.json",
+            "is no model's folder and not a cascade's or a pipeline's: it has no model_index.json",
         ),
         (lambda folder: (folder / "model_index.json").write_text("no"), "is not JSON"),
         (lambda folder: edit_index(folder, unett=["diffusers", "X"]), "'unett' .did you mean 'unet'"),

@@ -32,8 +32,8 @@ def made_to_move(path: Path) -> Cascade:
     return cascade
 
 
-def source(side: int) -> Video:
-    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, side, side, 3), dtype=np.uint8)
+def source(height: int, width: int | None = None) -> Video:
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, height, width or height, 3), dtype=np.uint8)
     return Video(frames, 8.0)
 
 
@@ -76,6 +76,14 @@ def test_stable_diffusion_extends_and_fills_in_by_its_prompt(prompted: Any) -> N
         cascade, video, 0.75, 2.0, prompt="red sun", num_inference_steps=2, generator=seeded(), output_type="pt"
     )
     assert np.array_equal(pixels(longer)[:FRAMES], video.frames) and pixels(longer).shape[0] == 6
+
+
+def test_a_wide_video_stays_wide(prompted: Any) -> None:
+    cascade, video = prompted[1], source(16, 24)
+    assert cascade.frame_shape(90, 160) == cascade.frame_shape(16, 24) == (16, 24)
+    options: dict[str, Any] = {"num_inference_steps": 2, "generator": seeded(), "output_type": "pt"}
+    made = pixels(infill_video(cascade, video, torch.arange(FRAMES) != 2, 1.0, prompt="red sun", **options))
+    assert np.array_equal(made[[0, 1, 3]], video.frames[[0, 1, 3]]) and not np.array_equal(made[2], video.frames[2])
 
 
 def test_pictures_go_into_its_space_and_back_as_its_own_pipeline_has_it(prompted: Any) -> None:
@@ -122,6 +130,11 @@ def test_decoders_told_embeddings_fill_in(name: str, side: int, embedded: dict[s
     for frames in made:
         assert np.array_equal(frames[:2], video.frames[:2]) and not np.array_equal(frames[2], video.frames[2])
     assert not np.array_equal(made[0], made[1])
+    # Too small to have another size of about the same area; twice as wide is a size they can draw.
+    assert cascade.frame_shape(90, 160) == (side, side)
+    embeds = cascade.embed_images(torch.zeros(1, 3, 1, side, side))
+    wide = cascade.sized(side, 2 * side)(None, FRAMES, 8, seeded(), image_embeds=embeds, until="decoder", **options)
+    assert pixels(wide).shape == (FRAMES, side, 2 * side, 3)
     if name == "karlo":  # of pixels, so their range may be kept per video
         bounded = infill_video(cascade, video, known, 0.0, generator=seeded(), threshold=0.6, **options)
         assert not np.array_equal(pixels(bounded), made[0])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inflate.cascade.reconstruction import extend_video, infill_video
-from inflate.cli.applications import frame_numbers
+from inflate.cascade.reconstruction import extend_video, frame_numbers, infill_video
 from inflate.errors import InputError
 from inflate.video import Video
 from tests.models.tiny_family import tiny_cascade, tiny_unet
@@ -63,7 +62,12 @@ def test_what_is_wrong_is_told() -> None:
         infill_video(cascade, VIDEO, torch.ones(4, dtype=torch.bool), 1.0)
     with pytest.raises(InputError, match="no temporal layers"):
         extend_video(tiny_cascade(tiny_unet()), VIDEO, 1.0, 1.0)
-    assert frame_numbers("1-2, 5", 6) == [1, 2, 5]
-    for text, message in (("x", "with commas between"), ("3-1", "with commas between"), ("2-9", "from 0 to 5")):
+    assert frame_numbers("1-2, 5", 6, "--missing") == [1, 2, 5]
+    for text, message in (
+        ("x", "with commas between"),
+        ("3-1", "runs backwards"),
+        ("0-5", "all 6 frames"),
+        ("2-9", "from 0 to 5"),
+    ):
         with pytest.raises(InputError, match=message):
-            frame_numbers(text, 6)
+            frame_numbers(text, 6, "--missing")

@@ -278,7 +278,7 @@ def test_an_interrupted_replacement_puts_the_old_folder_back(
     before, replace_file = hashes(tmp_path / "video"), os.replace
 
     def fail_on_new(source: Any, target: Any) -> None:
-        if ".partial-" in str(source):
+        if ".inflate-partial" in str(source):
             raise OSError(errno.EIO, "broken disk")
         replace_file(source, target)
 

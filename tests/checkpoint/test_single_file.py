@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -278,13 +279,145 @@ def test_what_trainers_wrap_a_network_in_is_taken_off(tmp_path: Path, prefix: st
     assert all(torch.equal(loaded.state_dict()[key], tensor) for key, tensor in image_model.state_dict().items())
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_what_stands_in_for_a_file_is_named(tmp_path: Path, suffix: str) -> None:
+STAND_INS = {
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64,
+        "Git LFS's pointer to the file.*pull",
+    ),
+    "page": (
+        b"\n<!DOCTYPE html><html><head><title>Sign in</title></head></html>",
+        "a web page, perhaps one that asks to",
+    ),
+    "message": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a server's message in XML"),
+    "gguf": (b"GGUF" + bytes(60), "a GGUF file.*get the model as safetensors"),
+}
+
+
+@pytest.mark.parametrize("kind", STAND_INS)
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt", ".gguf"])
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_what_stands_in_for_a_file_is_named(tmp_path: Path, suffix: str, kind: str, allow_pickle: bool) -> None:
     path = tmp_path / f"model{suffix}"
-    digest = "0" * 64
-    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 4265146304\n")
-    with pytest.raises(InputError, match=r"is Git LFS's pointer to the weights.*run 'git lfs pull'"):
-        read_header(path)
-    path.write_text("\n<!DOCTYPE html><html><head><title>Sign in</title></head></html>")
-    with pytest.raises(InputError, match="is a web page, perhaps one that asks to sign in"):
-        read_header(path)
+    content, said = STAND_INS[kind]
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        convert(path, tmp_path / "video", allow_pickle=allow_pickle)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / f"diffusion_pytorch_model{suffix.replace('.ckpt', '.bin')}").write_bytes(content)
+    build("sd15").save_config(tmp_path / "folder")
+    if suffix != ".gguf":
+        with pytest.raises(InputError, match=said):
+            convert(tmp_path / "folder", tmp_path / "video", allow_pickle=allow_pickle)
+
+
+def test_flux_of_any_width_is_read(tmp_path: Path) -> None:
+    image_model = build("flux-dev")
+    image_model.save_config(tmp_path)
+    weights = {PREFIX + key: tensor.contiguous() for key, tensor in flux(image_model.state_dict()).items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    source = find_source(tmp_path / "model.safetensors", config=tmp_path / "config.json")
+    loaded = load_image_model(source).state_dict()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in image_model.state_dict().items())
+    save_file(weights | {PREFIX + "double_blocks.0.strange.weight": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"no place for 'double_blocks.0.strange.weight'"):
+        find_weights(find_source(tmp_path / "model.safetensors", config=tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize("spelling", [("scale_weight", "scale_input"), ("weight_scale", "input_scale")])
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_scaled_8_bit_floats_are_multiplied_out(
+    tmp_path: Path, spelling: tuple[str, str], rows: bool, dtype: torch.dtype
+) -> None:
+    image_model = build("flux-dev")
+    image_model.save_config(tmp_path)
+    weights, expected = {"scaled_fp8": torch.empty(2, dtype=dtype)}, {}
+    for number, (key, tensor) in enumerate(flux(image_model.state_dict()).items()):
+        expected[key] = tensor
+        if tensor.ndim != 2:
+            weights[key] = tensor.contiguous()
+            continue
+        scale = 0.5 + torch.rand(tensor.shape[0], 1) if rows else torch.tensor(0.25 + number / 16)
+        stored, stem = (tensor / scale).to(dtype), key.removesuffix(".weight")
+        weights |= {key: stored, f"{stem}.{spelling[0]}": scale, f"{stem}.{spelling[1]}": torch.ones(())}
+        expected[key] = (stored.float() * scale).to(torch.bfloat16)
+    save_file({PREFIX + key: tensor for key, tensor in weights.items()}, tmp_path / "model.safetensors")
+    convert(tmp_path / "model.safetensors", tmp_path / "video", "lean", 3, config=tmp_path / "config.json")
+    written = flux(load_file(tmp_path / "video" / WEIGHTS))
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[key].float(), tensor.float()) for key, tensor in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("weight.quant_state.bitsandbytes__nf4", r"bitsandbytes \(nf4\)"),
+        ("weight.absmax", "bitsandbytes"),
+        ("qweight", "GPTQ, AWQ or SVDQuant"),
+        ("weight_scale_2", "NVFP4"),
+        ("weight_scale", "a way that inflate does not know"),
+    ],
+)
+def test_packed_weights_are_refused_by_name(tmp_path: Path, beside: str, said: str) -> None:
+    image_model = build("flux-dev")
+    image_model.save_config(tmp_path)
+    weights = {key: tensor.contiguous() for key, tensor in flux(image_model.state_dict()).items()}
+    save_file(weights | {f"double_blocks.0.img_attn.qkv.{beside}": torch.ones(4)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=f"is quantised (by|in) {said}.*get the model in 16 bits"):
+        convert(tmp_path / "model.safetensors", tmp_path / "video", config=tmp_path / "config.json")
+
+
+V = {"modelspec.prediction_type": "v"}
+EPS = {"modelspec.prediction_type": "epsilon"}
+# flags and metadata of a file, what the user says, and the scheduler's (prediction type, zero SNR), or the sentence
+PREDICTED: dict[str, tuple[list[str], dict[str, str], str, tuple[str, bool] | str | None]] = {
+    "nothing": ([], {}, "", None),
+    "v": (["v_pred"], {}, "", ("v_prediction", False)),
+    "v and zero": (["v_pred", "ztsnr"], V, "", ("v_prediction", True)),
+    "modelspec v": ([], V, "", ("v_prediction", False)),
+    "modelspec epsilon": ([], EPS, "", ("epsilon", False)),
+    "asked for": ([], {}, "v_prediction", ("v_prediction", False)),
+    "asked for what it says": (["v_pred"], {}, "v_prediction", ("v_prediction", False)),
+    "asked for another": (
+        ["v_pred"],
+        {},
+        "epsilon",
+        "'epsilon', but .* predicts 'v_prediction' .by its tensor 'v_pred'",
+    ),
+    "contradicts itself": (["v_pred"], EPS, "", "contradicts itself: .*; say which it is with --prediction"),
+    "decided": (["v_pred"], EPS, "epsilon", ("epsilon", False)),
+    "zero alone": (["ztsnr"], {}, "", "leaves no signal .'ztsnr'.* and not what it predicts"),
+    "zero, decided": (["ztsnr"], {}, "v_prediction", ("v_prediction", True)),
+    "zero and epsilon": (["ztsnr"], EPS, "", "only a model that predicts v can do, and that it predicts 'epsilon'"),
+    "misspelt": ([], {}, "v_predicton", "--prediction is 'v_predicton'.*did you mean|use epsilon or v_prediction"),
+}
+
+
+@pytest.mark.parametrize("case", PREDICTED)
+@pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
+def test_what_a_file_says_it_predicts_is_kept(tmp_path: Path, case: str, bare: bool) -> None:
+    flags, metadata, wanted, result = PREDICTED[case]
+    image_model = build("sd15")
+    image_model.save_config(tmp_path)
+    weights = {key: tensor.contiguous() for key, tensor in originals("sd15", image_model).items()}
+    weights = (weights if bare else whole(weights)) | {flag: torch.empty(0) for flag in flags}
+    save_file(weights, tmp_path / "model.safetensors", metadata=metadata)
+    arguments = (tmp_path / "model.safetensors", tmp_path / "video")
+    if isinstance(result, str):
+        with pytest.raises(InputError, match=result):
+            convert(*arguments, config=tmp_path / "config.json", prediction=wanted)
+        return
+    convert(*arguments, config=tmp_path / "config.json", prediction=wanted)
+    loaded = load(tmp_path / "video").image_model.state_dict()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in image_model.state_dict().items())
+    written = tmp_path / "video" / "scheduler"
+    assert written.is_dir() is (result is not None)
+    if result is not None:
+        config = DDIMScheduler.from_pretrained(written).config
+        assert (config["prediction_type"], config["rescale_betas_zero_snr"]) == result
+
+
+def test_a_prediction_goes_with_a_single_file(tmp_path: Path) -> None:
+    build("sd15").save_pretrained(tmp_path / "image")
+    with pytest.raises(InputError, match=r"--prediction .* goes with the single file of a UNet"):
+        convert(tmp_path / "image", tmp_path / "video", prediction="epsilon")

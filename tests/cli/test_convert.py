@@ -12,6 +12,7 @@ from inflate.cli.app import main
 from inflate.inflater import SCHEMES
 from tests.checkpoint.original_layouts import ldm_unet
 from tests.inflater.tiny_models import build, perturb
+from tests.killed import Paused
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_verify_a_bare_config_with_random_weights(
         ("convert {tmp}/nowhere {tmp}/video", "error: no such folder: {tmp}/nowhere"),
         (
             "convert {tmp} {tmp}/video",
-            "error: {tmp} is not a diffusers model: "
+            "error: {tmp} is no model's folder, without a network that can be inflated: "
             "it has neither config.json nor one of unet, decoder, transformer with a config.json in it",
         ),
         (
@@ -178,3 +179,41 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 def test_a_device_that_is_not_there(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", image_folder, "--device", "cuda:99") == 2
     assert "error: --device 'cuda:99' cannot be used here:" in capsys.readouterr().err
+
+
+_CONVERTING = """
+from importlib import import_module
+from inflate.cli.app import main
+module = import_module("inflate.checkpoint.convert")
+write = module.write_new_layers
+def slow(*arguments):
+    pause()
+    write(*arguments)
+module.write_new_layers = slow
+sys.exit(main(["convert", sys.argv[1], sys.argv[2], "--quiet"]))
+"""
+
+
+def test_of_two_at_once_one_converts_and_the_other_says_so(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "video"
+    with Paused(_CONVERTING, image_folder, video) as first:
+        for force in ((), ("--force",)):
+            assert run("convert", image_folder, video, "--scheme", "vdm", *force) == 2
+            [line] = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"error: Process {first.pid} on ") and "is writing" in line and "wait for it" in line
+        first.go_on()
+        assert first.process.wait() == 0
+    assert run("verify", video, "--quiet") == 0 and load(video).scheme.name == "make-a-video"
+    assert {path.name for path in tmp_path.iterdir()} == {"image", "video"}
+
+
+def test_after_a_killed_conversion_the_next_one_starts_clean(image_folder: Path, tmp_path: Path) -> None:
+    video = tmp_path / "video"
+    with Paused(_CONVERTING, image_folder, video) as first:
+        first.process.kill()
+        first.process.wait()
+    assert {path.name for path in tmp_path.iterdir()} == {"image", ".video.inflate-partial", ".video.inflate-lock"}
+    assert run("convert", image_folder, video, "--quiet") == 0 and run("verify", video, "--quiet") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"image", "video"}

@@ -224,3 +224,20 @@ def test_options_of_guidance_are_checked(family: Path, tmp_path: Path, capsys: p
         assert generate(family, "sun", "-o", tmp_path / "out.gif", "--steps", 2, option, value) == 2
         assert message in capsys.readouterr().err.replace("\n", " ")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gif_after_an_mp4_of_the_same_stem_has_its_own_sheet(family: Path, tmp_path: Path) -> None:
+    for name in ("out.mp4", "out.gif"):
+        assert generate(family, "sun", "-o", tmp_path / name, "--save-settings", "--quiet") == 0
+    made = {"out.mp4", "out.sheet.png", "out.json", "out.gif", "out.gif.sheet.png", "out.gif.json"}
+    assert {path.name for path in tmp_path.iterdir()} == made
+    assert generate(family, "sun", "-o", tmp_path / "out.gif", "--quiet") == 2, "its own files are not replaced"
+
+
+@pytest.mark.parametrize(("device", "said"), [("cuda:99", "torch finds no graphics card"), ("warp", "give cpu, cuda")])
+def test_a_card_that_is_not_there(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], device: str, said: str
+) -> None:
+    assert main(["generate", "sun", "-o", str(tmp_path / "out.gif"), "--model", str(family), "--device", device]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert f"--device {device!r} cannot be used here" in printed and said in printed and "\n" not in printed

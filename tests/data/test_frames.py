@@ -9,6 +9,7 @@ import pytest
 
 from inflate.data import ClipSampler, FrameCache, build_frame_cache, decode_video
 from inflate.errors import InputError
+from tests.killed import Paused
 
 SAMPLE = Path(__file__).parent / "emoji"
 
@@ -70,6 +71,52 @@ def test_two_processes_build_the_same_bytes(videos: Path, tmp_path: Path) -> Non
     one, two = ((cache.folder / "frames.bin").read_bytes() for cache in caches)
     assert one == two
     assert (caches[0].folder / "index.json").read_text() == (caches[1].folder / "index.json").read_text()
+
+
+def test_a_changed_caption_is_seen(videos: Path) -> None:
+    assert {entry.caption for entry in build_frame_cache(videos, 16).entries} == {""}
+    (videos / "loops.txt").write_text("a loop")
+    assert {entry.name: entry.caption for entry in build_frame_cache(videos, 16).entries}["loops"] == "a loop"
+
+
+_BUILDING = """
+from pathlib import Path
+from inflate.data import frames
+write = frames._write_cache
+def slow(*arguments):
+    write(*arguments)
+    pause()
+frames._write_cache = slow
+frames.build_frame_cache(sys.argv[1], 16)
+"""
+
+
+def test_of_two_processes_one_builds_and_the_other_waits(videos: Path) -> None:
+    told: list[str] = []
+    built: list[int] = []
+    with Paused(_BUILDING, videos) as first:
+
+        def tell(sentence: str) -> None:
+            told.append(sentence)
+            first.go_on()
+
+        cache = build_frame_cache(videos, 16, progress=lambda done, total: built.append(done), tell=tell)
+        assert first.process.wait() == 0
+    [sentence] = told
+    assert sentence.startswith(f"Process {first.pid} on ") and sentence.endswith("frames-16; waiting for it.")
+    assert not built and len(cache) == 3
+    assert {path.name for path in (videos / ".inflate-cache").iterdir()} == {".gitignore", "frames-16"}
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(videos: Path) -> None:
+    with Paused(_BUILDING, videos) as first:
+        first.process.kill()
+        first.process.wait()
+    home = videos / ".inflate-cache"
+    assert (home / ".frames-16.inflate-partial" / "frames.bin").is_file() and not (home / "frames-16").exists()
+    told: list[str] = []
+    assert len(build_frame_cache(videos, 16, tell=told.append)) == 3 and not told
+    assert {path.name for path in home.iterdir()} == {".gitignore", "frames-16"}
 
 
 def test_nothing_is_left_behind_when_no_file_can_be_read(tmp_path: Path) -> None:

@@ -268,12 +268,15 @@ def test_untagged_hd_is_bt709(write_clip: WriteClip, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=2)
 
 
-def test_transparency_of_vp9_is_white(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tagged", [False, True])
+def test_transparency_of_vp9_is_white(tmp_path: Path, tagged: bool) -> None:
     path = tmp_path / "a.webm"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libvpx-vp9", rate=24)
         stream.width = stream.height = 64
         stream.pix_fmt = "yuva420p"
+        if tagged:  # as by ffmpeg's -metadata:s:v:0 alpha_mode=1
+            stream.metadata["alpha_mode"] = "1"
         for number in range(6):
             pixels = np.zeros((64, 64, 4), np.uint8)
             pixels[:32, :, 3] = 255

@@ -136,7 +136,7 @@ def test_a_full_disk_keeps_what_was_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module.os, "replace", full)
+    monkeypatch.setattr("inflate.staging.os.replace", full)
     with pytest.raises(InputError, match="No space left on device"):
         filled.flush()
     monkeypatch.undo()

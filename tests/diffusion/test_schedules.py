@@ -160,6 +160,25 @@ def test_a_scheduler_without_a_schedule_is_refused() -> None:
         of_scheduler(KarrasVeScheduler())
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8])
+@pytest.mark.parametrize("timestep", [0, 10, 11, 998])
+def test_between_two_timesteps_the_share_of_the_way_decides(timestep: int, share: float) -> None:
+    """In the angle ``atan2(sigma, alpha)``; and on rectified flow's line in alpha and sigma themselves."""
+    curved, straight = (
+        from_betas(zero_terminal_snr(cosine_betas())),
+        rectified_flow(torch.linspace(0, 1, 1000).double() ** 2),
+    )
+    for levels, parts in (
+        (curved, lambda at: [torch.atan2(at.sigma, at.alpha)]),
+        (straight, lambda at: [at.alpha, at.sigma]),
+    ):
+        first, second = (Level(levels.alpha[number], levels.sigma[number]) for number in (timestep, timestep + 1))
+        for found, one, other in zip(
+            *(parts(at) for at in (level_at(levels, timestep + share), first, second)), strict=True
+        ):
+            torch.testing.assert_close(found, (1 - share) * one + share * other, rtol=0, atol=1e-9)
+
+
 def test_between_two_timesteps_the_angle_is_linear() -> None:
     levels = from_betas(zero_terminal_snr(cosine_betas()))
     half = level_at(levels, 10.5)

@@ -200,6 +200,23 @@ def test_extra_input_channels_start_silent_and_can_learn() -> None:
 
 
 @torch.no_grad()
+def test_extra_channels_enter_as_through_a_wider_first_convolution_before_its_temporal_one() -> None:
+    scheme = SCHEMES["make-a-video"]
+    torch.manual_seed(0)
+    extra = inflate(build("sd15"), replace(scheme, name="interpolation", extra_in_channels=5), FRAMES)
+    perturb(extra)
+    wider = build("sd15")
+    wider.load_state_dict(extra.image_model.state_dict())
+    temporal = extra.temporal_state_dict()
+    widen_conv_in(wider, 5).get_parameter("conv_in.weight")[:, 4:] = temporal.pop("conv_in-extra.weight")
+    expected = inflate(wider, scheme, FRAMES)
+    expected.load_temporal_state_dict(temporal)
+    sample = video(channels=9)
+    one, other = (model(sample, 5, encoder_hidden_states=text(2)).sample for model in (extra, expected))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_widened_conv_in_ignores_its_new_channels() -> None:
     image_model = build("sd15")
     pictures, states = torch.randn(2, 4, 8, 8), text(2)
@@ -212,6 +229,14 @@ def test_widened_conv_in_ignores_its_new_channels() -> None:
     assert not torch.allclose(image_model(wide, 5, encoder_hidden_states=states).sample, expected)
     with pytest.raises(InputError, match="extra_channels must be at least 1, got 0"):
         widen_conv_in(image_model, 0)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_widened_conv_in_trains_if_it_did_before(trains: bool) -> None:
+    image_model = build("sd15")
+    image_model.requires_grad_(trains)
+    widen_conv_in(image_model, 5)
+    assert all(parameter.requires_grad is trains for parameter in image_model.parameters())
 
 
 @pytest.mark.parametrize(

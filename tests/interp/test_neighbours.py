@@ -1,5 +1,6 @@
 """Which known frames a new one sees, and where the flow moves them."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -73,6 +74,31 @@ def test_a_third_known_frame_bends_the_way() -> None:
     straight, bent = neighbours_of(video, [4, 8], [6]), neighbours_of(video, [0, 4, 8, 12], [6])
     errors = [(around.blend[0] - video[:, 6]).abs().mean() for around in (straight, bent)]
     assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("known", "new", "expected"),
+    [
+        ([0, 4, 8, 12], 6, (-20.0, 28.0)),  # at t^2 pixels, 36 lies 20 behind 16 and 28 before 64
+        ([0, 4, 6, 14], 5, (-9.0, 11.0)),  # however far the third frames are
+        ([0, 1], 3, (0.0, -2.0)),  # beyond, motion goes on evenly: twice the way from 1 to 0
+        ([0, 1], 20, (0.0, -4.0)),  # and four times at most
+    ],
+)
+def test_pixels_go_at_a_constant_acceleration(
+    known: list[int], new: int, expected: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flows that are exact for a picture at t^2 pixels: arXiv:1911.00627, equation 3, is exact then."""
+
+    def exact(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        way = float(second[0, 0, 0]) ** 2 - float(first[0, 0, 0]) ** 2
+        return np.stack([np.full(first.shape[:2], way), np.zeros(first.shape[:2])], axis=-1).astype(np.float32)
+
+    monkeypatch.setattr("interp.neighbours.optical_flow", exact)
+    levels = torch.arange(21.0) / 127.5 - 1  # a frame's pixels hold its number
+    around = neighbours_of(levels[None, :, None, None].expand(3, -1, 4, 4), known, [new])
+    found = [float(flow[0, 0, 0, 0]) for flow in (around.flow_previous, around.flow_following)]
+    assert found == pytest.approx(expected) and not around.flow_previous[:, 1].any()
 
 
 def test_one_known_frame_stands_still() -> None:

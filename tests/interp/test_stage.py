@@ -23,7 +23,7 @@ TWO = StageSettings(num_inference_steps=2)
 SIZE = 16
 
 
-def keep(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+def keep(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
     return sample
 
 
@@ -79,7 +79,7 @@ def test_videos_do_not_depend_on_their_company_and_progress_never_falls() -> Non
     mask = torch.tensor([True, False, False, True])
     stage, seen = stage_of(vae=tiny_vae(), frame_decoder=new_frame_decoder((8, 8), norm_num_groups=4)), []
 
-    def note(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+    def note(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
         seen.append((video, step))
         return sample
 

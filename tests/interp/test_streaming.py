@@ -26,7 +26,7 @@ def state_of(frames: Tensor, skip: int, **changes: Any) -> ChainState:
     return ChainState((), (0,), frames.shape[2], 8.0, frames=frames, frame_skip=skip, **changes)
 
 
-def keep(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+def keep(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
     return sample
 
 

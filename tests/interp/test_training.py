@@ -1,5 +1,6 @@
 """The train step of ↑F on tiny networks and moving squares: loss, export, masks, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,15 @@ def test_untrained_image_weights_go_into_the_export_on_request(videos: Path, fam
 
 def test_batches_are_functions_of_the_update_alone(videos: Path, family: Path, tmp_path: Path) -> None:
     task = recipe(videos, tmp_path / "run", options_of(family))
-    first, second = (build_step(task, torch.device("cpu")) for _ in range(2))
+    another = replace(task, train=replace(task.train, seed=task.train.seed + 1))
+    first, second, third = (build_step(one, torch.device("cpu")) for one in (task, task, another))
     assert isinstance(first, TrainStep)
     first.draw(0, 0, 4)
     once, again, other = first.draw(7, 0, 4), second.draw(7, 0, 4), second.draw(8, 0, 4)
     assert all(torch.equal(once[key], again[key]) for key in once)
     assert any(not torch.equal(once[key], other[key]) for key in once)
+    elsewhere = third.draw(7, 0, 4)
+    assert any(not torch.equal(once[key], elsewhere[key]) for key in once), "another seed draws another batch"
     parts = [second.draw(7, 0, 2), second.draw(7, 2, 2)]
     assert all(torch.equal(once[key], torch.cat([part[key] for part in parts])) for key in once)
 

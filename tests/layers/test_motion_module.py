@@ -96,3 +96,18 @@ def test_the_residual_block_mixes_frames() -> None:
     changed[2, :, 0, 0] += 1
     difference = (layer(changed, FRAMES) - layer(hidden_states, FRAMES))[:, :, 0, 0].abs().amax(dim=1)
     assert bool((difference > 1e-4).all())
+
+
+@torch.no_grad()
+def test_the_residual_block_takes_its_statistics_over_all_frames_of_a_video() -> None:
+    """Convolutions that pass frames on leave twice SiLU((x - mean) / std), over a group's channels, frames, cells."""
+    layer = TemporalResBlock(4, norm_num_groups=2)
+    hidden_states = noise(2 * FRAMES, 4, 3, 2) * torch.linspace(0.2, 3, 2 * FRAMES)[:, None, None, None]
+    states = hidden_states.double().unflatten(0, (2, FRAMES))  # (B, F, C, H, W)
+    for _ in range(2):
+        groups = states.unflatten(2, (2, 2))  # (B, F, G, C / G, H, W)
+        of = (1, 3, 4, 5)
+        normed = (groups - groups.mean(of, keepdim=True)) / (groups.var(of, keepdim=True, correction=0) + 1e-6).sqrt()
+        states = torch.nn.functional.silu(normed.flatten(2, 3))
+    expected = hidden_states + states.flatten(0, 1).float()
+    torch.testing.assert_close(layer(hidden_states, FRAMES), expected, rtol=1e-5, atol=1e-5)

@@ -35,7 +35,7 @@ def state(*segments: Segment, **changes: Any) -> ChainState:
 MOON, STAR = Segment(4.0, "moon", 2.0, unit(1)), Segment(5.0, "star", 1.0, unit(2))
 
 
-def keep(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+def keep(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
     return sample
 
 
@@ -98,7 +98,7 @@ def test_the_prior_embeds_every_segment_as_it_would_alone() -> None:
     plain = ChainState(("sun", "red heart"), (0, 1), 8, 8.0)
     steps: list[int] = []
 
-    def on_step(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+    def on_step(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
         steps.append(step)
         return sample
 

@@ -130,7 +130,7 @@ def test_chunks_of_a_video_are_the_video() -> None:
     two = StageSettings(num_inference_steps=2, guidance_scale=1.0)
     steps: list[int] = []
 
-    def keep(video: int, step: int, timestep: Tensor, sample: Tensor) -> Tensor:
+    def keep(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
         steps.append(step)
         return sample
 

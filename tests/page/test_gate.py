@@ -4,7 +4,8 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from inflate.data.writing import write_video
 from tests.cascade.test_applications import RecordingInterpolation
 from tests.models.tiny_family import save_tiny_family, tiny_cascade, tiny_unet
+from tests.page.gates import Gated
 from tests.page.serve import served
 
 pytest.importorskip("gradio", reason="the page needs the app extra")
@@ -71,13 +73,15 @@ def event_of(server: Any, button: str) -> tuple[int, int]:
     return found["id"], len(found["inputs"])
 
 
-# Frames per second, frames, skip, guidance, a seed of its own, seed: the page's settings, made quick.
-SETTINGS = [5, 2, 1, 1, False, 7]
+# Frames per second, frames, skip, guidance, a seed of its own, seed, weight, negative prompt: quick ones.
+SETTINGS: list[Any] = [5, 2, 1, 1, False, 7, 1, ""]
 
 
-def ask(server: Any, button: str, values: list[Any], session: str) -> httpx.Response:
+def ask(
+    server: Any, button: str, values: list[Any], session: str, settings: Sequence[Any] = SETTINGS
+) -> httpx.Response:
     number, _ = event_of(server, button)
-    body = {"data": [None, *values, *SETTINGS], "fn_index": number, "session_hash": session}
+    body = {"data": ["", None, *values, *settings], "fn_index": number, "session_hash": session}
     return httpx.post(f"{server.url}{API}/queue/join", json=body, timeout=30)
 
 
@@ -103,31 +107,28 @@ def inside(path: str) -> dict[str, Any]:
 
 def test_what_was_uploaded_is_used_and_handed_out(server: Any) -> None:
     [path] = upload(server, picture()).json()
-    assert Path(path).is_relative_to(server.files) and httpx.get(f"{server.url}{API}/file={path}").content == picture()
+    assert Path(path).is_relative_to(server.folder) and httpx.get(f"{server.url}{API}/file={path}").content == picture()
     assert ask(server, "go-animate", [as_file(path)], "good").status_code == 200
-    last = heard(server, "good")[-1]
-    assert last["success"], last
-    made = json.dumps(last["output"])
-    assert "inflate.mp4" in made and str(server.files) in made
+    made = json.dumps(heard(server, "good"))
+    assert "inflate.mp4" in made and str(server.folder) in made
 
 
 def test_a_prompt_is_answered(server: Any) -> None:
     assert ask(server, "go-prompt", ["sun"], "words").status_code == 200
-    assert heard(server, "words")[-1]["success"]
+    assert "inflate.mp4" in json.dumps(heard(server, "words"))
 
 
 def outside(server: Any) -> list[str]:
     """Paths that nobody uploaded, in ways that get past careless checks."""
-    link = server.files / "link.txt"
+    link = server.folder / "link.txt"
     if not link.is_symlink():
         link.symlink_to(__file__)
     return [
         __file__,
         "/etc/hostname",
-        str(server.files / ".." / ".." / "hostname"),
-        f"{server.files}/../../../../../../etc/hostname",
+        str(server.folder / ".." / ".." / "hostname"),
+        f"{server.folder}/../../../../../../etc/hostname",
         str(link),
-        str(server.files),
         str(server.folder),
         os.path.relpath(__file__),
         "setup.py",
@@ -173,8 +174,8 @@ def test_a_body_that_is_read_in_two_ways_is_read_in_one(server: Any, elsewhere: 
     """Spaces before it, other encodings, names given twice: what was checked is what arrives."""
     address, seen = elsewhere
     number, _ = event_of(server, "go-animate")
-    start = f'{{"fn_index": {number}, "session_hash": "two", "data": [null, '
-    end = ", 5, 2, 1, 1, false, 7]}"
+    start = f'{{"fn_index": {number}, "session_hash": "two", "data": ["", null, '
+    end = ', 5, 2, 1, 1, false, 7, 1, ""]}'
     bad = json.dumps(as_file(f"{address}/a.png"))
     for body in (
         f"  \n{start}{bad}{end}".encode(),
@@ -216,12 +217,12 @@ def test_doors_that_no_visitor_needs_are_shut(server: Any, method: str, path: st
 
 def test_nobody_gets_past_the_queue(server: Any) -> None:
     number, _ = event_of(server, "go-prompt")
-    body = {"data": [None, "sun", *SETTINGS], "fn_index": number, "session_hash": "past"}
+    body = {"data": ["", None, "sun", *SETTINGS], "fn_index": number, "session_hash": "past"}
     assert httpx.post(f"{server.url}{API}/run/predict", json=body, timeout=30).status_code == 404
 
 
 def test_large_uploads_and_bodies_are_refused_in_a_sentence(server: Any) -> None:
-    before = sum(path.stat().st_size for path in server.files.rglob("*") if path.is_file())
+    before = sum(path.stat().st_size for path in server.folder.rglob("*") if path.is_file())
     answer = upload(server, bytes(MAX_SIZE + 5000))
     assert answer.status_code == 413 and answer.text == "This is too large: at most 100 kB can be uploaded."
     several = [("files", (f"{n}.png", bytes(MAX_SIZE // 2))) for n in range(4)]
@@ -233,7 +234,7 @@ def test_large_uploads_and_bodies_are_refused_in_a_sentence(server: Any) -> None
     assert answer.status_code == 413 and "more than the page asks for" in answer.json()["detail"]
     deep = b"[" * 50_000
     assert httpx.post(f"{server.url}{API}/queue/join", content=deep, timeout=30).status_code == 400
-    assert sum(path.stat().st_size for path in server.files.rglob("*") if path.is_file()) == before
+    assert sum(path.stat().st_size for path in server.folder.rglob("*") if path.is_file()) == before
 
 
 def test_the_server_keeps_no_more_files_than_it_has_room_for(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,26 +243,24 @@ def test_the_server_keeps_no_more_files_than_it_has_room_for(server: Any, monkey
     assert answer.status_code == 507 and "no room for more files just now" in answer.text
 
 
-def test_a_full_queue_says_so(tmp_path: Path) -> None:
+def test_a_full_queue_says_so() -> None:
     """One runs, one waits, the third is asked to come back."""
-    gate, entered = threading.Event(), threading.Event()
-    decoder = tiny_cascade().stages[-1]
-
-    class Waiting(type(decoder)):
-        def __call__(self, *arguments: Any) -> Any:
-            entered.set()
-            gate.wait(60)
-            return super().__call__(*arguments)
-
-    decoder.__class__ = Waiting
-    with served((tiny_cascade().stages[0], decoder), max_queue=1) as running:
-        assert ask(running, "go-prompt", ["sun"], "first").status_code == 200
-        assert entered.wait(30)
-        assert ask(running, "go-prompt", ["sun"], "second").status_code == 200
-        third = ask(running, "go-prompt", ["sun"], "third")
-        gate.set()
-        assert third.status_code == 503 and "Queue is full" in third.json()["detail"]
-        assert heard(running, "second")[-1]["success"]
+    gated = Gated()
+    gated.gate.shut()
+    with served((*tiny_cascade().stages, gated), max_waiting=1) as running:
+        twice_the_rate = [5, 2, 2, *SETTINGS[3:]]
+        ask(running, "go-prompt", ["sun"], "first", twice_the_rate)
+        assert gated.gate.reached.wait(60)
+        ask(running, "go-prompt", ["sun"], "second", twice_the_rate)
+        end = time.monotonic() + 60
+        while running.handlers.line.running() < 2:
+            assert time.monotonic() < end, "the second never came to wait"
+            time.sleep(0.02)
+        ask(running, "go-prompt", ["sun"], "third", twice_the_rate)
+        refused = json.dumps(heard(running, "third"))
+        gated.gate.open()
+        assert "1 videos are waiting already: please try again in a while." in refused
+        assert "inflate.mp4" in json.dumps(heard(running, "second"))
 
 
 def test_disguised_and_damaged_uploads_get_a_sentence_and_the_server_lives_on(server: Any, tmp_path: Path) -> None:
@@ -287,7 +286,7 @@ def test_the_model_in_a_request_is_not_believed(server: Any, tmp_path: Path) -> 
     """The page's state names the model; what a request writes in its place is left alone."""
     folder = str(save_tiny_family(tmp_path / "own", tiny_unet()))
     number, _ = event_of(server, "go-prompt")
-    body = {"data": [folder, "sun", *SETTINGS], "fn_index": number, "session_hash": "forged"}
+    body = {"data": ["", folder, "sun", *SETTINGS], "fn_index": number, "session_hash": "forged"}
     assert httpx.post(f"{server.url}{API}/queue/join", json=body, timeout=30).status_code == 200
     assert heard(server, "forged")[-1]["success"]
     assert folder not in server.handlers.models._open and not server.handlers.models._visited

@@ -15,7 +15,7 @@ from tests.page.serve import served
 pytest.importorskip("gradio", reason="the page needs the app extra")
 from inflate.page.jobs import Models
 from inflate.page.offered import Offered
-from inflate.page.serving import read_auth, read_root_path, read_size, uploads_of, visitors_folder
+from inflate.page.serving import read_auth, read_root_path, read_size
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -51,7 +51,7 @@ def test_bad_values_are_one_sentence_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file.txt").write_text("no folder")
-    assert main(["app", *arguments]) == 2
+    assert main(["app", "--port", "0", *arguments]) == 2  # whatever listens on the usual one
     error = capsys.readouterr().err
     assert sentence in error and error.count("error:") == 1 and error.count("\n") == 1
     assert "nobody:" not in error.replace("--auth", "") and "secret" not in error
@@ -92,13 +92,13 @@ def test_options_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     launched: dict[str, Any] = {}
 
     def launch(page: Any, **options: Any) -> None:
-        launched.update(options, waiting=page._queue.max_size, direct=page.api_open)
+        launched.update(options, waiting=page.handlers.line.max_waiting, direct=page.api_open)
         gate = options["app_kwargs"]["middleware"][0].kwargs
         launched["gate"], launched["there"] = gate, gate["uploads"].is_dir()
 
     monkeypatch.setattr(gradio.Blocks, "launch", launch)
     monkeypatch.setenv("INFLATE_AUTH", "ann:secret")
-    assert main(["app", "--max-queue", "3", "--max-size", "2MB", "--root-path", "/videos"]) == 0
+    assert main(["app", "--port", "0", "--max-queue", "3", "--max-size", "2MB", "--root-path", "/videos"]) == 0
     assert launched["server_name"] == "127.0.0.1" and launched["auth"] == ("ann", "secret")
     assert launched["waiting"] == 3 and launched["root_path"] == "/videos" and not launched["direct"]
     assert launched["max_file_size"] == launched["gate"]["max_size"] == 2_000_000
@@ -109,7 +109,7 @@ def test_options_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_password_is_asked_for_before_anything_is_told() -> None:
     with served(tiny_cascade().stages, auth=("ann", "secret")) as running:
         with httpx.Client(base_url=running.url, timeout=30) as visitor:
-            for path in ("/config", "/gradio_api/info", f"/gradio_api/file={running.files}/x"):
+            for path in ("/config", "/gradio_api/info", f"/gradio_api/file={running.folder}/x"):
                 assert visitor.get(path).status_code in (401, 403)
             assert visitor.post("/gradio_api/upload", files={"files": ("a.png", b"x")}).status_code == 401
             assert visitor.post("/gradio_api/queue/join", json={"data": [], "session_hash": "a"}).status_code == 401
@@ -121,14 +121,6 @@ def test_a_password_is_asked_for_before_anything_is_told() -> None:
 def test_behind_a_proxy_addresses_begin_with_the_path_it_gives() -> None:
     with served(tiny_cascade().stages, root_path="https://example.org/videos") as running:
         assert httpx.get(f"{running.url}/config", timeout=30).json()["root"] == "https://example.org/videos"
-
-
-def test_the_folder_of_visitors_is_this_users_own_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    with visitors_folder() as folder:
-        assert folder.stat().st_mode & 0o077 == 0
-        (uploads_of(folder) / "left").write_text("x")
-    assert not folder.exists()
 
 
 # Models that visitors may open

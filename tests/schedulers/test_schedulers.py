@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 from torch import Tensor
 
 import inflate.schedulers
+from inflate.components import read_diffusers_component
 from inflate.errors import InputError
 from inflate.schedulers import (
     SCHEDULERS,
@@ -19,7 +20,7 @@ from inflate.schedulers import (
     PredictorCorrectorScheduler,
     StochasticDDIMScheduler,
 )
-from inflate.stages import denoise, read_diffusers_component
+from inflate.stages import denoise
 
 CONFIGS = {
     "linear": {"beta_schedule": "linear"},
@@ -191,7 +192,8 @@ def test_the_stochastic_sampler_goes_two_steps_and_comes_back_one() -> None:
 
 
 def test_the_corrector_evaluates_between_the_steps() -> None:
-    scheduler = PredictorCorrectorScheduler(prediction_type="v_prediction", corrector_steps=2)
+    delta = 0.3
+    scheduler = PredictorCorrectorScheduler(prediction_type="v_prediction", corrector_steps=2, corrector_delta=delta)
     scheduler.set_timesteps(3)
     first, second, third = sorted(set(scheduler.timesteps.tolist()), reverse=True)
     assert scheduler.timesteps.tolist() == [first, *[second] * 3, *[third] * 3] and scheduler.order == 3
@@ -206,7 +208,7 @@ def test_the_corrector_evaluates_between_the_steps() -> None:
         if number % 3 == 0:
             expected = ancestral.step(out, timestep, z, generator=torch.Generator().manual_seed(seed)).prev_sample
         else:
-            at, delta = scheduler.level(timestep), 0.1
+            at = scheduler.level(timestep)
             eps = at.sigma * z + at.alpha * out
             drawn = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).double()
             expected = z - delta / 2 * at.sigma * eps + delta**0.5 * at.sigma * drawn
@@ -219,6 +221,15 @@ def test_the_corrector_evaluates_between_the_steps() -> None:
     same = [run(one, start, 5, generator=torch.Generator().manual_seed(3))[-1] for one in (plain, ancestral)]
     assert torch.equal(*same)
     scheduler.set_timesteps(3)
+    scheduler.step(z, second, z)
+    assert scheduler.step_index == 4
+    # A second run knows nothing of a first that was broken off after its second step, at the first correction.
+    scheduler.set_timesteps(3)
+    for timestep in (first, second):
+        scheduler.step(z, timestep, z)
+    scheduler.set_begin_index(1)
+    scheduler.set_timesteps(3)
+    assert scheduler.step_index is None and scheduler.begin_index is None
     scheduler.step(z, second, z)
     assert scheduler.step_index == 4
 

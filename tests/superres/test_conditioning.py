@@ -69,6 +69,8 @@ def test_other_class_embeddings_are_refused() -> None:
 def test_levels() -> None:
     told = layout_of(tiny_unet())
     assert [level_of(share, told, 1000) for share in (0.0, 0.25, 1.0)] == [0, 250, 1000]
+    # The nearest level, not the one below: 0.3 * 349 is 104.7.
+    assert [level_of(share, told, 349) for share in (0.1, 0.3, 0.999)] == [35, 105, 349]
     table = layout_of(tiny_unet(1, class_embed_type=None, num_class_embeds=350))
     assert level_of(1.0, table, 1000) == 349
     blind = layout_of(karlo_unet())

@@ -1,6 +1,7 @@
 """Both train steps on tiny networks and a folder of moving squares: pairs, loss, export, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +102,19 @@ def test_each_step_runs_from_recipe_to_export(step: str, videos: Path, image_mod
 @pytest.mark.parametrize("step", [IMAGE, VIDEO])
 def test_batches_are_functions_of_the_update_alone(step: str, videos: Path, image_model: Path, tmp_path: Path) -> None:
     task = recipe(step, videos, tmp_path / "run", **options_of(step, image_model))
-    first, second = (build_step(task, torch.device("cpu")) for _ in range(2))
+    another = replace(task, train=replace(task.train, seed=task.train.seed + 1))
+    first, second, third = (build_step(one, torch.device("cpu")) for one in (task, task, another))
     assert isinstance(first, TrainStep)
     first.draw(0, 0, 4)
     once, again, other = first.draw(7, 0, 4), second.draw(7, 0, 4), second.draw(8, 0, 4)
     assert once["pixels"].shape == (4, 3, 1 if step == IMAGE else 3, SIZE, SIZE)
     assert all(torch.equal(once[key], again[key]) for key in once)
     assert any(not torch.equal(once[key], other[key]) for key in once)
+    elsewhere = third.draw(7, 0, 4)
+    assert any(not torch.equal(once[key], elsewhere[key]) for key in once), "another seed draws another batch"
+    cut = recipe(step, videos, tmp_path / "cut", **{**options_of(step, image_model), "crop": 16})
+    cuts = build_step(cut, torch.device("cpu"))
+    assert not torch.equal(cuts.draw(7, 0, 4)["corners"], cuts.draw(7, 4, 4)["corners"]), "nor another place the same"
 
 
 @pytest.mark.parametrize("residual_std", [0.0, 0.1])
@@ -189,7 +196,11 @@ def test_a_share_of_the_clips_passes_through_the_autoencoder(vae: Path) -> None:
         (IMAGE, {"model": MODEL, "scale": 5}, "must be a multiple of 5 px"),
         (IMAGE, {"model": MODEL, "shrink": "cubic"}, "use 'area' or 'bicubic'"),
         (IMAGE, {"model": MODEL, "vae_share": 0.5}, "needs options.vae"),
-        (IMAGE, {"model": MODEL, "max_noise_level": 2.0}, "max_noise_level is 2.0; it must be a number between 0 and 1"),
+        (
+            IMAGE,
+            {"model": MODEL, "max_noise_level": 2.0},
+            "max_noise_level is 2.0; it must be a number",
+        ),
         (IMAGE, {"model": {**MODEL, "class_embed_type": None}}, "no input for the level"),
         (IMAGE, {"model": MODEL, "residul_std": 0.1}, "did you mean 'residual_std'"),
         (VIDEO, {}, "options.image_model is missing"),

@@ -5,13 +5,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from tests.bases.families import build
+from tests.killed import KILL_AFTER
 
 from .test_finetune_models import settings, write_clip
 
@@ -30,6 +30,26 @@ def _updates(run: Path) -> int:
     return log.read_text().count('"loss"') if log.is_file() else 0
 
 
+# Kills itself a little after it has done so many updates; for 0, after it has begun to write encodings.
+_DYING = (
+    KILL_AFTER
+    + """
+from inflate.cli.app import main
+from inflate.data.clips.store import EncodingStore
+from inflate.train import loop
+moment, calls = int(sys.argv[1]), int(sys.argv[2])
+place, name = (loop._Run, "_keep") if moment else (EncodingStore, "add")
+before = getattr(place, name)
+def then(self, first, *rest):
+    if not moment or first == moment:
+        kill_after(calls)
+    before(self, first, *rest)
+setattr(place, name, then)
+sys.exit(main(sys.argv[3:]))
+"""
+)
+
+
 def test_killed_at_random_moments_the_weights_are_the_same(tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
@@ -42,20 +62,13 @@ def test_killed_at_random_moments_the_weights_are_the_same(tmp_path: Path) -> No
     subprocess.run(_command(model, clips, whole, tmp_path / "one"), check=True, env=environment, timeout=280)
     command = _command(model, clips, killed, tmp_path / "other")
     draw = random.Random(7)
-    # One kill before the first update, while files are scanned and encoded; the others after so many updates.
+    # One kill before the first update, while clips are encoded; the others after so many updates.
     moments = [0, *sorted(draw.sample(range(1, STEPS - 1), KILLS - 1))]
     for moment in moments:
-        child = subprocess.Popen(command, env=environment)
-        deadline = time.monotonic() + 120
-        while child.poll() is None and time.monotonic() < deadline:
-            begun = (tmp_path / "other").exists() if moment == 0 else _updates(killed) >= moment
-            if begun:
-                time.sleep(draw.random() * 0.3)
-                break
-            time.sleep(0.01)
-        assert child.poll() is None, "the run ended before it could be killed"
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        dying = [sys.executable, "-W", "ignore", "-c", _DYING, str(moment), str(draw.randrange(1, 3000))]
+        child = subprocess.run([*dying, *command[command.index("finetune") :]], env=environment, timeout=280)
+        assert child.returncode == -signal.SIGKILL
+        assert moment <= _updates(killed) < STEPS and (tmp_path / "other").exists()
     assert not (killed / "export").exists()
     subprocess.run(command, check=True, env=environment, timeout=280)
     [one] = (whole / "export").rglob("temporal.safetensors")

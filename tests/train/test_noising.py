@@ -1,6 +1,7 @@
 """Targets and weights of the three prediction types, and an eps-model that becomes a v-model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from inflate.diffusion.conversions import to_x
 from inflate.diffusion.schedules import from_alphas_cumprod
 from inflate.diffusion.weights import signal_to_noise
 from inflate.errors import InputError
+from inflate.inflater import resolve_scheme
+from inflate.train.denoising import DenoisingStep, Problem, frame_noise
 from inflate.train.loop import train
 from inflate.train.noising import SCHEDULE, sampler_of, schedule_of
 from inflate.train.processes import DiffusionProcess, squared_errors
@@ -42,6 +45,48 @@ def test_weights_make_the_losses_of_all_prediction_types_one() -> None:
         error = {"sample": torch.ones(2), "epsilon": snr.sqrt(), "v_prediction": (1 + snr).sqrt()}[kind]
         losses.append(float(squared_errors(noised.target + error[:, None], noised).mean()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[2] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0, 20.0])
+def test_min_snr_stops_at_gamma(gamma: float) -> None:
+    """The weight of an error of x is min(snr, gamma) (arXiv:2303.09556, section 3.4); of one of eps, that over snr."""
+    process = DiffusionProcess(SCHEDULE | {"prediction_type": "epsilon"}, weighting="min-snr", gamma=gamma)
+    snr = signal_to_noise(process.scheduler.alphas_cumprod.double())
+    torch.testing.assert_close(process.weights.double(), snr.clamp(max=gamma) / snr, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+def test_frames_share_as_much_noise_as_their_scheme_says(share: float) -> None:
+    scheme = replace(resolve_scheme("make-a-video"), shared_noise=share)
+    torch.manual_seed(0)
+    noise = frame_noise(torch.zeros(2, 4, 3, 64, 64), scheme, torch.tensor([4.0, 24.0]))
+    first, _, third = noise.transpose(1, 2).flatten(2).unbind(1)
+    assert first.var(dim=1).tolist() == pytest.approx([1, 1], abs=0.05)
+    assert (first * third).mean(dim=1).tolist() == pytest.approx([share, share], abs=0.03)
+    assert abs(float((noise[0] * noise[1]).mean())) < 0.03, "videos share none"
+
+
+class _Told(DenoisingStep):
+    """A network that answers what it is told: 1, or 0 in guidance's other branch."""
+
+    unit = "things"
+
+    def __init__(self, dropout: float) -> None:
+        self.trained, self.device, self.condition_dropout = None, torch.device("cpu"), dropout
+        self.process = DiffusionProcess(SCHEDULE)
+
+    def problem(self, batch: Any) -> Problem:
+        clean, one = torch.zeros(4000, 1), torch.ones(4000, 1)
+        return Problem(clean, clean, lambda network, z, t, told: told["x"], {"x": one}, {"x": torch.zeros(4000, 1)})
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.7])
+def test_a_share_of_the_batch_is_told_nothing(dropout: float) -> None:
+    torch.manual_seed(0)
+    step = _Told(dropout)
+    problem = step.problem({})
+    told = step.answer(problem, step.noised(problem), None)
+    assert float(told.mean()) == pytest.approx(1 - dropout, abs=0.03)
 
 
 def test_with_zero_terminal_snr_the_last_step_is_noise_and_its_target_the_picture() -> None:

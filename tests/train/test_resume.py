@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from inflate.train.state import updates_done
+from tests.killed import KILL_AFTER, Paused
 
 RECIPE = """
 name = "tiny-video-decoder"
@@ -65,19 +65,28 @@ def _environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
+# Stops after the fifth update: past the first checkpoint and before the next.
+_PAUSED = """
+from inflate.cli.app import main
+from inflate.train import loop
+keep = loop._Run._keep
+def keeping(self, done, *rest):
+    keep(self, done, *rest)
+    if done == 5:
+        pause()
+loop._Run._keep = keeping
+main(sys.argv[1:])
+"""
+
+
 def test_a_killed_run_ends_with_the_weights_of_one_that_never_was(tmp_path, videos, tiny_family):
     whole, never_killed = _command(tmp_path, "whole", videos, tiny_family)
     subprocess.run(whole, check=True, env=_environment(), timeout=240)
     command, output = _command(tmp_path, "killed", videos, tiny_family)
-    child = subprocess.Popen(command, env=_environment())
-    deadline = time.monotonic() + 200
-    while _updates(output) < 5:  # past the first checkpoint and before the next
-        assert child.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    killed_at = _updates(output)
-    assert killed_at < 14 and not (output / "export").exists()
+    with Paused(_PAUSED, *command[command.index("finetune") :]) as child:
+        child.process.kill()
+        assert child.process.wait() == -signal.SIGKILL
+    assert _updates(output) == 5 and updates_done(output / "state") == 3 and not (output / "export").exists()
     subprocess.run(command, check=True, env=_environment(), timeout=240)
     # It went on from a checkpoint, did some updates again, and each stands in the log once.
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
@@ -94,29 +103,42 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_was(tmp_path, vide
 
 # One process imports torch and forks a child per start, so that a start takes no ten seconds. The children are whole
 # processes of their own, and SIGKILL leaves them no time for anything.
-_STARTER = """
-import os, sys, time
+_STARTER = (
+    KILL_AFTER
+    + """
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from inflate.train.loop import train
+from inflate.train import loop
 from tests.train.toy import toy_recipe
-output = Path(sys.argv[1])
+output, save = Path(sys.argv[1]), loop.save_state
 settings = dict(steps=70, checkpoint_every=1, validate_every=7, ema_decay=0.9, gradient_accumulation_steps=2)
-recipe = toy_recipe(output, {"noise": 0.1, "width": 4000, "pause": 0.005}, "talking-toy", **settings)
-for _ in sys.stdin:
+recipe = toy_recipe(output, {"noise": 0.1}, "talking-toy", **settings)
+def run(calls, checkpoints):
+    # Killed so many calls of functions after so many checkpoints; never for 0 calls.
+    def saving(*arguments):
+        nonlocal checkpoints
+        save(*arguments)
+        checkpoints -= 1
+        if calls and checkpoints == 0:
+            kill_after(calls)
+    loop.save_state = saving
+    if calls and checkpoints == 0:
+        kill_after(calls)
+    loop.train(recipe, device="cpu", quiet=True)
+for line in sys.stdin:
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            train(recipe, device="cpu", quiet=True)
+            run(*map(int, line.split()))
             status = 0
         finally:
             os._exit(status)
-    print(child, flush=True)
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
+)
 
 
 class _Starter:
@@ -127,35 +149,27 @@ class _Starter:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
         )
 
-    def start(self) -> int:
+    def run(self, calls: int = 0, checkpoints: int = 0) -> int:
+        """How a start ended: 0, or by which signal."""
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write("go\n")
+        self.process.stdin.write(f"{calls} {checkpoints}\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def wait(self) -> int:
-        assert self.process.stdout
         return int(self.process.stdout.readline())
 
 
 def test_killed_at_ten_random_moments_it_ends_with_the_same_weights_bit_for_bit(tmp_path):
     whole, killed = _Starter(tmp_path / "whole"), _Starter(tmp_path / "killed")
     try:
-        whole.start()
-        assert whole.wait() == 0
-        generator, kills, done = random.Random(17), 0, []
+        assert whole.run() == 0
+        generator, done = random.Random(17), []
         for number in range(10):
-            before, deadline = updates_done(killed.output / "state"), time.monotonic() + 60
-            child = killed.start()
-            while number and updates_done(killed.output / "state") <= before and time.monotonic() < deadline:
-                time.sleep(0.001)  # the first may die before its first checkpoint, the others have got somewhere
-            time.sleep(generator.uniform(0.0, 0.06))
-            os.kill(child, signal.SIGKILL)
-            kills += killed.wait() == -signal.SIGKILL
+            # The first dies in its preparation, the others after one checkpoint or three, wherever they are then.
+            assert (
+                killed.run(generator.randrange(1, 4000), generator.choice((1, 3)) if number else 0) == -signal.SIGKILL
+            )
             done.append(updates_done(killed.output / "state"))
-        assert kills == 10 and done[-1] < 70 and len(set(done)) > 5, (kills, done)
-        killed.start()
-        assert killed.wait() == 0
+        assert done == sorted(done) and done[0] < done[-1] < 70 and len(set(done)) > 5, done
+        assert killed.run() == 0
     finally:
         for starter in (whole, killed):
             assert starter.process.stdin

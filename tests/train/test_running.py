@@ -21,6 +21,7 @@ from inflate.train.guards import only_process
 from inflate.train.loop import train
 from inflate.train.recipe import TrainOptions
 from inflate.train.state import checkpoints
+from tests.killed import Paused
 
 from . import toy
 from .toy import ToyStep, toy_recipe
@@ -69,6 +70,23 @@ def test_clipping_and_adamw_are_those_of_a_loop_by_hand(tmp_path):
         optimizer.zero_grad()
     for name, value in _weights(tmp_path / "run").items():
         torch.testing.assert_close(value, step.trained.state_dict()[name], atol=1e-6, rtol=1e-5)
+
+
+def test_random_numbers_follow_from_the_seed_the_update_and_its_part(tmp_path, monkeypatch):
+    def states(name, **changes):
+        seen, call = [], ToyStep.__call__
+
+        def noting(step, batch):
+            seen.append(torch.initial_seed())
+            return call(step, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ToyStep, "__call__", noting)
+            _go(toy_recipe(tmp_path / name, steps=3, gradient_accumulation_steps=2, **changes))
+        return seen
+
+    one, again, other = states("one"), states("again"), states("other", seed=1)
+    assert one == again and len({*one, *other}) == 12
 
 
 def test_the_average_is_exported_validated_and_sampled(tmp_path, monkeypatch):
@@ -201,19 +219,27 @@ def test_the_program_ends_with_143_after_sigterm(tmp_path, capsys):
 
 
 def test_one_process_per_run_folder(tmp_path):
-    with only_process(tmp_path / "run"), pytest.raises(InputError, match=r"Another process is training in .*run"):
-        _go(toy_recipe(tmp_path / "run"))
-    _go(toy_recipe(tmp_path / "run"))  # and the lock is gone with its holder
+    script = (
+        "from pathlib import Path; from inflate.train.guards import only_process\n"
+        "with only_process(Path(sys.argv[1])): pause()\n"
+    )
+    with Paused(script, tmp_path / "run") as first:
+        said = rf"Process {first.pid} on .* is training in .*run; wait for it, stop it, or choose another `output`\."
+        with pytest.raises(InputError, match=said):
+            _go(toy_recipe(tmp_path / "run"))
+        assert not (tmp_path / "run/log.jsonl").exists()
+    _go(toy_recipe(tmp_path / "run"))  # the lock is gone with its holder, which was killed
+    assert not (tmp_path / "run/.lock").exists()
 
 
 def test_a_worker_left_behind_does_not_hold_the_lock(tmp_path):
     # A child that was forked while the lock was held, as workers of a DataLoader are, outlives its killed parent.
     code = (
-        "import os, signal, sys, time; from pathlib import Path; from inflate.train.guards import only_process\n"
+        "import os, signal, sys; from pathlib import Path; from inflate.train.guards import only_process\n"
         "with only_process(Path(sys.argv[1])):\n"
         "    child = os.fork()\n"
-        "    if child == 0: os.close(1); time.sleep(30); os._exit(0)\n"
-        "    time.sleep(0.2); print(child, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if child == 0: os.close(1); signal.pause()\n"
+        "    print(child, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, timeout=60, text=True)
     child = int(done.stdout)

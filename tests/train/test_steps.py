@@ -1,6 +1,8 @@
 """Every step of the bundled family on tiny models: it learns, exports what loads, and trains only what it should."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,12 +96,40 @@ def test_each_step_runs_from_recipe_to_export(step, videos, tiny_family, tmp_pat
 @pytest.mark.parametrize("step", FAMILY_STEPS)
 def test_batches_are_functions_of_the_update_alone(step, videos, tiny_family, tmp_path):
     recipe = _recipe(step, videos, tmp_path / "run", _options(step, tiny_family))
-    first, second = (build_step(recipe, torch.device("cpu")) for _ in range(2))
+    another = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + 1))
+    first, second, third = (build_step(one, torch.device("cpu")) for one in (recipe, recipe, another))
     assert isinstance(first, TrainStep)
     first.draw(0, 0, 4)
     once, again, other = first.draw(7, 0, 4), second.draw(7, 0, 4), second.draw(8, 0, 4)
     assert all(torch.equal(once[key], again[key]) for key in once)
     assert any(not torch.equal(once[key], other[key]) for key in once)
+    elsewhere = third.draw(7, 0, 4)
+    assert any(not torch.equal(once[key], elsewhere[key]) for key in once), "another seed draws another batch"
+
+
+def test_clips_are_told_their_middle_frame_and_their_rate(videos, tiny_family, tmp_path, monkeypatch):
+    """Make-A-Video, arXiv:2209.14792, section 3.4: D^t knows the middle frame's embedding, and frames per second."""
+    options = _options("video-decoder", tiny_family) | {"condition_dropout": 0.0}
+    step: Any = build_step(_recipe("video-decoder", videos, tmp_path / "run", options), torch.device("cpu"))
+    batch, drawn = step.draw(3, 0, 2), [step.sampler.sample(3, index) for index in range(2)]
+    # Latents are the autoencoder's times its factor, as its decoder takes them divided by it.
+    pixels = torch.from_numpy(step.cache.frames[drawn[0].frame_indices]).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = step.encodings.vae.encode(pixels).latent.detach() * VAE["scaling_factor"]
+    torch.testing.assert_close(batch["latents"][0].transpose(0, 1), latents, atol=2e-3, rtol=2e-3)  # kept in float16
+    embeds = torch.stack([torch.from_numpy(step.encodings.embeds[draw.frame_indices]).float() for draw in drawn])
+    assert not torch.allclose(embeds[:, 0], embeds[:, 2])
+    assert torch.equal(batch["embeds"], embeds[:, 2])
+    told, forward = [], inflate.inflater.InflatedModel.forward
+
+    def noting(self, *arguments, **options):
+        told.append(options)
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(inflate.inflater.InflatedModel, "forward", noting)
+    step(batch)
+    [one] = told
+    rates = [draw.fps for draw in drawn]
+    assert rates[0] != rates[1] and one["fps"].tolist() == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("trainable", ["temporal", "all"])

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class ToyStep:
-    """`options`: `noise` (std of noise in the loss), `width`, `pause` (seconds an update takes); and by their numbers
+    """`options`: `noise` (std of noise in the loss), and `width`; and by their numbers
     the updates `at` which it sends itself a `signal`, whose loss is `bad`, that is no number, and whose gradient is too
     `huge` for fp16."""
 
@@ -48,7 +47,6 @@ class ToyStep:
         return {"x": torch.stack(points)}
 
     def __call__(self, batch: dict[str, Tensor]) -> StepLoss:
-        time.sleep(self.options.get("pause", 0.0))
         if self.options.get("at", -1) == self.update:
             os.kill(os.getpid(), getattr(signal, self.options["signal"]))
         x = batch["x"].to(self.device)

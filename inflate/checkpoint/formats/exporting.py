@@ -15,7 +15,7 @@ from inflate.checkpoint.formats.layouts import LAYOUTS, MOTION_ADAPTER, Layout
 from inflate.checkpoint.source import find_source
 from inflate.checkpoint.temporal import TemporalInfo, read_temporal_info, read_temporal_tensors
 from inflate.checkpoint.writing import new_folder
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 
 _OWN_INPUT = "conv_in-extra."
 
@@ -70,14 +70,14 @@ def _renamed(path: Path, tensors: Mapping[str, Tensor], layout: Layout, info: Te
         elif key in result and not torch.equal(result[key], tensor):
             raise InputError(
                 f"{path}: the two attentions of {name.rpartition('.attn')[0]!r} have different positions, and "
-                f"a {layout.name} file has one table for both; export to animatediff, which has two"
+                f"{a(layout.name)} file has one table for both; export to animatediff, which has two"
             )
         else:
             result[key] = tensor.contiguous()
     if homeless or not result:
         shown = ", ".join(homeless[:3])
         raise InputError(
-            f"{path} was made with scheme {info.scheme.name!r}, and a {layout.name} file has no place for "
+            f"{path} was made with scheme {info.scheme.name!r}, and {a(layout.name)} file has no place for "
             f"{len(homeless)} of its {len(tensors)} tensors ({shown}, …); only motion modules go there "
             "(animatediff-v1, -v2, -v3, -sdxl, hotshot-xl)"
         )

@@ -13,7 +13,7 @@ from inflate.checkpoint.formats.motion import Motion, motion_shapes, read_motion
 from inflate.checkpoint.formats.motion_lora import lora_pairs
 from inflate.checkpoint.source import find_source
 from inflate.checkpoint.temporal import FORMAT, check_fits, read_temporal_info
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater import Scheme
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -168,7 +168,7 @@ def _of_temporal(path: Path, shapes: Shapes, base: str | Path | None) -> FileIns
         "temporal weights",
         version=f"scheme {scheme.name}, clips of {info.num_frames} frames",
         format="inflate",
-        fits=f"a {info.image_model_class} of fingerprint {info.fingerprint[:12]}",
+        fits=f"{a(info.image_model_class)} of fingerprint {info.fingerprint[:12]}",
         max_frames=scheme.max_frames,
         positions=scheme.position,
         parameters=_count({name: shape for name, shape in shapes.items() if not name.endswith(".pe")}),

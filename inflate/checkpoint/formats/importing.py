@@ -13,11 +13,12 @@ from inflate.checkpoint.convert import check_apart, files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.formats.motion import Motion, motion_tensors, read_motion
 from inflate.checkpoint.formats.motion_lora import add_lora
+from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import read_tensors
-from inflate.checkpoint.source import TEMPORAL_FILE, Source, Weights, check_weights, find_source, find_weights
+from inflate.checkpoint.source import Source, Weights, check_weights, find_source, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import check_destination, copy_file, new_folder, write_model
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater import build_temporal_layers, find_sites
 from inflate.inflater.readers import reader_of
 
@@ -135,7 +136,7 @@ def check_motion_fits(motion: Motion, shapes: Mapping[str, tuple[int, ...]], ima
     """Raise `InputError` unless a motion module's tensors are those that the image model's scheme has places for."""
     if reader_of(image_model).family != "UNet":
         raise InputError(
-            f"{motion.path} is a motion module for {motion.family}, and {where} is a {type(image_model).__name__}, "
+            f"{motion.path} is a motion module for {motion.family}, and {where} is {a(type(image_model).__name__)}, "
             "which has no blocks of layers; motion modules go onto UNets"
         )
     blocks = tuple(int(width) for width in image_model.config["block_out_channels"])

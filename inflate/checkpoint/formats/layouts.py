@@ -9,7 +9,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# What trainers and compilers put before a network's names.
+_WRAPPED = r"(?:(?:module|model|unet|_orig_mod)\.)*"
 _BLOCK = r"(?P<block>down_blocks\.\d+|up_blocks\.\d+|mid_block)"
+
+PLACE = re.compile(_BLOCK + r"\.")  # where a network's own names begin
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ _BY_ATTENTION = (
 )
 ANIMATEDIFF = Layout(
     "animatediff",
-    re.compile(rf"^(?:module\.)?{_BLOCK}\.motion_modules\.(?P<number>\d+)\.temporal_transformer\.(?P<rest>.+)$"),
+    re.compile(rf"^{_WRAPPED}{_BLOCK}\.motion_modules\.(?P<number>\d+)\.temporal_transformer\.(?P<rest>.+)$"),
     holder="motion_modules",
     inside="temporal_transformer.",
     positions=".pos_encoder.pe",
@@ -75,7 +79,7 @@ ANIMATEDIFF = Layout(
 )
 HOTSHOT = Layout(
     "hotshot",
-    re.compile(rf"^{_BLOCK}\.temporal_attentions\.(?P<number>\d+)\.(?P<rest>.+)$"),
+    re.compile(rf"^{_WRAPPED}{_BLOCK}\.temporal_attentions\.(?P<number>\d+)\.(?P<rest>.+)$"),
     holder="temporal_attentions",
     inside="",
     positions=".pos_encoder.positional_encoding",
@@ -84,7 +88,7 @@ HOTSHOT = Layout(
 )
 MOTION_ADAPTER = Layout(
     "motion-adapter",
-    re.compile(rf"^{_BLOCK}\.motion_modules\.(?P<number>\d+)\.(?!temporal_transformer\.)(?P<rest>.+)$"),
+    re.compile(rf"^{_WRAPPED}{_BLOCK}\.motion_modules\.(?P<number>\d+)\.(?!temporal_transformer\.)(?P<rest>.+)$"),
     holder="motion_modules",
     inside="",
     positions="pos_embed.pe",

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from inflate.checkpoint.formats.layouts import HOTSHOT, MOTION_ADAPTER, Layout, motion_keys
+from inflate.checkpoint.formats.layouts import HOTSHOT, MOTION_ADAPTER, PLACE, Layout, motion_keys
 from inflate.checkpoint.header import is_pickle, read_header
 from inflate.checkpoint.pickled import read_pickle
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.inflater import SCHEMES, Scheme
 from inflate.layers import sinusoidal_positions
 
@@ -125,7 +125,7 @@ def _file_and_config(path: Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"{path} is no motion module's folder: its config.json holds no settings")
     if config.get("_class_name") != "MotionAdapter":
         raise InputError(
-            f"{path} is the folder of a {config.get('_class_name')}, not of a MotionAdapter; name a motion module"
+            f"{path} is the folder of {a(str(config.get('_class_name')))}, not of a MotionAdapter; name a motion module"
         )
     files = sorted(path.glob(f"{_STEM}*.safetensors"), key=lambda file: len(file.name))
     if not files:
@@ -204,8 +204,9 @@ def _oddities(
     names: Mapping[str, str], ignored: list[str], stored: Mapping[str, tuple[tuple[int, ...], str]]
 ) -> list[str]:
     notes = []
-    if any(key.startswith("module.") for key in names.values()):
-        notes.append("its keys start with 'module.', as AnimateDiff's training writes them; that is taken off")
+    wrapped = sorted({key[: found.start()] for key in names.values() if (found := PLACE.search(key)) and found.start()})
+    if wrapped:
+        notes.append(f"its keys start with {wrapped[0]!r}, as training wrapped the network; that is taken off")
     if ignored:
         notes.append(f"{len(ignored)} other tensors are in it and left out, the first {ignored[0]!r}")
     if any(stored[key][1].lower() in ("f16", "float16", "bf16", "bfloat16") for key in names.values()):

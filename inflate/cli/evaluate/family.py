@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,8 @@ def read_things(data: Path, size: int, quiet: bool) -> "Things":
                 f"{data} holds frames of {cache.size} px and the model makes {size} px; give the data itself"
             )
     else:
-        cache = build_frame_cache(data, size, workers=os.cpu_count() or 1)
+        tell = partial(typer.echo, err=True)
+        cache = build_frame_cache(data, size, workers=os.cpu_count() or 1, tell=tell)
         if not quiet:
-            typer.echo(cache.report.sentence(), err=True)
+            tell(cache.report.sentence())
     return find_things(cache)

@@ -3,14 +3,10 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from inflate.data.clips.options import ClipOptions
@@ -19,6 +15,8 @@ from inflate.data.clips.scan import Scan, scan_video
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
+from inflate.staging import write_whole
+from inflate.workers import worker_pool
 
 _FORMAT = "inflate-scans-1"
 # What a scan depends on; everything else is applied to its result.
@@ -96,7 +94,7 @@ class ScanCache:
                 file.flush()
                 if progress:
                     progress(done, len(left))
-        replace_file(self.path, "".join(json.dumps(row) + "\n" for row in self.rows.values()))
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows.values()).encode())
 
 
 def _place(footage: Footage, kind: str, beside: Path) -> str:
@@ -122,7 +120,7 @@ def _scan_all(
             yield number, scan_one(*wanted[number], options)
         return
     workers = min(options.workers, len(left))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    with worker_pool(workers) as pool:
         waiting: dict[Future[Found], int] = {}
         queue = iter(left)
         while True:
@@ -147,33 +145,7 @@ def scan_one(footage: Footage, kind: str, options: ClipOptions) -> Found:
         return error.strerror or type(error).__name__
 
 
-def end_with_parent() -> None:
-    """Let this process end when the one that started it does, however that ended."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
 def _hide_from_git(folder: Path) -> None:
     ignore = folder / ".gitignore"
     if folder.name == ".inflate-cache" and not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from inflate.data.clips.buckets import Size, fit, nearest_size, sizes_for
-from inflate.data.clips.cache import ScanCache, replace_file
+from inflate.data.clips.cache import ScanCache
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.pictures import list_pictures, read_picture
 from inflate.data.clips.placing import Placed, unit, wanted_times
@@ -23,6 +23,7 @@ from inflate.data.reading.footage import Footage
 from inflate.data.reading.frames import SAME_TIME, Shown, shown_frames
 from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
+from inflate.staging import write_whole
 
 _FORMAT = "inflate-clips-1"
 
@@ -165,7 +166,7 @@ def _write_report(options: ClipOptions, report: DataReport) -> None:
     folder = options.cache_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "report.json", report.dumps())
+        write_whole(folder / "report.json", report.dumps().encode())
     except OSError as error:
         raise InputError(f"cannot write {folder / 'report.json'} ({error.strerror}); set data.cache") from error
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from inflate.data.clips.clips import ClipSet
 from inflate.data.clips.drawing import ClipSampler
 from inflate.errors import InputError
+from inflate.workers import end_with_parent
 
 Place = tuple[int, int, int]  # update, first, count
 
@@ -110,6 +111,7 @@ class PrefetchedClips:
                 num_workers=self._workers,
                 prefetch_factor=self._ahead,
                 multiprocessing_context=_context(),
+                worker_init_fn=_begin,
             )
             self._running = iter(loader)
         assert self._next is not None
@@ -120,6 +122,11 @@ class PrefetchedClips:
     def close(self) -> None:
         """End the worker processes."""
         self._running = self._next = self._expected = None
+
+
+def _begin(worker: int) -> None:
+    # torch watches the worker's parent, which is the fork server, and that one waits for its workers.
+    end_with_parent()
 
 
 def _context() -> Any:

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from inflate.errors import InputError
+from inflate.staging import write_whole
 
 _FORMAT = "inflate-encodings-1"
 _SHARD_BYTES = 64 << 20
@@ -91,9 +90,9 @@ class EncodingStore:
                     f"{self.folder} needs {len(payload) >> 20} MiB more and the disk has {free >> 20} MiB left; free "
                     "some space or set data.cache to another disk, and start again: what was written is kept"
                 )
-            _write(self.folder / shard, payload)
+            write_whole(self.folder / shard, payload)
             text = json.dumps({**card, "names": names}, ensure_ascii=False)
-            _write(self.folder / f"{Path(shard).stem}.json", text.encode())
+            write_whole(self.folder / f"{Path(shard).stem}.json", text.encode())
         except OSError as error:
             raise InputError(
                 f"cannot write the encodings to {self.folder} ({error.strerror}); free some space or set data.cache to "
@@ -172,18 +171,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _write(path: Path, payload: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from inflate.data.reading.containers import is_picture, opened_container
 from inflate.data.reading.endings import missing_bytes
@@ -46,6 +46,7 @@ class Shown:
     aspect: float
     pixels: Callable[[], np.ndarray]  # uint8 (H, W, 3) RGB, upright
     small: Callable[[int], np.ndarray]  # uint8 (h, w, 3) BGR, at most that many pixels a side, as stored
+    alpha: Callable[[], np.ndarray | None] = lambda: None  # uint8 (H, W), upright, or None; before the next frame
 
 
 def shown_frames(
@@ -143,13 +144,18 @@ def packet_spans(footage: Footage) -> tuple[list[tuple[float, float]], float]:
     return [(start - origin, end - origin) for start, end in zip(starts, ends, strict=True)], origin
 
 
-def _pictured(picture: Image.Image, time: float, end: float) -> Shown:
+def _pictured(picture: Image.Image, time: float, end: float, stored: Image.Image | None = None) -> Shown:
+    """``stored`` is what ``picture`` was made of, where it may be transparent."""
+
+    def alpha() -> np.ndarray | None:
+        return None if stored is None else np.asarray(ImageOps.exif_transpose(stored).convert("RGBA").getchannel("A"))
+
     def small(side: int) -> np.ndarray:
         reduced = picture.copy()
         reduced.thumbnail((side, side), Image.Resampling.BOX)
         return np.ascontiguousarray(np.asarray(reduced)[..., ::-1])
 
-    return Shown(time, end, 1.0, lambda: np.asarray(picture), small)
+    return Shown(time, end, 1.0, lambda: np.asarray(picture), small, alpha)
 
 
 def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
@@ -169,7 +175,8 @@ def _animation(footage: Footage) -> Iterator[Shown]:
             image.load()
             duration = float(image.info.get("duration", 0) or 0)
             duration = (_UNHURRIED_MS if count > 1 and duration <= _HURRIED_MS else duration) / 1000
-            yield _pictured(on_white(image).copy() if count > 1 else as_looked_at(image), start, start + duration)
+            picture = on_white(image).copy() if count > 1 else as_looked_at(image)
+            yield _pictured(picture, start, start + duration, image)
             start += duration
 
 
@@ -224,7 +231,9 @@ def _decoded(stream: Any) -> Iterator[Any]:
     """Frames in order of showing; of VP8 and VP9 with transparency by the one decoder that does not drop it."""
     import av
 
-    name = _WITH_ALPHA.get(stream.codec_context.name) if stream.metadata.get("alpha_mode") == "1" else None
+    # The element of the container, or a tag of that name in capitals, which hides it.
+    said = stream.metadata.get("alpha_mode") or stream.metadata.get("ALPHA_MODE")
+    name = _WITH_ALPHA.get(stream.codec_context.name) if said == "1" else None
     if name is None:
         yield from stream.container.decode(stream)
         return
@@ -304,7 +313,7 @@ class _Painter:
         aspect = 1 / self.aspect if sideways else self.aspect
         hdr = CURVES.get(int(frame.color_trc), "")
         whole, small = lambda: self.pixels(frame, hdr), lambda side: self.small(frame, side)
-        return Stamped(time, end, aspect, whole, small, stamp, hdr)
+        return Stamped(time, end, aspect, whole, small, lambda: self.alpha(frame), stamp, hdr)
 
     def pixels(self, frame: Any, curve: str) -> np.ndarray:
         alpha = any(component.is_alpha for component in frame.format.components)
@@ -315,6 +324,11 @@ class _Painter:
         elif alpha:
             pixels = np.asarray(on_white(Image.fromarray(pixels, "RGBA")))
         return np.ascontiguousarray(_upright(pixels, self.matrix or (1, 0, 0, 1)))
+
+    def alpha(self, frame: Any) -> np.ndarray | None:
+        if not any(component.is_alpha for component in frame.format.components):
+            return None
+        return _upright(self.whole.reformat(frame, format="rgba").to_ndarray()[..., 3], self.matrix or (1, 0, 0, 1))
 
     def small(self, frame: Any, side: int) -> np.ndarray:
         scale = min(1.0, side / max(frame.width, frame.height))

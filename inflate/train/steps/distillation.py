@@ -23,7 +23,7 @@ from inflate.diffusion.conversions import eps_from_v, eps_from_x, from_x, to_x
 from inflate.diffusion.processes import ddim, distillation_target
 from inflate.diffusion.schedules import Level, of_scheduler
 from inflate.diffusion.weights import loss_weight
-from inflate.errors import InputError, nearest
+from inflate.errors import InputError, a, nearest
 from inflate.inflater import InflatedModel, deflate, inflate
 from inflate.schedulers import AngularDDIMScheduler
 from inflate.train.denoising import DenoisingStep, Problem
@@ -126,7 +126,7 @@ class DistillationStep:
         model = self.inner.trained
         if not isinstance(model, InflatedModel):
             raise InputError(
-                f"options.guidance_range is {self.options.guidance_range}, and a {type(model).__name__} has no input "
+                f"options.guidance_range is {self.options.guidance_range}, and {a(type(model).__name__)} has no input "
                 "for the scale; give one scale twice, or distil the inflated model."
             )
         low, high = self.options.guidance_range

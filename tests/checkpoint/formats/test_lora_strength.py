@@ -1,5 +1,6 @@
 """A MotionLoRA adds what the tool that trained it adds, wherever that tool keeps alpha."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from inflate.checkpoint import load
-from inflate.checkpoint.formats import import_motion
+from inflate.checkpoint.formats import import_motion, inspect_file
 
 from .files import adapter, image_model
 
@@ -77,3 +78,27 @@ def test_alpha_beside_the_weights_comes_first(folders: Path, tmp_path: Path) -> 
     found = differences(folders, tmp_path / "kohya.safetensors", tmp_path / "made")
     expected, got = (sorted(float(one.norm()) for one in changes) for changes in (added.values(), found))
     assert got == pytest.approx([norm / 2 for norm in expected], rel=1e-4)
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "PEFT": lambda key: f"base_model.model.{key}",
+    "PEFT in a pipeline": lambda key: f"base_model.model.unet.{key}",
+    "kohya": lambda key: (
+        "lora_unet_"
+        + key.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight").replace(".", "_")
+        + (".lora_down.weight" if key.endswith("lora_A.weight") else ".lora_up.weight")
+    ),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_names_of_other_trainers_are_read(folders: Path, tmp_path: Path, spelling: str) -> None:
+    lora, added = trained(tmp_path / "lora", lora_alpha=8)
+    renamed = {SPELLINGS[spelling](key): tensor for key, tensor in load_file(lora).items()}
+    downs = [key for key in renamed if key.endswith(".lora_down.weight")]
+    renamed |= {key.removesuffix(".lora_down.weight") + ".alpha": torch.tensor(8.0) for key in downs}
+    save_file(renamed, tmp_path / "theirs.safetensors")
+    assert inspect_file(tmp_path / "theirs.safetensors").kind == "MotionLoRA"
+    found = differences(folders, tmp_path / "theirs.safetensors", tmp_path / "made")
+    expected, got = (sorted(float(one.norm()) for one in changes) for changes in (added.values(), found))
+    assert len(found) == len(added) and got == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,101 @@
+"""Parts of people's models from their folders: no file that stands in for another, no weight made up at random."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inflate.errors import InputError, a
+
+_LFS = b"version https://git-lfs"
+_NAMED = 3
+# What files begin with that people have under a weight file's name, and what to say of them.
+_STAND_INS = (
+    (_LFS, "Git LFS's pointer to the file and not the file: run 'git lfs pull' in its repository, or download it"),
+    (b"<!doctype", "a web page, perhaps one that asks to sign in, and no weights: download the file itself again"),
+    (b"<html", "a web page, perhaps one that asks to sign in, and no weights: download the file itself again"),
+    (b"<?xml", "a server's message in XML, and no weights: download the file itself again"),
+    (b"gguf", "a GGUF file, weights quantised for llama.cpp and ComfyUI-GGUF: get the model as safetensors"),
+)
+
+
+def refuse_stand_in(path: Path) -> None:
+    """Raise ``InputError`` for what people have in a file's place: a pointer to it, a web page, another format."""
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip().lower()
+    for beginning, what in _STAND_INS:
+        if start.startswith(beginning):
+            raise InputError(f"{path} is {what}")
+
+
+def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = None) -> Any:
+    """A model of class ``found`` of diffusers or transformers from its folder; nothing is downloaded.
+
+    Both libraries make up at random what the files lack, and only warn. Names of old releases, tied weights and buffers
+    that follow from the config are theirs to know. Tensors that the model has no place for are left out, as they do.
+
+    Raises:
+        InputError: weights are missing, by name; the folder is missing, damaged, or holds stand-ins.
+    """
+    with _one_sentence(folder, found.__name__):
+        model, said = found.from_pretrained(folder, local_files_only=True, output_loading_info=True, **(options or {}))
+    missing = sorted({*said["missing_keys"], *(str(name) for name in said["mismatched_keys"])})
+    if missing:
+        named = ", ".join(repr(name) for name in missing[:_NAMED])
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        unknown = sorted(said["unexpected_keys"])
+        other = f", and have {unknown[0]!r}, which it has no place for" if unknown else ""
+        raise InputError(
+            f"the weights in {folder} are not those of {found.__name__} by its config: they lack {named}{more}{other}; "
+            "copy the folder again"
+        )
+    return model
+
+
+def read_plain(found: Any, folder: Path) -> Any:
+    """What has no weights (a scheduler, a tokenizer) from its folder; raises as :func:`read_whole`."""
+    with _one_sentence(folder, found.__name__):
+        return found.from_pretrained(folder, local_files_only=True)
+
+
+def read_diffusers_component(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
+    """A diffusers model or scheduler from its folder, from safetensors only and without any download.
+
+    The ``library`` of our own schedulers is ``inflate``, or ``inflate.schedulers`` as diffusers' pipelines write it.
+
+    Raises:
+        InputError: not a diffusers class, or the folder is missing, damaged, or lacks weights.
+    """
+    import diffusers
+    from diffusers.models.modeling_utils import ModelMixin
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    found = getattr(diffusers, class_name, None) if library == "diffusers" else None
+    if library in ("inflate", "inflate.schedulers"):
+        from inflate.schedulers import SCHEDULERS
+
+        found = SCHEDULERS.get(class_name)
+    if not (inspect.isclass(found) and issubclass(found, (ModelMixin, SchedulerMixin))):
+        raise InputError(f"{folder.name} in {folder.parent} is {a(library)}.{class_name}; only diffusers' own will do.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing; model_index.json names it.")
+    if issubclass(found, ModelMixin):
+        return read_whole(found, folder, {"use_safetensors": True, "torch_dtype": dtype})
+    return read_plain(found, folder)
+
+
+@contextmanager
+def _one_sentence(folder: Path, class_name: str) -> Iterator[None]:
+    """Turn whatever a library raises for a folder into one sentence."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_file():
+            refuse_stand_in(path)
+    try:
+        yield
+    except Exception as error:
+        # diffusers, transformers, safetensors and json each raise their own kinds for a damaged folder.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error

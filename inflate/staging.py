@@ -1,0 +1,129 @@
+"""One process at a time per folder, and folders that are made beside their place, whatever was killed half way."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+from inflate.errors import InputError
+
+
+@contextmanager
+def held(lock: Path, doing: str, tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the file ``lock`` inside the block. The kernel lets go of it however the process ends, also by SIGKILL.
+
+    Args:
+        lock: a file that is there only while it is held, or after its holder was killed; its folder exists.
+        doing: what its holder does and what to do about it, to follow "Process 123 on the machine ".
+        tell: is told so where another process holds it, and the lock is waited for. Without it, nothing waits.
+
+    Raises:
+        InputError: another process holds it, and nothing tells.
+    """
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout as error:
+        sentence = f"{_holder(lock)} {doing}"
+        if tell is None:
+            raise InputError(f"{sentence}.") from error
+        tell(f"{sentence}.")
+        file.acquire()
+    try:
+        if not isinstance(file, SoftFileLock):  # where there are no locks, filelock writes the same two lines itself
+            with suppress(OSError):  # Windows lets nobody write into a locked file; the sentence is poorer there
+                lock.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        if not isinstance(file, SoftFileLock):
+            with suppress(OSError):  # before it is let go: whoever holds it next has made it anew
+                lock.unlink()
+        file.release()
+
+
+def _holder(lock: Path) -> str:
+    try:
+        number, machine, *_ = lock.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):  # it has not written its name yet
+        return "Another process"
+    return f"Process {number} on {machine}"
+
+
+@contextmanager
+def staged(destination: Path, tell: Callable[[str], None] | None = None) -> Iterator[Path]:
+    """A new folder beside ``destination``, to write and then to :func:`put_in_place`; it is gone after the block.
+
+    One process at a time makes ``destination``. What one that was killed left there is removed, and what it had moved
+    aside is put back, before the block begins.
+
+    Args:
+        destination: the folder to make; its parents are made.
+        tell: is told who makes it already, and that process is waited for. Without it, nothing waits.
+
+    Raises:
+        InputError: another process makes ``destination``, and nothing tells.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    doing = "waiting for it" if tell else "wait for it, or choose another name"
+    with held(_beside(destination, "lock"), f"is writing {destination}; {doing}", tell):
+        partial, aside = _beside(destination, "partial"), _beside(destination, "old")
+        shutil.rmtree(partial, ignore_errors=True)
+        if aside.exists() and not destination.exists():
+            os.replace(aside, destination)
+        _remove(aside)
+        try:
+            partial.mkdir()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def put_in_place(partial: Path, destination: Path) -> None:
+    """Rename a staged folder to ``destination``; what was there is moved aside first, and back if renaming fails."""
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        os.replace(partial, destination)  # an empty folder is replaced by the rename itself
+        return
+    aside = _beside(destination, "old")
+    os.replace(destination, aside)
+    try:
+        os.replace(partial, destination)
+    except OSError:
+        os.replace(aside, destination)
+        raise
+    _remove(aside)
+
+
+def write_whole(path: Path, payload: bytes) -> None:
+    """Write a file that appears whole or not at all.
+
+    One process at a time writes files into its folder; what one that was killed left there is removed.
+    """
+    with held(path.parent / ".writing.lock", "is writing there", tell=lambda sentence: None):
+        for litter in path.parent.glob(".writing-*"):
+            litter.unlink()
+        partial = path.with_name(f".writing-{path.name}")
+        try:
+            with partial.open("wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(destination: Path, what: str) -> Path:
+    """The same for every spelling of the way to ``destination``, and no name that a user would choose."""
+    return destination.parent.resolve() / f".{destination.name}.inflate-{what}"
