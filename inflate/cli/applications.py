@@ -97,12 +97,7 @@ def interpolate(
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
     from inflate.data import video_facts
 
-    if len(source) > 2:
-        raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
-    check_method(method, ("interpolation", "reconstruction"))
-    _check_guidance(weight, guide)
-    if method == "reconstruction" and len(source) == 2:
-        raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
+    _check_between(source, method, weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1 and video_facts(source[0]).num_frames < 2:
         raise InputError(
@@ -300,6 +295,16 @@ def upscale(
     low = read_video(video)
     job.tell_size(low.height, low.width)
     job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
+
+
+def _check_between(source: list[Path], method: str, weight: float, guide: str) -> None:
+    """``InputError`` for what ``interpolate`` cannot do."""
+    if len(source) > 2:
+        raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
+    check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
+    if method == "reconstruction" and len(source) == 2:
+        raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
 
 
 def _check_guidance(weight: float, guide: str = "errors") -> None:

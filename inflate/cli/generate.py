@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +77,14 @@ Transition = Annotated[float, typer.Option(help="Seconds in which one prompt tur
 
 Scale = Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1, max=64)]
 
+InitImage = Annotated[
+    Path | None,
+    typer.Option(help="A picture that every frame begins as; its centre is cut to the shape of the frames."),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(help="How far frames go from --init-image, above 0 to 1: the share of steps left; default 0.8."),
+]
 Loras = Annotated[
     list[str] | None,
     typer.Option("--lora", help="FILE or FILE:WEIGHT; a LoRA for the decoder or its motion module; may be repeated."),
@@ -97,6 +105,8 @@ def generate(
     transition: Transition = 1.0,
     fps: Annotated[float, typer.Option(help="Frames per second: told to the model, and how fast the file plays.")] = 8,
     loras: Loras = None,
+    init_image: InitImage = None,
+    strength: Strength = None,
     negative_prompt: Annotated[str, typer.Option(help="What guidance goes away from; for models told a text.")] = "",
     height: Side = None,
     width: Side = None,
@@ -129,8 +139,8 @@ def generate(
     start = time.monotonic()
     cascade = _opened(model, device, dtype, prompts)
     drawn = _configure(cascade, negative_prompt, height, width) | add_loras(cascade, loras or [])
-    used = {name: asdict(values) for name, values in cascade.settings(**chosen).items()}
-    options = chosen | {"frame_skip": frame_skip, "until": until}
+    begin = _beginning(init_image, strength)
+    options = chosen | begin | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
     frames = frames or cascade.window_size() or _FRAMES
     job = Job(cascade, prompts or [], frames, fps, seed, quiet, options)
@@ -139,9 +149,8 @@ def generate(
         shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:
         write_contact_sheet(sheet_path, shown, names, overwrite=force)
-    settings = {"model": model, "prompts": prompts or [], "seed": seed, "fps": fps, "frames": frames, "stages": used}
-    settings |= {"frame_skip": frame_skip, "until": until, "shown_fps": shown_fps, "scale": scale, "resample": resample}
-    settings |= {"dtype": dtype, "device": str(cascade.device)} | drawn
+    settings = {"model": model} | job.record() | {"shown_fps": shown_fps, "scale": scale, "resample": resample}
+    settings |= {"dtype": dtype} | drawn | (begin | {"init_image": str(init_image)} if begin else {})
     settings |= {"prompt_at": prompt_at, "transition": transition} if prompt_at else {}
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
@@ -194,6 +203,17 @@ def _configure(cascade: "Cascade", negative_prompt: str, height: int | None, wid
         decoder.config = replace(decoder.config, **changes)
         decoder.picture_size()  # refuses what it cannot draw
     return changes
+
+
+def _beginning(init_image: Path | None, strength: float | None) -> dict[str, Any]:
+    """What of ``--init-image`` and ``--strength`` a cascade is called with."""
+    if init_image is None:
+        if strength is not None:
+            raise InputError("--strength goes with --init-image, from which frames begin; name a picture.")
+        return {}
+    from inflate.cli.video_job import read_picture
+
+    return {"init_image": read_picture(init_image), "strength": 0.8 if strength is None else strength}
 
 
 def add_loras(cascade: "Cascade", texts: list[str]) -> dict[str, Any]:

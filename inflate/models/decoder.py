@@ -18,6 +18,7 @@ from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.apart import warn_if_apart
+from inflate.models.beginning import Beginning, beginning_of
 from inflate.models.guided import check_threshold, guidance_of, thresholded
 from inflate.models.known_frames import Predict
 from inflate.models.loras import TEMPORAL_NAME, LoraStage
@@ -61,6 +62,7 @@ def sample_latents(
     embeds_of: Callable[[float], Tensor] | None = None,
     options: GuidanceOptions | None = None,
     picture: tuple[int, int, int] | None = None,
+    begin: Beginning | None = None,
 ) -> Tensor:
     """Draw latents (or pixels, for a pixel-space model) for image embeddings.
 
@@ -79,6 +81,7 @@ def sample_latents(
         embeds_of: by the place of a window's middle, in frames, its embeddings (B, D) if not ``image_embeds``.
         options: of guidance; see ``GuidanceOptions``. A video is thresholded as a whole, also one of many windows.
         picture: (c, h, w) of a frame; None is the model's own size.
+        begin: what frames begin as, where that is not the noise.
 
     Returns:
         (B, c, F, h, w), or (B, c, h, w) for D without ``num_frames``; float32.
@@ -97,7 +100,7 @@ def sample_latents(
         noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat, picture)
         call = predict if frames is None else WindowedPrediction(predict, cut)
         call = thresholded(call, scheduler, options.threshold)
-        return denoise(scheduler, call, noise, num_inference_steps, generator, on_step)
+        return denoise(scheduler, call, noise, num_inference_steps, generator, on_step, begin)
 
 
 def decoder_predictor(
@@ -326,6 +329,7 @@ class DecoderStage(LoraStage):
             windows=self.config,
             embeds_of=(lambda middle: embeds_at(state, video, middle / state.fps)) if state.segments else None,
             options=settings,
+            begin=beginning_of(self, state),
             picture=self.picture_shape(),
         )
 
