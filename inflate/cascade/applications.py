@@ -118,7 +118,8 @@ class Applications:
         enlarged: the pictures' shape at about the decoder's area; see :mod:`inflate.cascade.shapes`."""
         decoder: Any = self.stage("decoder")
         multiples = [stage.size_multiple() for stage in self.stages if isinstance(stage, _Sized)]
-        multiple = None if None in multiples else math.lcm(*multiples)
+        known = [one for one in multiples if one is not None]
+        multiple = math.lcm(*known) if len(known) == len(multiples) else None
         return fitting_size(height, width, None if decoder is None else decoder.usual_size(), multiple)
 
     def sized(self, height: int, width: int) -> Self:
