@@ -133,11 +133,6 @@ class Applications:
         """Whether its frames come from noise alone, so that it takes no prompt."""
         return bool(getattr(self.stage("decoder"), "told_nothing", False))
 
-    def has_temporal_layers(self) -> bool:
-        """Whether the decoder knows time, known without reading its weights; else frames do not belong together."""
-        decoder: Any = self.stage("decoder")
-        return decoder is not None and decoder.has_temporal_layers()
-
     def window_size(self) -> int | None:
         """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""
         decoder: Any = self.stage("decoder")

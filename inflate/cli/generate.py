@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from inflate.stages import Segment
 
 DTYPES = ("float32", "float16", "bfloat16")
-_STILL = "The image model has no temporal layers, so frames do not belong together; inflate finetune trains some."
 _FRAMES = 16  # of a model that says no number
 RESAMPLES = ("nearest", "lanczos")
 
@@ -135,9 +135,8 @@ def generate(
     frames = frames or cascade.window_size() or _FRAMES
     job = Job(cascade, prompts or [], frames, fps, seed, quiet, options)
     job.check()
-    if not quiet and frames > 1 and not cascade.has_temporal_layers():
-        typer.echo(_STILL, err=True)
-    shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
+    with notes(quiet):
+        shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:
         write_contact_sheet(sheet_path, shown, names, overwrite=force)
     settings = {"model": model, "prompts": prompts or [], "seed": seed, "fps": fps, "frames": frames, "stages": used}
@@ -326,6 +325,22 @@ def _opened(model: str, device: str | None, dtype: str, prompts: list[str] | Non
     if not prompts and not cascade.told_nothing():
         raise InputError('Say what to show, such as inflate generate "party popper" -o out.mp4.')
     return cascade
+
+
+@contextmanager
+def notes(quiet: bool) -> Iterator[None]:
+    """Say on stderr, each once and as a plain sentence, what the chain warns of inside the block."""
+    from inflate.models.apart import FramesApartWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FramesApartWarning)
+        yield
+    for sentence in dict.fromkeys(str(one.message) for one in caught if one.category is FramesApartWarning):
+        if not quiet:
+            typer.echo(sentence, err=True)
+    for one in caught:
+        if one.category is not FramesApartWarning:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 @contextmanager

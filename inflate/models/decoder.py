@@ -17,6 +17,7 @@ from inflate.diffusion.long_noise import reschedule_noise
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.apart import warn_if_apart
 from inflate.models.guided import check_threshold, guidance_of, thresholded
 from inflate.models.known_frames import Predict
 from inflate.models.loras import TEMPORAL_NAME, LoraStage
@@ -267,12 +268,6 @@ class DecoderStage(LoraStage):
         path = self.path_of("unet") / TEMPORAL_NAME
         return read_temporal_info(path)[0].num_frames if path.is_file() else _FRAMES_AT_ONCE
 
-    def has_temporal_layers(self) -> bool:
-        """Whether the network knows time, known without reading its weights; else frames do not belong together."""
-        if "unet" in self.components:
-            return isinstance(self.components["unet"], InflatedModel)
-        return (self.path_of("unet") / TEMPORAL_NAME).is_file()
-
     def embed_size(self) -> int | None:
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
         return _embed_size(self.component_config("unet"))
@@ -303,11 +298,13 @@ class DecoderStage(LoraStage):
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``frames``, video by video, so that memory does not grow with their number."""
+        warn_if_apart(self.components["unet"], state.num_frames)
         latents = (self.draw(state, video, settings, on_step) for video in range(len(state.seeds)))
         return replace(state, frames=torch.cat([self.to_pixels(video).cpu() for video in latents]))
 
     def draw_chunks(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> Iterator[Tensor]:
         """The frames of a state's one video in chunks (3, n, H, W) in [-1, 1], on the CPU; latents alone lie whole."""
+        warn_if_apart(self.components["unet"], state.num_frames)
         for part in self.draw(state, 0, settings, on_step).split(_FRAMES_AT_ONCE, dim=2):
             yield self.to_pixels(part)[0].cpu()
 
