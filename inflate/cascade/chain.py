@@ -228,6 +228,28 @@ class Cascade(Applications):
                 raise InputError(f"The stage {stage.name!r} knows no {odd[0]}; give it to the decoder alone.")
         return found
 
+    def load_lora(self, path: str | Path, weight: float = 1.0) -> str:
+        """Add a LoRA to the decoder: of its image model and text encoders, or of its motion module (MotionLoRA).
+
+        Several add up. They are merged into the weights: at once into networks that are in memory (of ready-made
+        stages these are your own objects), and into others each time they are read. Weight 0 changes no bit.
+
+        Args:
+            path: a .safetensors file of diffusers, PEFT or kohya; which kind it is its content says.
+            weight: how much of it is added, beside its own alpha over its rank; may be negative.
+
+        Returns:
+            "image" or "motion".
+
+        Raises:
+            InputError: no LoRA, one that does not fit this decoder, or there is none; nothing has changed then.
+        """
+        decoder: Any = self.stage("decoder")
+        if decoder is None:
+            raise InputError("This cascade has no decoder, to which LoRAs are added.")
+        with self._lock:
+            return decoder.add_lora(Path(path).expanduser(), weight)
+
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the cascade as a pipeline folder, which appears whole or not at all.
 

@@ -20,7 +20,7 @@ from inflate.cli.generate import (
     Steps,
     Until,
 )
-from inflate.cli.known_video import read_chunks, read_video, run_known
+from inflate.cli.known_video import extend_known, interpolate_known, read_chunks, read_video
 from inflate.cli.video_job import VideoJob, read_picture
 from inflate.errors import InputError, nearest
 
@@ -121,16 +121,7 @@ def interpolate(
         )
         return
     if len(source) == 1:
-        from inflate.cascade.known import interpolate_stream
-
-        run_known(
-            job,
-            source[0],
-            0,
-            lambda cascade, video, options: cascade.interpolate_video(video, frame_skip, **options),
-            lambda cascade, video, options: interpolate_stream(cascade, video, frame_skip, **options),
-            frame_skip,
-        )
+        interpolate_known(job, source[0], frame_skip)
         return
     first, last = (read_picture(path) for path in source)
     job.tell_size(first.height, first.width)
@@ -172,18 +163,7 @@ def extend(
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
-        from inflate.cascade.known import extend_stream
-        from inflate.data import video_facts
-
-        facts = video_facts(video)
-        count = frames if seconds is None else max(1, round(seconds * facts.fps) - facts.num_frames)
-        run_known(
-            job,
-            video,
-            count,
-            lambda cascade, known, options: cascade.extend(known, count, **options),
-            lambda cascade, known, options: extend_stream(cascade, known, count, **options),
-        )
+        extend_known(job, video, frames, seconds)
         return
     from inflate.cascade.reconstruction import extend_video
 

@@ -17,14 +17,15 @@ from inflate.diffusion.long_noise import reschedule_noise
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.apart import warn_if_apart
 from inflate.models.guided import check_threshold, guidance_of, thresholded
 from inflate.models.known_frames import Predict
+from inflate.models.loras import TEMPORAL_NAME, LoraStage
 from inflate.models.segments import check_segments, embeds_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
-from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
+from inflate.stages import ChainState, OnStep, StageSettings, denoise, draw_noise, stage_generator
 from inflate.video import fold_frames, unfold_frames
 
-_TEMPORAL_NAME = "temporal.safetensors"
 _FRAMES_AT_ONCE = 16
 
 
@@ -220,7 +221,7 @@ def _embed_size(config: Mapping[str, Any]) -> Any:
     return config.get("projection_class_embeddings_input_dim") or config.get("cross_attention_dim")
 
 
-class DecoderStage(ComponentStage):
+class DecoderStage(LoraStage):
     """D^t (or D, frame by frame) with its VAE if it has one: image embeddings in, frames out."""
 
     name: ClassVar[str] = "decoder"
@@ -235,7 +236,7 @@ class DecoderStage(ComponentStage):
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network comes with its temporal layers where the folder has them."""
-        if role == "unet" and (folder / _TEMPORAL_NAME).is_file():
+        if role == "unet" and (folder / TEMPORAL_NAME).is_file():
             from inflate.checkpoint import load
 
             return load(folder, dtype=dtype)
@@ -264,14 +265,8 @@ class DecoderStage(ComponentStage):
         """Frames that go through the network at once, known without reading its weights; more are cut into windows."""
         if "unet" in self.components:
             return windows_of(self.components["unet"]).size
-        path = self.path_of("unet") / _TEMPORAL_NAME
+        path = self.path_of("unet") / TEMPORAL_NAME
         return read_temporal_info(path)[0].num_frames if path.is_file() else _FRAMES_AT_ONCE
-
-    def has_temporal_layers(self) -> bool:
-        """Whether the network knows time, known without reading its weights; else frames do not belong together."""
-        if "unet" in self.components:
-            return isinstance(self.components["unet"], InflatedModel)
-        return (self.path_of("unet") / _TEMPORAL_NAME).is_file()
 
     def embed_size(self) -> int | None:
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
@@ -303,11 +298,13 @@ class DecoderStage(ComponentStage):
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``frames``, video by video, so that memory does not grow with their number."""
+        warn_if_apart(self.components["unet"], state.num_frames)
         latents = (self.draw(state, video, settings, on_step) for video in range(len(state.seeds)))
         return replace(state, frames=torch.cat([self.to_pixels(video).cpu() for video in latents]))
 
     def draw_chunks(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> Iterator[Tensor]:
         """The frames of a state's one video in chunks (3, n, H, W) in [-1, 1], on the CPU; latents alone lie whole."""
+        warn_if_apart(self.components["unet"], state.num_frames)
         for part in self.draw(state, 0, settings, on_step).split(_FRAMES_AT_ONCE, dim=2):
             yield self.to_pixels(part)[0].cpu()
 

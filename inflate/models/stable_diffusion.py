@@ -48,6 +48,7 @@ class StableDiffusionDecoderStage(TextDecoderStage):
 
     player: ClassVar[str] = "stable-diffusion"
     title: ClassVar[str] = "Stable Diffusion"
+    lora_pipeline: ClassVar[str] = "StableDiffusionPipeline"
     conditioner_class: ClassVar[type[Conditioner]] = StableDiffusionConditioner
     defaults = StageSettings(num_inference_steps=25, guidance_scale=7.5)
     config_class = StableDiffusionConfig
@@ -142,6 +143,7 @@ class StableDiffusionXLDecoderStage(StableDiffusionDecoderStage):
     """D^t of Stable Diffusion XL: two text encoders, and the size of the picture as a condition."""
 
     player: ClassVar[str] = "stable-diffusion-xl"
+    lora_pipeline: ClassVar[str] = "StableDiffusionXLPipeline"
     conditioner_class: ClassVar[type[Conditioner]] = StableDiffusionXLConditioner
     defaults = StageSettings(num_inference_steps=25, guidance_scale=5.0)
     config_class = StableDiffusionXLConfig

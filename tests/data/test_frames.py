@@ -73,6 +73,12 @@ def test_two_processes_build_the_same_bytes(videos: Path, tmp_path: Path) -> Non
     assert (caches[0].folder / "index.json").read_text() == (caches[1].folder / "index.json").read_text()
 
 
+def test_a_changed_caption_is_seen(videos: Path) -> None:
+    assert {entry.caption for entry in build_frame_cache(videos, 16).entries} == {""}
+    (videos / "loops.txt").write_text("a loop")
+    assert {entry.name: entry.caption for entry in build_frame_cache(videos, 16).entries}["loops"] == "a loop"
+
+
 _BUILDING = """
 from pathlib import Path
 from inflate.data import frames

@@ -126,6 +126,13 @@ def test_the_frame_rate_falls_as_training_goes_on(tmp_path: Path) -> None:
     assert early > 23 and late < 8
 
 
+def test_a_clip_that_loops_starts_anywhere(tmp_path: Path) -> None:
+    sampler = ClipSampler(toy_cache(tmp_path, loop=True, duration=5.0), 16, 10)
+    starts = np.array([sampler.sample(3, index).start for index in range(2000)])
+    counts, _ = np.histogram(starts, bins=5, range=(0, 5))
+    assert 0 <= starts.min() and starts.max() < 5 and counts.min() > 340 and counts.max() < 460
+
+
 def test_a_clip_that_does_not_loop_starts_where_all_frames_fit(tmp_path: Path) -> None:
     sampler = ClipSampler(toy_cache(tmp_path, loop=False), 16, 10)
     draws = [sampler.sample(10, i) for i in range(50)]  # low rates: 16 frames rarely fit into two seconds

@@ -87,8 +87,9 @@ def test_clips_read_ahead_are_those_drawn(clips: ClipSet, workers: int) -> None:
     with_indices = [clips.windows[index] for index in training]
     ahead = PrefetchedClips(clips, seed=3, batch_size=2, micro_batches=2, workers=workers)
     try:
-        # In order, then back to an earlier place as after a resumption, then a count of another size.
-        for update, first in ((0, 0), (0, 2), (1, 0), (1, 2), (0, 2), (1, 0)):
+        # In order, then back to an earlier place as after a resumption, from a place between two batches on, then a
+        # count of another size.
+        for update, first in ((0, 0), (0, 2), (1, 0), (1, 2), (0, 2), (1, 0), (0, 1), (0, 3), (1, 1)):
             batch = ahead.batch(update, first)
             expected = [training[n] for n in draw_windows(with_indices, 3, update, first, 2)]
             assert list(batch.indices) == expected and (batch.update, batch.first) == (update, first)

@@ -67,6 +67,17 @@ def test_rates_are_drawn_log_uniformly_and_repeatably() -> None:
     assert starts.min() >= 0 and (starts + 7 / 2.0**rates).max() < 30
 
 
+@pytest.mark.parametrize("clips_per_video", [0, 3])
+def test_no_window_leaves_its_shot_however_its_rate_is_drawn(clips_per_video: int) -> None:
+    shots = [Shot(0.0, 1.0, 30.0), Shot(1.0, 3.5, 30.0)]
+    wanted = options("x", fps=(2.0, 30.0), clips_per_video=clips_per_video)
+    placed = [one for number in range(60) for one in place_windows(f"content {number}", shots, wanted)]
+    assert {one.shot for one in placed} == {0, 1} and min(one.fps for one in placed if one.shot) < 5
+    for one in placed:
+        shot = shots[one.shot]
+        assert shot.begin <= one.start and one.start + (wanted.num_frames - 1) / one.fps <= shot.end
+
+
 def test_a_rate_rises_no_further_than_a_short_shot_needs() -> None:
     [window] = place_windows("content", [Shot(0.0, 1.0, 30.0)], options("x", fps=(2.0, 30.0)))[:1]
     assert 7 / window.fps < 1.0 and window.fps <= 30
@@ -299,3 +310,10 @@ def test_a_missing_library_is_one_sentence(
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     with pytest.raises(InputError, match=r"scenedetect is needed.*inflate-video\[train\]"):
         open_clips(options(tmp_path), 8)
+
+
+def test_of_two_sizes_as_similar_the_larger_is_taken() -> None:
+    sizes = [(16, 32), (32, 64), (32, 32), (64, 32), (24, 48)]
+    assert nearest_size(sizes, 200, 100) == nearest_size(sizes[::-1], 200, 100) == (32, 64)
+    # Twice as wide and as wide as high are equally far from the square root of two in between.
+    assert nearest_size([(32, 64), (64, 64)], 2**0.5, 1) == (64, 64)

@@ -12,6 +12,7 @@ import inflate
 from inflate.models.clip import ClipConfig, TextImageEncoder
 
 VAE = {
+    "scaling_factor": 0.7,
     "latent_channels": 4,
     "encoder_block_out_channels": [8, 8, 16, 16],
     "decoder_block_out_channels": [8, 8, 16, 16],

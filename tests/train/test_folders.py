@@ -19,10 +19,10 @@ TRAIN = TrainOptions(steps=1, batch_size=1, learning_rate=1e-3, warmup_steps=0)
 FAMILY = resolve_path("bundled:emoji")
 
 
-def recipe(tmp_path: Path, step: str, size: int = 64, **options: Any) -> Recipe:
+def recipe(tmp_path: Path, kind: str, size: int = 64, **options: Any) -> Recipe:
     (tmp_path / "data").mkdir(exist_ok=True)
     data = DataOptions(str(tmp_path / "data"), size=size)
-    return Recipe("test", step, ABOUT, data, TRAIN, options, str(tmp_path / "run"))
+    return Recipe("test", kind, ABOUT, data, TRAIN, options, str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Targets and weights of the three prediction types, and an eps-model that becomes a v-model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from inflate.diffusion.conversions import to_x
 from inflate.diffusion.schedules import from_alphas_cumprod
 from inflate.diffusion.weights import signal_to_noise
 from inflate.errors import InputError
-from inflate.train.denoising import DenoisingStep, Problem
+from inflate.inflater import resolve_scheme
+from inflate.train.denoising import DenoisingStep, Problem, frame_noise
 from inflate.train.loop import train
 from inflate.train.noising import SCHEDULE, sampler_of, schedule_of
 from inflate.train.processes import DiffusionProcess, squared_errors
@@ -51,6 +53,17 @@ def test_min_snr_stops_at_gamma(gamma: float) -> None:
     process = DiffusionProcess(SCHEDULE | {"prediction_type": "epsilon"}, weighting="min-snr", gamma=gamma)
     snr = signal_to_noise(process.scheduler.alphas_cumprod.double())
     torch.testing.assert_close(process.weights.double(), snr.clamp(max=gamma) / snr, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+def test_frames_share_as_much_noise_as_their_scheme_says(share: float) -> None:
+    scheme = replace(resolve_scheme("make-a-video"), shared_noise=share)
+    torch.manual_seed(0)
+    noise = frame_noise(torch.zeros(2, 4, 3, 64, 64), scheme, torch.tensor([4.0, 24.0]))
+    first, _, third = noise.transpose(1, 2).flatten(2).unbind(1)
+    assert first.var(dim=1).tolist() == pytest.approx([1, 1], abs=0.05)
+    assert (first * third).mean(dim=1).tolist() == pytest.approx([share, share], abs=0.03)
+    assert abs(float((noise[0] * noise[1]).mean())) < 0.03, "videos share none"
 
 
 class _Told(DenoisingStep):

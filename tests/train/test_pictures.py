@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from inflate.errors import InputError
-from inflate.train.pictures import open_data
+from inflate.train.pictures import PictureSampler, open_data
 from inflate.train.recipe import DataOptions
 
 
@@ -42,3 +42,12 @@ def test_what_is_held_out_is_not_trained_on_in_silence(folder: Path) -> None:
     (folder / "train").rename(folder / "val")
     with pytest.raises(InputError, match=r"nothing in its train split.* all of it is 'test'"):
         open_data(DataOptions(str(folder), size=8))
+
+
+@pytest.mark.parametrize(("split", "names"), [("train", {"train/a [1]", "train/b"}), ("test", {"test/c"})])
+def test_pictures_are_drawn_from_their_split_alone(folder: Path, split: str, names: set[str]) -> None:
+    options = DataOptions(str(folder), size=8, split=split)
+    cache = open_data(options)
+    sampler = PictureSampler(cache, options, seed=0)
+    drawn = [int(entry) for update in range(20) for entry in sampler.draw(update, 0, 3)[0]]
+    assert {cache.entries[entry].name for entry in drawn} == names

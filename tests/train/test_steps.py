@@ -112,6 +112,10 @@ def test_clips_are_told_their_middle_frame_and_their_rate(videos, tiny_family, t
     options = _options("video-decoder", tiny_family) | {"condition_dropout": 0.0}
     step: Any = build_step(_recipe("video-decoder", videos, tmp_path / "run", options), torch.device("cpu"))
     batch, drawn = step.draw(3, 0, 2), [step.sampler.sample(3, index) for index in range(2)]
+    # Latents are the autoencoder's times its factor, as its decoder takes them divided by it.
+    pixels = torch.from_numpy(step.cache.frames[drawn[0].frame_indices]).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = step.encodings.vae.encode(pixels).latent.detach() * VAE["scaling_factor"]
+    torch.testing.assert_close(batch["latents"][0].transpose(0, 1), latents, atol=2e-3, rtol=2e-3)  # kept in float16
     embeds = torch.stack([torch.from_numpy(step.encodings.embeds[draw.frame_indices]).float() for draw in drawn])
     assert not torch.allclose(embeds[:, 0], embeds[:, 2])
     assert torch.equal(batch["embeds"], embeds[:, 2])

@@ -107,6 +107,9 @@ def test_pictures_leave_temporal_gradients_at_zero(model: Path, clips: Path, tmp
     step = build(both, CPU)
     batch = step.draw(0, 0, 1)
     assert batch["pictures"]["latents"].shape[:3:2] == (2, 1)
+    # The first picture's noise and time are not those of the first clip.
+    assert not torch.equal(batch["pictures"]["noise"].flatten()[:16], batch["noise"].flatten()[:16])
+    assert batch["pictures"]["times"][0] != batch["times"][0]
     step._errors(batch["pictures"], step.trained.image_model).mean().backward()
     assert all(p.grad is None or not p.grad.abs().any() for p in step.trained.temporal_parameters())
     assert any(p.grad is not None and bool(p.grad.abs().any()) for p in step.trained.image_model.parameters())
