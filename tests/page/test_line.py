@@ -101,10 +101,6 @@ def test_tokens_cannot_be_guessed_and_foreign_ones_are_nobodys(line: Line) -> No
     held.finish()
     assert line.finished(owner, "any") and not line.finished(other, "tab 1")
     assert not line.finished("guess", "no tab of his")
-        line.finished(owner, "any")
-        and not line.finished(other, "tab 1")
-        and not line.finished("guess", "no tab of his")
-    )
     assert line.arrive(owner, "again") == owner
 
 
