@@ -96,15 +96,9 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
-    from inflate.data import video_facts
-
     _check_between(source, method, weight, guide)
     _check_timing(frames, fps, frame_skip)
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    if len(source) == 1 and video_facts(source[0]).num_frames < 2:
-        raise InputError(
-            f"{source[0]} is a single picture; interpolate takes two pictures, or a video of two frames or more."
-        )
     if len(source) == 1 and method == "reconstruction":
         from inflate.cascade.constrained import raise_frame_rate
 
@@ -282,12 +276,18 @@ def upscale(
 
 def _check_between(source: list[Path], method: str, weight: float, guide: str) -> None:
     """``InputError`` for what ``interpolate`` cannot do."""
+    from inflate.data import video_facts
+
     if len(source) > 2:
         raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
     check_method(method, ("interpolation", "reconstruction"))
     _check_guidance(weight, guide)
     if method == "reconstruction" and len(source) == 2:
         raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
+    if len(source) == 1 and video_facts(source[0]).num_frames < 2:
+        raise InputError(
+            f"{source[0]} is a single picture; interpolate takes two pictures, or a video of two frames or more."
+        )
 
 
 def _check_timing(frames: int, fps: float, frame_skip: int) -> None:

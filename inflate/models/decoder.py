@@ -271,6 +271,11 @@ class DecoderStage(LoraStage):
         path = self.path_of("unet") / TEMPORAL_NAME
         return read_temporal_info(path)[0].num_frames if path.is_file() else _FRAMES_AT_ONCE
 
+    def has_temporal_layers(self) -> bool:
+        """Whether the network knows time, known without reading its weights."""
+        unet = self.components.get("unet")
+        return (self.path_of("unet") / TEMPORAL_NAME).is_file() if unet is None else isinstance(unet, InflatedModel)
+
     def embed_size(self) -> int | None:
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
         return _embed_size(self.component_config("unet"))
@@ -284,8 +289,7 @@ class DecoderStage(LoraStage):
         return rows * factor, columns * factor
 
     def frame_size(self) -> int | None:
-        """Side of the frames it makes, in pixels, without reading weights; None where no config says it, or for frames
-        that are no squares."""
+        """Side of the square frames it makes, in pixels, without reading weights; None for others, or if unknown."""
         size = self.usual_size()
         return size[0] if size is not None and size[0] == size[1] else None
 

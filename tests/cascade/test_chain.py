@@ -114,6 +114,20 @@ def test_steps_and_guidance_are_for_all_stages_or_by_name(cascade: Cascade) -> N
         cascade.settings({"deocder": 9})
 
 
+def test_a_callback_after_a_stage_hears_of_each_and_may_cancel(cascade: Cascade) -> None:
+    heard: list[str] = []
+    frames(cascade, callback_on_stage_end=lambda _, name, state: heard.append(name))
+    assert heard == ["prior", "decoder"]
+    with pytest.raises(CancelledError, match=r"^cancelled after prior$"):
+        frames(cascade, callback_on_stage_end=lambda *_: False)
+
+
+def test_a_number_for_an_option_of_guidance_is_the_decoders_alone(cascade: Cascade) -> None:
+    found = cascade.settings(guidance_rescale=0.7)
+    assert (found["decoder"].guidance_rescale, found["prior"].guidance_rescale) == (0.7, 0.0)
+    assert cascade.settings(guidance_rescale={"decoder": 0.7}) == found
+
+
 def test_progress_counts_up_to_the_whole(cascade: Cascade) -> None:
     seen: list[Progress] = []
 

@@ -64,6 +64,39 @@ def test_progress_goes_from_stage_to_stage_and_can_cancel(chain: Cascade) -> Non
     assert fractions == sorted(fractions) and 0 < fractions[0] and fractions[-1] < 1
 
 
+def test_stages_after_the_interpolation_are_told_its_rate_and_end_with_their_last_frame(
+    chain: Cascade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, float | None] = {}
+    last: dict[str, Any] = {}
+    for name in ("super_resolution", "upscaler"):
+        stage: Any = next(stage for stage in chain.stages if stage.name == name)
+
+        def noting(
+            chunks: Any,
+            seed: Any,
+            settings: Any,
+            on_frames: Any,
+            fps: float | None = None,
+            name: str = name,
+            stream: Any = stage.stream,
+        ) -> Any:
+            told[name] = fps
+            return stream(chunks, seed, settings, on_frames, fps)
+
+        monkeypatch.setattr(stage, "stream", noting)
+
+    def on_step(cascade: Any, step: int, timestep: Any, values: dict[str, Any]) -> None:
+        last[values["progress"].stage] = values["progress"]
+
+    made = chain.stream("red heart", 10, fps=8, frame_skip=3, callback_on_step_end=on_step, **ONCE)
+    assert sum(chunk.shape[1] for chunk in made.chunks) == 28
+    assert told == {"super_resolution": 24, "upscaler": 24}
+    for name in ("super_resolution", "upscaler"):
+        assert (last[name].step, last[name].num_steps) == (27, 28)
+    assert last["upscaler"].fraction == pytest.approx(1)
+
+
 def test_memory_does_not_grow_with_length(chain: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
     """No stage is given, and no file gives back, more than a few frames at once, whatever the length."""
     largest: list[int] = []

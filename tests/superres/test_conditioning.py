@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from inflate.errors import InputError
 from superres.conditioning import augment, enlarge, layout_of, level_of, predict, shrink
+from superres.stable_diffusion_x4 import StableDiffusionX4Stage
 from tests.superres.networks import karlo_unet, seeded, solver, tiny_unet, tiny_video_unet
 
 
@@ -71,6 +72,14 @@ def test_levels() -> None:
     assert [level_of(share, told, 1000) for share in (0.0, 0.25, 1.0)] == [0, 250, 1000]
     # The nearest level, not the one below: 0.3 * 349 is 104.7.
     assert [level_of(share, told, 349) for share in (0.1, 0.3, 0.999)] == [35, 105, 349]
+    others: Any = SimpleNamespace(config=SimpleNamespace(max_noise_level=350))
+    network = SimpleNamespace(config=SimpleNamespace(num_class_embeds=1000))
+    assert [StableDiffusionX4Stage._level(others, network, share) for share in (0.0, 0.02, 0.0206, 0.3497)] == [
+        0,
+        20,
+        21,
+        350,
+    ]
     table = layout_of(tiny_unet(1, class_embed_type=None, num_class_embeds=350))
     assert level_of(1.0, table, 1000) == 349
     blind = layout_of(karlo_unet())

@@ -175,6 +175,13 @@ def test_levels_are_spread_over_their_range_and_base_stays_clean() -> None:
     assert torch.equal(pair.base, maker(truth, torch.zeros(64, 2, dtype=torch.long), alphas).base)
 
 
+def test_a_drawn_level_is_the_nearest_of_its_range_both_ends_included(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker, truth, alphas = pair_maker(max_noise_level=0.5), videos_of(3), solver().alphas_cumprod
+    monkeypatch.setattr("superres.training.torch.rand", lambda *_, **__: torch.tensor([0.9999, 0.5012, 0.0]))
+    pair = maker(truth, torch.zeros(3, 2, dtype=torch.long), alphas)
+    assert pair.level.tolist() == [500, 251, 0]
+
+
 def test_a_share_of_the_clips_passes_through_the_autoencoder(vae: Path) -> None:
     maker, truth = pair_maker(vae=str(vae), vae_share=0.5, scale=2), videos_of(16)
     torch.manual_seed(0)

@@ -132,6 +132,20 @@ def test_clips_are_told_their_middle_frame_and_their_rate(videos, tiny_family, t
     assert rates[0] != rates[1] and one["fps"].tolist() == pytest.approx(rates)
 
 
+@pytest.mark.parametrize("step", ["video-decoder", "video-super-resolution"])
+def test_training_begins_with_the_temporal_weights_of_init(step, videos, tiny_family, tmp_path):
+    options = _options(step, tiny_family)
+    fresh: Any = build_step(_recipe(step, videos, tmp_path / "run", options), torch.device("cpu"))
+    before = {name: torch.randn_like(value) for name, value in fresh.trained.temporal_state_dict().items()}
+    fresh.trained.load_temporal_state_dict(before)
+    inflate.save(fresh.trained, tmp_path / "before")
+    begun: Any = build_step(
+        _recipe(step, videos, tmp_path / "run", options | {"init": str(tmp_path / "before")}), torch.device("cpu")
+    )
+    after = begun.trained.temporal_state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
+
+
 @pytest.mark.parametrize("trainable", ["temporal", "all"])
 def test_only_what_is_trainable_changes(trainable, videos, tiny_family, tmp_path):
     options = _options("video-decoder", tiny_family) | {"trainable": trainable}
