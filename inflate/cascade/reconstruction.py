@@ -20,7 +20,8 @@ from inflate.diffusion.reconstruction import error_correlation, frames_constrain
 from inflate.errors import InputError, nearest
 from inflate.inflater import InflatedModel
 from inflate.models.completing import Completes
-from inflate.models.decoder import DecoderStage, check_fps, frame_noise
+from inflate.models.decoder import DecoderStage, frame_noise
+from inflate.models.guided import check_fps
 from inflate.models.known_frames import Known, sample_known, saving_memory
 from inflate.stages import ChainState, StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
