@@ -140,7 +140,7 @@ def frame_numbers(text: str, count: int, what: str) -> list[int]:
 def check_guidance(weight: float, guide: str = "errors") -> None:
     """Raise ``InputError`` unless reconstruction guidance can have that weight and that form."""
     if not (math.isfinite(weight) and weight >= 0):
-        raise InputError(f"The weight of reconstruction guidance is {weight}; it must be a number of 0 or more.")
+        raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
     if guide not in GUIDES:
         raise InputError(f"There is no guidance {guide!r}{nearest(guide, GUIDES)}; use {' or '.join(GUIDES)}.")
 
