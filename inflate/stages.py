@@ -87,6 +87,8 @@ class ChainState:
     frame_skip: int = 5  # ↑F puts frame_skip - 1 new frames between two; 1 adds none
     known_frames: Tensor | None = None  # (F,) bool: those of `frames` that are given and stay; ↑F makes the others
     passed: tuple[str, ...] = ()  # stages that have changed `frames` since the decoder made them, by name
+    init_image: Tensor | None = None  # (1, 3, H, W) in [-1, 1]: what every frame of the decoder begins as, noised
+    strength: float = 1.0  # share of the decoder's steps that are left then
     segments: tuple[Segment, ...] = ()  # what all videos show later on, rising in time; the prompt is until then
 
 
@@ -337,6 +339,7 @@ def denoise(
     num_inference_steps: int,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    begin: Callable[[Any, Tensor], tuple[int, Tensor]] | None = None,
 ) -> Tensor:
     """Run a diffusers scheduler from ``noise`` to a clean sample of the same shape.
 
@@ -347,6 +350,7 @@ def denoise(
         num_inference_steps: how many steps.
         generator: for schedulers that draw noise at each step.
         on_step: called after each step with (step, timestep, sample); what it returns replaces the sample.
+        begin: (scheduler, noise) -> number of the first step and the sample there, where that is not the noise.
 
     Raises as :func:`for_steps`.
     """
@@ -357,9 +361,11 @@ def denoise(
     if "generator" in parameters:
         options["generator"] = list(generator) if isinstance(generator, Sequence) else generator
     # Flow-matching schedulers have neither: their samples start as the noise and go into the network as they are.
-    sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    first, sample = 0, noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    if begin is not None:
+        first, sample = begin(scheduler, noise)
     scale = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
-    for step, timestep in enumerate(timesteps):
+    for step, timestep in enumerate(timesteps[first:], first):
         prediction = predict(scale(sample, timestep), timestep)
         if "prev_timestep" in parameters:
             # UnCLIPScheduler takes t - 1 unless told otherwise (Karlo skips timesteps).

@@ -69,7 +69,9 @@ def tiles_of(height: int, width: int, tile: int, overlap: int, scale: int = 1) -
     """Tiles of ``tile`` pixels a side that cover a picture, row by row; shares are for one ``scale`` times as large."""
     overlap = min(overlap, tile - 1)
     columns = list(_strips(width, tile, overlap, scale))
-    across = sum(_placed(weight, part, width, scale) for part, weight in columns)
+    across = torch.zeros(width * scale)
+    for part, weight in columns:
+        across[_times(part, scale)] += weight
     above = torch.zeros(height * scale)
     for rows, down in _strips(height, tile, overlap, scale):
         here, left = _times(rows, scale), torch.zeros(width * scale)
@@ -92,12 +94,6 @@ def _strips(size: int, tile: int, overlap: int, scale: int) -> Iterator[tuple[sl
     for start in tile_starts(size, tile, overlap):
         stop = min(start + tile, size)
         yield slice(start, stop), tile_weight((stop - start) * scale, overlap * scale, start == 0, stop == size)
-
-
-def _placed(weight: Tensor, part: slice, size: int, scale: int) -> Tensor:
-    found = torch.zeros(size * scale)
-    found[_times(part, scale)] = weight
-    return found
 
 
 def blend_tiles(

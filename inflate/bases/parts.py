@@ -84,6 +84,16 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
     return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
 
 
+def meta_part(folder: Path, library: str, class_name: str) -> torch.nn.Module:
+    """A transformer of ``transformers`` by its config, without weights; ``InputError`` where that cannot be."""
+    found = _class_of(library, class_name)
+    try:
+        with torch.device("meta"):
+            return found(found.config_class.from_pretrained(folder, local_files_only=True))
+    except Exception as error:  # configs are checked by whatever reads them, each in its own way
+        raise InputError(f"{folder} has no config of a {class_name} ({error}); copy the folder again.") from error
+
+
 @contextmanager
 def _without_bar() -> Iterator[None]:
     """transformers shows a bar for each part that it reads, in milliseconds mostly and with --quiet too."""

@@ -118,7 +118,8 @@ class Applications:
         enlarged: the pictures' shape at about the decoder's area; see :mod:`inflate.cascade.shapes`."""
         decoder: Any = self.stage("decoder")
         multiples = [stage.size_multiple() for stage in self.stages if isinstance(stage, _Sized)]
-        multiple = None if None in multiples else math.lcm(*multiples)
+        known = [one for one in multiples if one is not None]
+        multiple = math.lcm(*known) if len(known) == len(multiples) else None
         return fitting_size(height, width, None if decoder is None else decoder.usual_size(), multiple)
 
     def sized(self, height: int, width: int) -> Self:
@@ -131,11 +132,6 @@ class Applications:
     def told_nothing(self) -> bool:
         """Whether its frames come from noise alone, so that it takes no prompt."""
         return bool(getattr(self.stage("decoder"), "told_nothing", False))
-
-    def has_temporal_layers(self) -> bool:
-        """Whether the decoder knows time, known without reading its weights; else frames do not belong together."""
-        decoder: Any = self.stage("decoder")
-        return decoder is not None and decoder.has_temporal_layers()
 
     def window_size(self) -> int | None:
         """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from inflate.cancelling import CancelledError
 from inflate.cascade.applications import Applications
 from inflate.cascade.folder import family_folder, read_index, read_stages, write_folder
-from inflate.cascade.inputs import Generators, Segments, Timing, first_state
+from inflate.cascade.inputs import Generators, Picture, Segments, Timing, begun, first_state
 from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream, stream_video
 from inflate.cascade.output import (
     CascadeOutput,
@@ -115,6 +115,8 @@ class Cascade(Applications):
         guidance_rescale: float | Mapping[str, float] | None = None,
         guidance_oscillate: float | Mapping[str, float] | None = None,
         threshold: float | Mapping[str, float] | None = None,
+        init_image: Picture | None = None,
+        strength: float = 0.8,
     ) -> CascadeOutput:
         """Make one video per prompt; for one that does not fit into memory see :meth:`stream`.
 
@@ -136,6 +138,8 @@ class Cascade(Applications):
             segments: what every video shows later on, (seconds, prompt) each; only for more frames than the decoder
                 sees at once.
             guidance_rescale, guidance_oscillate, threshold: for the decoder, or by stage; see ``GuidanceOptions``.
+            init_image: what every frame of the decoder begins as; its centre is cut to the frames' shape.
+            strength: how far they go from there, above 0 to 1: the share of the decoder's steps that are left.
 
         Raises:
             InputError: bad arguments.
@@ -144,6 +148,7 @@ class Cascade(Applications):
         check_output_type(output_type)
         timing, nothing = Timing(num_frames, fps, frame_skip), self.told_nothing()
         state = first_state(prompt, image_embeds, timing, generator, segments, nothing)
+        state = begun(state, self.stage("decoder"), init_image, strength)
         settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
         state = self.run(state, settings, callback_on_step_end, until, callback_on_stage_end)
         frames = None if state.frames is None else as_output(state.frames, output_type)
@@ -164,6 +169,8 @@ class Cascade(Applications):
         guidance_rescale: float | Mapping[str, float] | None = None,
         guidance_oscillate: float | Mapping[str, float] | None = None,
         threshold: float | Mapping[str, float] | None = None,
+        init_image: Picture | None = None,
+        strength: float = 0.8,
     ) -> FrameStream:
         """Make one video of any length, in memory that does not grow with it; arguments as in a call.
 
@@ -175,6 +182,7 @@ class Cascade(Applications):
         """
         timing = Timing(num_frames, fps, frame_skip, MAX_STREAMED_FRAMES)
         state = first_state(prompt, None, timing, generator, segments, self.told_nothing())
+        state = begun(state, self.stage("decoder"), init_image, strength)
         settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
         return stream_video(self, state, settings, callback_on_step_end, until)
 
@@ -227,6 +235,28 @@ class Cascade(Applications):
             if odd and not getattr(stage, "guidance_options", False):
                 raise InputError(f"The stage {stage.name!r} knows no {odd[0]}; give it to the decoder alone.")
         return found
+
+    def load_lora(self, path: str | Path, weight: float = 1.0) -> str:
+        """Add a LoRA to the decoder: of its image model and text encoders, or of its motion module (MotionLoRA).
+
+        Several add up. They are merged into the weights: at once into networks that are in memory (of ready-made
+        stages these are your own objects), and into others each time they are read. Weight 0 changes no bit.
+
+        Args:
+            path: a .safetensors file of diffusers, PEFT or kohya; which kind it is its content says.
+            weight: how much of it is added, beside its own alpha over its rank; may be negative.
+
+        Returns:
+            "image" or "motion".
+
+        Raises:
+            InputError: no LoRA, one that does not fit this decoder, or there is none; nothing has changed then.
+        """
+        decoder: Any = self.stage("decoder")
+        if decoder is None:
+            raise InputError("This cascade has no decoder, to which LoRAs are added.")
+        with self._lock:
+            return decoder.add_lora(Path(path).expanduser(), weight)
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the cascade as a pipeline folder, which appears whole or not at all.

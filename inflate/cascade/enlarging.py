@@ -55,10 +55,10 @@ def stages_for(stages: Sequence[Any], factor: float | None) -> tuple[Any, ...]:
     )
 
 
-def usual_factor(stages: Sequence[Any], height: int, width: int) -> int:
-    """The largest whole factor whose pictures are no larger than 4K, or the smallest one."""
+def usual_factor(stages: Sequence[Any], height: int, width: int, most: int = USUAL_PIXELS) -> int:
+    """The largest whole factor whose pictures have no more than ``most`` pixels, or the smallest one."""
     factors = whole_factors(stages)
-    return max((one for one in factors if height * width * one**2 <= USUAL_PIXELS), default=factors[0])
+    return max((one for one in factors if height * width * one**2 <= most), default=factors[0])
 
 
 def _runs(stages: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from inflate.data.decode import fit_size
 from inflate.data.reading.pictures import as_looked_at
 from inflate.errors import InputError
+from inflate.models.beginning import drawn_pixels
 from inflate.stages import ChainState, Segment
 from inflate.video import Video, from_uint8
 
@@ -75,6 +76,18 @@ def first_state(
         frame_skip=timing.frame_skip,
         segments=tuple(one if isinstance(one, Segment) else Segment(*one) for one in segments),
     )
+
+
+def begun(state: ChainState, decoder: Any, picture: Picture | None, strength: float) -> ChainState:
+    """The state with a picture that every frame of the decoder begins as, its centre cut to the frames' shape."""
+    if not (isinstance(strength, int | float) and 0 < strength <= 1):
+        raise InputError(f"strength is {strength}; it must be above 0 (hardly any change) and at most 1.")
+    if picture is None:
+        return state
+    if decoder is None:
+        raise InputError("This cascade has no decoder, whose frames could begin as a picture.")
+    frames = picture_frames(picture, drawn_pixels(decoder))
+    return replace(state, init_image=frames[:, :, 0], strength=float(strength))
 
 
 def _untold_state(

@@ -125,11 +125,11 @@ def _stage(role: Role) -> ComponentStage:
         return _own_stage(role, index)
     if pipeline not in PIPELINES:
         known = ", ".join(("Cascade", *PIPELINES))
-        raise InputError(f"{role.where}: {role.folder} is {a(pipeline)}, which plays no role; known: {known}.")
+        raise InputError(f"{role.where}: {role.folder} is {a(str(pipeline))}, which plays no role; known: {known}.")
     part = PIPELINES[pipeline].get(role.stage)
     if part is None:
         raise InputError(
-            f"{role.where}: {role.folder} is {a(pipeline)}, which cannot be the {role.stage}; "
+            f"{role.where}: {role.folder} is {a(str(pipeline))}, which cannot be the {role.stage}; "
             f"it can be: {', '.join(PIPELINES[pipeline])}."
         )
     entries, paths = _components(role, index, part)

@@ -20,7 +20,7 @@ from inflate.cli.generate import (
     Steps,
     Until,
 )
-from inflate.cli.known_video import read_chunks, read_video, run_known
+from inflate.cli.known_video import extend_known, interpolate_known, read_chunks, read_video
 from inflate.cli.video_job import VideoJob, read_picture
 from inflate.errors import InputError, nearest
 
@@ -95,19 +95,8 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
-    from inflate.data import video_facts
-
-    if len(source) > 2:
-        raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
-    check_method(method, ("interpolation", "reconstruction"))
-    _check_guidance(weight, guide)
-    if method == "reconstruction" and len(source) == 2:
-        raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
+    _check_between(source, method, weight, guide)
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
-    if len(source) == 1 and video_facts(source[0]).num_frames < 2:
-        raise InputError(
-            f"{source[0]} is a single picture; interpolate takes two pictures, or a video of two frames or more."
-        )
     if len(source) == 1 and method == "reconstruction":
         from inflate.cascade.constrained import raise_frame_rate
 
@@ -121,16 +110,7 @@ def interpolate(
         )
         return
     if len(source) == 1:
-        from inflate.cascade.known import interpolate_stream
-
-        run_known(
-            job,
-            source[0],
-            0,
-            lambda cascade, video, options: cascade.interpolate_video(video, frame_skip, **options),
-            lambda cascade, video, options: interpolate_stream(cascade, video, frame_skip, **options),
-            frame_skip,
-        )
+        interpolate_known(job, source[0], frame_skip)
         return
     first, last = (read_picture(path) for path in source)
     job.tell_size(first.height, first.width)
@@ -172,18 +152,7 @@ def extend(
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
-        from inflate.cascade.known import extend_stream
-        from inflate.data import video_facts
-
-        facts = video_facts(video)
-        count = frames if seconds is None else max(1, round(seconds * facts.fps) - facts.num_frames)
-        run_known(
-            job,
-            video,
-            count,
-            lambda cascade, known, options: cascade.extend(known, count, **options),
-            lambda cascade, known, options: extend_stream(cascade, known, count, **options),
-        )
+        extend_known(job, video, frames, seconds)
         return
     from inflate.cascade.reconstruction import extend_video
 
@@ -300,6 +269,22 @@ def upscale(
     low = read_video(video)
     job.tell_size(low.height, low.width)
     job.run(lambda cascade, options: enlarge_video(cascade, low, weight, prompt=prompt, **options), video)
+
+
+def _check_between(source: list[Path], method: str, weight: float, guide: str) -> None:
+    """``InputError`` for what ``interpolate`` cannot do."""
+    from inflate.data import video_facts
+
+    if len(source) > 2:
+        raise InputError(f"interpolate takes two pictures or one video, got {len(source)} files.")
+    check_method(method, ("interpolation", "reconstruction"))
+    _check_guidance(weight, guide)
+    if method == "reconstruction" and len(source) == 2:
+        raise InputError("--method reconstruction fills in a video, not two pictures; give one video.")
+    if len(source) == 1 and video_facts(source[0]).num_frames < 2:
+        raise InputError(
+            f"{source[0]} is a single picture; interpolate takes two pictures, or a video of two frames or more."
+        )
 
 
 def _check_guidance(weight: float, guide: str = "errors") -> None:

@@ -3,9 +3,10 @@
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from inflate.stages import Segment
 
 DTYPES = ("float32", "float16", "bfloat16")
-_STILL = "The image model has no temporal layers, so frames do not belong together; inflate finetune trains some."
 _FRAMES = 16  # of a model that says no number
 RESAMPLES = ("nearest", "lanczos")
 
@@ -77,6 +77,19 @@ Transition = Annotated[float, typer.Option(help="Seconds in which one prompt tur
 
 Scale = Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1, max=64)]
 
+InitImage = Annotated[
+    Path | None,
+    typer.Option(help="A picture that every frame begins as; its centre is cut to the shape of the frames."),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(help="How far frames go from --init-image, above 0 to 1: the share of steps left; default 0.8."),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", help="FILE or FILE:WEIGHT; a LoRA for the decoder or its motion module; may be repeated."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add ``generate``."""
@@ -91,6 +104,9 @@ def generate(
     prompt_at: PromptAt = None,
     transition: Transition = 1.0,
     fps: Annotated[float, typer.Option(help="Frames per second: told to the model, and how fast the file plays.")] = 8,
+    loras: Loras = None,
+    init_image: InitImage = None,
+    strength: Strength = None,
     negative_prompt: Annotated[str, typer.Option(help="What guidance goes away from; for models told a text.")] = "",
     height: Side = None,
     width: Side = None,
@@ -122,21 +138,19 @@ def generate(
     videos, sheet_path, settings_path = _outputs(output, len(names), sheet, save_settings, force)
     start = time.monotonic()
     cascade = _opened(model, device, dtype, prompts)
-    drawn = _configure(cascade, negative_prompt, height, width)
-    used = {name: asdict(values) for name, values in cascade.settings(**chosen).items()}
-    options = chosen | {"frame_skip": frame_skip, "until": until}
+    drawn = _configure(cascade, negative_prompt, height, width) | add_loras(cascade, loras or [])
+    begin = _beginning(init_image, strength)
+    options = chosen | begin | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
     frames = frames or cascade.window_size() or _FRAMES
     job = Job(cascade, prompts or [], frames, fps, seed, quiet, options)
     job.check()
-    if not quiet and frames > 1 and not cascade.has_temporal_layers():
-        typer.echo(_STILL, err=True)
-    shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
+    with notes(quiet):
+        shown, shown_fps = job.write(videos, lambda made: enlarge(made, scale, resample), force)  # pyright: ignore[reportArgumentType]
     if sheet:
         write_contact_sheet(sheet_path, shown, names, overwrite=force)
-    settings = {"model": model, "prompts": prompts or [], "seed": seed, "fps": fps, "frames": frames, "stages": used}
-    settings |= {"frame_skip": frame_skip, "until": until, "shown_fps": shown_fps, "scale": scale, "resample": resample}
-    settings |= {"dtype": dtype, "device": str(cascade.device)} | drawn
+    settings = {"model": model} | job.record() | {"shown_fps": shown_fps, "scale": scale, "resample": resample}
+    settings |= {"dtype": dtype} | drawn | (begin | {"init_image": str(init_image)} if begin else {})
     settings |= {"prompt_at": prompt_at, "transition": transition} if prompt_at else {}
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
@@ -191,11 +205,43 @@ def _configure(cascade: "Cascade", negative_prompt: str, height: int | None, wid
     return changes
 
 
+def _beginning(init_image: Path | None, strength: float | None) -> dict[str, Any]:
+    """What of ``--init-image`` and ``--strength`` a cascade is called with."""
+    if init_image is None:
+        if strength is not None:
+            raise InputError("--strength goes with --init-image, from which frames begin; name a picture.")
+        return {}
+    from inflate.cli.video_job import read_picture
+
+    return {"init_image": read_picture(init_image), "strength": 0.8 if strength is None else strength}
+
+
+def add_loras(cascade: "Cascade", texts: list[str]) -> dict[str, Any]:
+    """Add what ``--lora`` names to the decoder; returns what was added."""
+    chosen = [parse_lora(text) for text in texts]
+    added = [{"file": str(path), "weight": weight, "kind": cascade.load_lora(path, weight)} for path, weight in chosen]
+    return {"loras": added} if added else {}
+
+
 def _check_options(resample: str, transition: float) -> None:
     if resample not in RESAMPLES:
         raise InputError(f"--resample is {resample!r}{nearest(resample, RESAMPLES)}; use {' or '.join(RESAMPLES)}.")
     if not math.isfinite(transition):
         raise InputError(f"--transition is {transition}; give a number of seconds.")
+
+
+def parse_lora(text: str) -> tuple[Path, float]:
+    """``FILE`` or ``FILE:WEIGHT``; the colon of a drive (``C:\\x.safetensors``) is the file's."""
+    file, colon, tail = text.rpartition(":")
+    try:
+        weight = float(tail) if colon else 1.0
+    except ValueError:
+        weight = 1.0 if text.endswith(".safetensors") else math.nan
+        file = text
+    path = file if colon else text
+    if not path or not math.isfinite(weight):
+        raise InputError(f"--lora is {text!r}; give a .safetensors file, or FILE:WEIGHT such as style.safetensors:0.8.")
+    return Path(path), weight
 
 
 def check_model(name: str) -> str:
@@ -299,6 +345,22 @@ def _opened(model: str, device: str | None, dtype: str, prompts: list[str] | Non
     if not prompts and not cascade.told_nothing():
         raise InputError('Say what to show, such as inflate generate "party popper" -o out.mp4.')
     return cascade
+
+
+@contextmanager
+def notes(quiet: bool) -> Iterator[None]:
+    """Say on stderr, each once and as a plain sentence, what the chain warns of inside the block."""
+    from inflate.models.apart import FramesApartWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FramesApartWarning)
+        yield
+    for sentence in dict.fromkeys(str(one.message) for one in caught if one.category is FramesApartWarning):
+        if not quiet:
+            typer.echo(sentence, err=True)
+    for one in caught:
+        if one.category is not FramesApartWarning:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 @contextmanager

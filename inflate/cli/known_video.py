@@ -22,19 +22,54 @@ _MADE_BYTES = 256 * 2**20  # of float32 frames as the last stage makes them, of 
 Options = dict[str, Any]
 
 
-def run_known(
+def interpolate_known(job: "VideoJob", path: Path, frame_skip: int) -> None:
+    """Make frames between those of a file, ``frame_skip`` times as many."""
+    from inflate.cascade.known import interpolate_stream
+    from inflate.data import video_facts
+
+    _run(
+        job,
+        path,
+        video_facts(path),
+        0,
+        lambda cascade, video, options: cascade.interpolate_video(video, frame_skip, **options),
+        lambda cascade, video, options: interpolate_stream(cascade, video, frame_skip, **options),
+        frame_skip,
+    )
+
+
+def extend_known(job: "VideoJob", path: Path, frames: int, seconds: float | None) -> None:
+    """Make frames behind those of a file: ``frames``, or as many as make it last ``seconds``."""
+    from inflate.cascade.known import extend_stream
+    from inflate.data import video_facts
+
+    facts = video_facts(path)
+    count = frames if seconds is None else max(1, round(seconds * facts.fps) - facts.num_frames)
+    _run(
+        job,
+        path,
+        facts,
+        count,
+        lambda cascade, video, options: cascade.extend(video, count, **options),
+        lambda cascade, video, options: extend_stream(cascade, video, count, **options),
+    )
+
+
+def _run(
     job: "VideoJob",
     path: Path,
+    facts: "VideoFacts",
     new: int,
     small: "Callable[[Cascade, Video, Options], Any]",
     large: "Callable[[Cascade, KnownVideo, Options], FrameStream]",
     rate: int = 1,
 ) -> None:
-    """Make frames between those of a file, ``rate`` times as many, or ``new`` ones behind them.
+    """Make frames between those of a file, or behind them, in memory or by chunks.
 
     Args:
         job: where the result goes.
         path: the file.
+        facts: what it says of itself.
         new: frames behind its own.
         small: makes the video in memory.
         large: makes it by chunks, where there are more frames than that takes.
@@ -42,10 +77,8 @@ def run_known(
     """
     from inflate.cascade.inputs import MAX_FRAMES
     from inflate.cascade.known import KnownVideo
-    from inflate.data import video_facts
     from inflate.data.writing import check_room
 
-    facts = video_facts(path)
     count = (facts.num_frames - 1) * rate + 1 + new
     size = made_size(job.cascade, job.until, facts)
     check_room(job.output, count, size)

@@ -1,7 +1,7 @@
 """What ``inflate generate`` makes of its prompts: videos in memory, or long ones a chunk at a time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from inflate.cascade import Cascade
-from inflate.cascade.inputs import MAX_FRAMES, Timing, first_state
+from inflate.cascade.inputs import MAX_FRAMES, Timing, begun, first_state
 from inflate.cascade.long import MAX_STREAMED_FRAMES
 from inflate.cli.generate import progress_bar
 from inflate.data.writing import SHEET_COLUMNS, spread, write_video
@@ -38,7 +38,8 @@ class Job:
         most = MAX_STREAMED_FRAMES if self._is_long() else MAX_FRAMES
         timing = Timing(self.frames, self.fps, self.options["frame_skip"], most)
         told_nothing = self.cascade.told_nothing()
-        first_state(self.prompts or None, None, timing, None, self.options["segments"], told_nothing)
+        state = first_state(self.prompts or None, None, timing, None, self.options["segments"], told_nothing)
+        begun(state, self.cascade.stage("decoder"), self.options.get("init_image"), self.options.get("strength", 1.0))
 
     def write(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
         """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
@@ -49,6 +50,13 @@ class Job:
         for path, video in zip(paths, made, strict=True):
             write_video(path, video, fps, overwrite=force)
         return made, fps
+
+    def record(self) -> dict[str, Any]:
+        """What the videos depend on, for settings that are kept."""
+        used = {name: asdict(values) for name, values in self.cascade.chosen_settings(self.options).items()}
+        said = {"prompts": self.prompts, "seed": self.seed, "fps": self.fps, "frames": self.frames, "stages": used}
+        said |= {name: self.options[name] for name in ("frame_skip", "until")}
+        return said | {"device": str(self.cascade.device)}
 
     def _is_long(self) -> bool:
         """Whether the decoder cuts the video into windows."""

@@ -17,14 +17,16 @@ from inflate.diffusion.long_noise import reschedule_noise
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.apart import warn_if_apart
+from inflate.models.beginning import Beginning, beginning_of
 from inflate.models.guided import check_threshold, guidance_of, thresholded
 from inflate.models.known_frames import Predict
+from inflate.models.loras import TEMPORAL_NAME, LoraStage
 from inflate.models.segments import check_segments, embeds_at
 from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
-from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
+from inflate.stages import ChainState, OnStep, StageSettings, denoise, draw_noise, stage_generator
 from inflate.video import fold_frames, unfold_frames
 
-_TEMPORAL_NAME = "temporal.safetensors"
 _FRAMES_AT_ONCE = 16
 
 
@@ -60,6 +62,7 @@ def sample_latents(
     embeds_of: Callable[[float], Tensor] | None = None,
     options: GuidanceOptions | None = None,
     picture: tuple[int, int, int] | None = None,
+    begin: Beginning | None = None,
 ) -> Tensor:
     """Draw latents (or pixels, for a pixel-space model) for image embeddings.
 
@@ -78,6 +81,7 @@ def sample_latents(
         embeds_of: by the place of a window's middle, in frames, its embeddings (B, D) if not ``image_embeds``.
         options: of guidance; see ``GuidanceOptions``. A video is thresholded as a whole, also one of many windows.
         picture: (c, h, w) of a frame; None is the model's own size.
+        begin: what frames begin as, where that is not the noise.
 
     Returns:
         (B, c, F, h, w), or (B, c, h, w) for D without ``num_frames``; float32.
@@ -96,7 +100,7 @@ def sample_latents(
         noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat, picture)
         call = predict if frames is None else WindowedPrediction(predict, cut)
         call = thresholded(call, scheduler, options.threshold)
-        return denoise(scheduler, call, noise, num_inference_steps, generator, on_step)
+        return denoise(scheduler, call, noise, num_inference_steps, generator, on_step, begin)
 
 
 def decoder_predictor(
@@ -220,7 +224,7 @@ def _embed_size(config: Mapping[str, Any]) -> Any:
     return config.get("projection_class_embeddings_input_dim") or config.get("cross_attention_dim")
 
 
-class DecoderStage(ComponentStage):
+class DecoderStage(LoraStage):
     """D^t (or D, frame by frame) with its VAE if it has one: image embeddings in, frames out."""
 
     name: ClassVar[str] = "decoder"
@@ -235,7 +239,7 @@ class DecoderStage(ComponentStage):
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network comes with its temporal layers where the folder has them."""
-        if role == "unet" and (folder / _TEMPORAL_NAME).is_file():
+        if role == "unet" and (folder / TEMPORAL_NAME).is_file():
             from inflate.checkpoint import load
 
             return load(folder, dtype=dtype)
@@ -264,14 +268,13 @@ class DecoderStage(ComponentStage):
         """Frames that go through the network at once, known without reading its weights; more are cut into windows."""
         if "unet" in self.components:
             return windows_of(self.components["unet"]).size
-        path = self.path_of("unet") / _TEMPORAL_NAME
+        path = self.path_of("unet") / TEMPORAL_NAME
         return read_temporal_info(path)[0].num_frames if path.is_file() else _FRAMES_AT_ONCE
 
     def has_temporal_layers(self) -> bool:
-        """Whether the network knows time, known without reading its weights; else frames do not belong together."""
-        if "unet" in self.components:
-            return isinstance(self.components["unet"], InflatedModel)
-        return (self.path_of("unet") / _TEMPORAL_NAME).is_file()
+        """Whether the network knows time, known without reading its weights."""
+        unet = self.components.get("unet")
+        return (self.path_of("unet") / TEMPORAL_NAME).is_file() if unet is None else isinstance(unet, InflatedModel)
 
     def embed_size(self) -> int | None:
         """Numbers in the image embeddings it takes, known without reading weights; None where no config says it."""
@@ -286,8 +289,7 @@ class DecoderStage(ComponentStage):
         return rows * factor, columns * factor
 
     def frame_size(self) -> int | None:
-        """Side of the frames it makes, in pixels, without reading weights; None where no config says it, or for frames
-        that are no squares."""
+        """Side of the square frames it makes, in pixels, without reading weights; None for others, or if unknown."""
         size = self.usual_size()
         return size[0] if size is not None and size[0] == size[1] else None
 
@@ -303,11 +305,13 @@ class DecoderStage(ComponentStage):
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Fill in ``frames``, video by video, so that memory does not grow with their number."""
+        warn_if_apart(self.components["unet"], state.num_frames)
         latents = (self.draw(state, video, settings, on_step) for video in range(len(state.seeds)))
         return replace(state, frames=torch.cat([self.to_pixels(video).cpu() for video in latents]))
 
     def draw_chunks(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> Iterator[Tensor]:
         """The frames of a state's one video in chunks (3, n, H, W) in [-1, 1], on the CPU; latents alone lie whole."""
+        warn_if_apart(self.components["unet"], state.num_frames)
         for part in self.draw(state, 0, settings, on_step).split(_FRAMES_AT_ONCE, dim=2):
             yield self.to_pixels(part)[0].cpu()
 
@@ -329,6 +333,7 @@ class DecoderStage(ComponentStage):
             windows=self.config,
             embeds_of=(lambda middle: embeds_at(state, video, middle / state.fps)) if state.segments else None,
             options=settings,
+            begin=beginning_of(self, state),
             picture=self.picture_shape(),
         )
 

@@ -17,6 +17,7 @@ from inflate.bases.prediction import predict_channels
 from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.beginning import Beginning, beginning_of
 from inflate.models.decoder import DecoderStage, frame_noise
 from inflate.models.guided import check_threshold, guidance_of, needs_both, thresholded
 from inflate.models.known_frames import Predict
@@ -41,6 +42,7 @@ def sample_frames(
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     windows: Windows | None = None,
+    begin: Beginning | None = None,
 ) -> Tensor:
     """Draw one video (1, c, F, h, w) from ``noise`` of that shape, float32.
 
@@ -58,6 +60,7 @@ def sample_frames(
         generator: for schedulers that draw noise at each step.
         on_step: called with (step, timestep, sample); what it returns replaces the sample.
         windows: how a longer video than the model's own is cut; None as by default.
+        begin: what frames begin as, where that is not the noise.
     """
     guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
     predict = frames_predictor(model, scheduler, told, guidance, fps)
@@ -65,7 +68,7 @@ def sample_frames(
         by_windows = thresholded(
             WindowedPrediction(predict, windows or windows_of(model)), scheduler, settings.threshold
         )
-        return denoise(scheduler, by_windows, noise, settings.num_inference_steps, generator, on_step)
+        return denoise(scheduler, by_windows, noise, settings.num_inference_steps, generator, on_step, begin)
 
 
 def frames_predictor(
@@ -254,6 +257,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
             generator,
             lambda step, timestep, sample: on_step(video, step, timestep, sample),
             windows_of(model, self.config),
+            beginning_of(self, state),
         )
 
     def check(self, state: ChainState) -> Tensor:

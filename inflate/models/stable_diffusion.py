@@ -12,6 +12,7 @@ from inflate.bases.conditioners.stable_diffusion import StableDiffusionCondition
 from inflate.diffusion.latent_motion import renoised, translated_frames
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.models.beginning import Beginning
 from inflate.models.foreign import Told
 from inflate.models.text_decoder import TextDecoderConfig, TextDecoderStage
 from inflate.stages import StageSettings
@@ -48,6 +49,7 @@ class StableDiffusionDecoderStage(TextDecoderStage):
 
     player: ClassVar[str] = "stable-diffusion"
     title: ClassVar[str] = "Stable Diffusion"
+    lora_pipeline: ClassVar[str] = "StableDiffusionPipeline"
     conditioner_class: ClassVar[type[Conditioner]] = StableDiffusionConditioner
     defaults = StageSettings(num_inference_steps=25, guidance_scale=7.5)
     config_class = StableDiffusionConfig
@@ -61,10 +63,13 @@ class StableDiffusionDecoderStage(TextDecoderStage):
         fps: float,
         generator: torch.Generator,
         on_step: Callable[[int, Tensor, Tensor], Tensor],
+        begin: Beginning | None = None,
     ) -> Tensor:
         """As :meth:`TextDecoderStage.sample`, or by the rule of Text2Video-Zero."""
         if not _without_training(self.components["unet"]):
-            return super().sample(told, noise, settings, fps, generator, on_step)
+            return super().sample(told, noise, settings, fps, generator, on_step, begin)
+        if begin is not None:
+            raise InputError("text2video-zero draws its first frame from noise; leave the init image out.")
         return self._draw_moving(told, noise, settings, fps, generator, on_step)
 
     def _draw_moving(
@@ -142,6 +147,7 @@ class StableDiffusionXLDecoderStage(StableDiffusionDecoderStage):
     """D^t of Stable Diffusion XL: two text encoders, and the size of the picture as a condition."""
 
     player: ClassVar[str] = "stable-diffusion-xl"
+    lora_pipeline: ClassVar[str] = "StableDiffusionXLPipeline"
     conditioner_class: ClassVar[type[Conditioner]] = StableDiffusionXLConditioner
     defaults = StageSettings(num_inference_steps=25, guidance_scale=5.0)
     config_class = StableDiffusionXLConfig

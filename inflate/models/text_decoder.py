@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inflate.bases.conditioner import Conditioner, Encoding
 from inflate.errors import InputError
+from inflate.models.beginning import Beginning, beginning_of
 from inflate.models.decoder import check_fps
 from inflate.models.foreign import ForeignDecoderStage, SizeConfig, Told, sample_frames
 from inflate.models.guided import check_threshold, needs_both
@@ -76,7 +77,7 @@ class TextDecoderStage(ForeignDecoderStage):
         def step(number: int, timestep: Tensor, sample: Tensor) -> Tensor:
             return on_step(video, number, timestep, sample)
 
-        return self.sample(told, noise, settings, state.fps, generator, step)
+        return self.sample(told, noise, settings, state.fps, generator, step, beginning_of(self, state))
 
     def sample(
         self,
@@ -86,11 +87,12 @@ class TextDecoderStage(ForeignDecoderStage):
         fps: float,
         generator: torch.Generator,
         on_step: Callable[[int, Tensor, Tensor], Tensor],
+        begin: Beginning | None = None,
     ) -> Tensor:
         """Latents from ``noise`` (1, c, F, h, w); see :func:`sample_frames`."""
         model = self.components["unet"]
         windows = windows_of(model, self.config)
-        return sample_frames(model, self.scheduler(), told, noise, settings, fps, generator, on_step, windows)
+        return sample_frames(model, self.scheduler(), told, noise, settings, fps, generator, on_step, windows, begin)
 
     def _told_by_time(self, state: ChainState, video: int, guided: bool, inside: float | None) -> Told:
         """As for other decoders; in a transition what is told of two texts is mixed."""

@@ -44,6 +44,7 @@ class StableDiffusion3DecoderStage(TextDecoderStage):
 
     player: ClassVar[str] = "sd3"
     title: ClassVar[str] = "Stable Diffusion 3"
+    lora_pipeline: ClassVar[str] = "StableDiffusion3Pipeline"
     conditioner_class: ClassVar[type[Conditioner]] = StableDiffusion3Conditioner
     patch: ClassVar[int] = 2
     defaults = StageSettings(num_inference_steps=28, guidance_scale=7.0)
@@ -54,6 +55,7 @@ class FluxDecoderStage(TextDecoderStage):
 
     player: ClassVar[str] = "flux"
     title: ClassVar[str] = "FLUX"
+    lora_pipeline: ClassVar[str] = "FluxPipeline"
     conditioner_class: ClassVar[type[Conditioner]] = FluxConditioner
     patch: ClassVar[int] = 2
     default_cells: ClassVar[int | None] = 128

@@ -56,6 +56,8 @@ class Handlers:
                 yield updates
         elif finished:
             yield self.area.done(finished[-1], finished)
+        else:  # Gradio empties what a generator says nothing of
+            yield self.area.stopped("ready")
 
     def cancel(self, token: str, tab: str) -> Updates:
         """Cancel the visitor's job; the next click works at once."""
@@ -81,7 +83,8 @@ class Handlers:
         shown = None
         while not job.over:
             if job.unwanted:
-                # Whoever cancelled it says so; here a next one may already be shown.
+                if self.line.job_of(token, tab) is None:  # else a next one is shown already
+                    yield self.area.stopped("cancelled")
                 return
             if job.phase == "waiting":
                 yield self.area.waiting(self.line.place(job), self.line.seconds_until(job))

@@ -43,7 +43,10 @@ class Line:
             self._forget_old()
             known = token if token in self._visitors else None
             known = known or secrets.token_urlsafe(32)
+            early = self._visitors.pop(f"tab {tab}", Visitor())  # one who clicked before his token was there
             visitor = self._visitors.setdefault(known, Visitor())
+            visitor.jobs += early.jobs
+            visitor.job = early.job or visitor.job
             visitor.tabs.add(tab)
             visitor.seen = time.monotonic()
             return known
@@ -135,7 +138,9 @@ class Line:
         return (None if usual is None else max(1.0, usual - status.elapsed)), usual
 
     def _key(self, token: str | None, tab: str) -> str:
-        return token if token in self._visitors and token is not None else f"tab {tab}"
+        if token is not None and token in self._visitors:
+            return token
+        return next((known for known, visitor in self._visitors.items() if tab in visitor.tabs), f"tab {tab}")
 
     def _cancel_if_gone(self, token: str) -> None:
         with self._changed:

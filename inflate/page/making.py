@@ -41,14 +41,14 @@ class _Making:
             "guidance_scale": guidance,
             "callback_on_step_end": self._step,
             "callback_on_stage_end": self._stage,
-            "output_type": "pt",
+            "output_type": "pil",  # a quarter of the others' bytes
         }
         given = wish.read()
         if request.command == "upscale":
             self.low = given.frames
         out = wish.make(self.cascade, given, options)
-        assert isinstance(out.frames, torch.Tensor), "it was asked for"
-        frames = to_uint8(out.frames.transpose(1, 2) * 2 - 1)[0]
+        assert isinstance(out.frames, list), "they were asked for"
+        frames = np.stack([np.asarray(picture) for picture in out.frames[0]])
         self.job.tell_writing(0.0)
         written = write_all(frames, out.fps, request, self.folder, self.job.tell_writing)
         enlarged = self.low is not None and self.low.shape[1] < frames.shape[1]

@@ -27,6 +27,7 @@ KEPT_VIDEO_SIDE = 512
 # The sampler's own files: what a viewer of the page may need to enlarge, at most.
 MAX_UPSCALE_SIDE = 256
 MAX_UPSCALE_FRAMES = 120
+MAX_UPSCALED_BYTES = 400_000_000  # of what comes of it, which lies in memory while three files are written
 
 T = TypeVar("T")
 

@@ -10,11 +10,19 @@ import torch
 
 from inflate.cascade import Cascade, CascadeOutput
 from inflate.cascade.constrained import enlarge_video, raise_frame_rate
+from inflate.cascade.enlarging import usual_factor
 from inflate.cascade.reconstruction import extend_video, frame_numbers, infill_video
 from inflate.errors import InputError
 from inflate.page.abilities import RECONSTRUCTION, Abilities
 from inflate.page.files import Request
-from inflate.page.uploads import check_picture, check_prompt, check_video, fit_for_upscaling, kept_upload
+from inflate.page.uploads import (
+    MAX_UPSCALED_BYTES,
+    check_picture,
+    check_prompt,
+    check_video,
+    fit_for_upscaling,
+    kept_upload,
+)
 from inflate.video import Video
 
 MAX_SEED = 2**31 - 1
@@ -185,7 +193,8 @@ def upscale(
     def make(cascade: Cascade, known: Video, more: dict[str, Any]) -> CascadeOutput:
         if method == RECONSTRUCTION:
             return enlarge_video(cascade, known, **completing, **more)
-        return cascade.upscale(known, **more)
+        most = MAX_UPSCALED_BYTES // (3 * known.num_frames)
+        return cascade.upscale(known, usual_factor(cascade.upscalers(), known.height, known.width, most), **more)
 
     note = "The page first makes large and long videos smaller and shorter; the command takes the whole video."
     names = _handed_in("video", video)

@@ -122,18 +122,3 @@ def test_size_and_negative_prompt_on_the_command_line(
         capsys.readouterr()
         assert main(["generate", "red sun", "-o", str(tmp_path / "no.gif"), *usual, *more]) == 2
         assert words in capsys.readouterr().err and not (tmp_path / "no.gif").exists()
-
-
-def test_an_image_model_says_that_its_frames_do_not_belong_together(
-    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    convert(folders / "stable-diffusion", tmp_path / "video", "lean", num_frames=2)
-    usual = ["--steps", "2", "--device", "cpu", "--no-sheet", "--force", "-o", str(tmp_path / "out.gif")]
-    for folder, frames, said in (
-        (folders / "stable-diffusion", "2", True),
-        (folders / "stable-diffusion", "1", False),
-        (tmp_path / "video", "2", False),
-    ):
-        capsys.readouterr()
-        assert main(["generate", "red sun", "--model", str(folder), "--frames", frames, *usual]) == 0
-        assert ("so frames do not belong together" in capsys.readouterr().err) == said

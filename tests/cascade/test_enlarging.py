@@ -11,6 +11,7 @@ from inflate.cascade import Cascade, applications, enlarging
 from inflate.cascade.enlarging import Enlarging, in_words, stages_for, usual_factor, whole_factors
 from inflate.cascade.streaming import CHUNK_BYTES, frames_of_chunk
 from inflate.errors import InputError
+from inflate.page.uploads import MAX_UPSCALED_BYTES
 from inflate.video import Video
 from superres.store import BYTES_PER_PIXEL
 from tests.cascade.test_applications import Doubling, DoublingAgain, seeded, video
@@ -53,6 +54,12 @@ def test_other_factors_are_refused(factor: float, cascade: Any) -> None:
 )
 def test_the_usual_factor_makes_no_more_than_4k(height: int, width: int, factor: int) -> None:
     assert usual_factor(STAGES, height, width) == factor
+
+
+def test_the_page_enlarges_as_far_as_its_memory_goes() -> None:
+    """120 frames of 256 px a side, its most, become 1024 px: 377 MB."""
+    assert usual_factor(STAGES, 256, 256, MAX_UPSCALED_BYTES // (3 * 120)) == 4
+    assert usual_factor(STAGES, 64, 64, MAX_UPSCALED_BYTES // (3 * 120)) == 8
 
 
 @pytest.mark.parametrize("factor", [1, 1.5, 2, 3, 4, 5.5, 8])

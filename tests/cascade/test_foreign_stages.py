@@ -61,7 +61,7 @@ def test_without_a_prompt_karlos_decoder_reads_the_empty_text(karlo: Any, monkey
     # The pipeline's own embedding of the empty prompt, then frames without any prompt.
     with torch.no_grad(), cascade.loaded(embeds):
         state = ChainState(("",), (0,), 1, 8.0, frame_skip=1)
-        made = embeds(state, StageSettings(4, 4.0), lambda video, step, timestep, sample: sample).image_embeds
+        made = embeds(state, StageSettings(4, 4.0), lambda video, step, time, sample, share=None: sample).image_embeds
     frames = cascade(image_embeds=made, num_frames=1, frame_skip=1, output_type="np").frames
     assert isinstance(frames, np.ndarray)
     assert_same(frames[0], wanted)

@@ -63,6 +63,11 @@ def test_what_is_wrong_is_told() -> None:
     with pytest.raises(InputError, match="no temporal layers"):
         extend_video(tiny_cascade(tiny_unet()), VIDEO, 1.0, 1.0)
     assert frame_numbers("1-2, 5", 6, "--missing") == [1, 2, 5]
-    for text, message in (("x", "with commas between"), ("3-1", "with commas between"), ("2-9", "from 0 to 5")):
+    for text, message in (
+        ("x", "with commas between"),
+        ("3-1", "runs backwards"),
+        ("0-5", "all 6 frames"),
+        ("2-9", "from 0 to 5"),
+    ):
         with pytest.raises(InputError, match=message):
             frame_numbers(text, 6, "--missing")

@@ -179,7 +179,7 @@ def test_frame_interpolation_of_another_family_does_not_fit() -> None:
         ('[decoder]\nfrom = "nowhere"', "there is no folder .*nowhere"),
         ('[decoder]\nfrom = "karlo/decoder"', "and not a cascade's or a pipeline's: it has no model_index.json"),
         ('[decoder]\nfrom = "flux"', "is a HunyuanVideoPipeline, which plays no role; known: Cascade, UnCLIPPipeline"),
-        ('[upscaler]\nfrom = "karlo"', "is a UnCLIPPipeline, which cannot be the upscaler; it can be: prior, decoder"),
+        ('[upscaler]\nfrom = "karlo"', "is an UnCLIPPipeline, which cannot be the upscaler; it can be: prior, decoder"),
         ('[decoder]\nfrom = "karlo"\nguidance = 3', r"unknown key 'guidance' \(did you mean 'guidance_scale'\?\)"),
         ('[decoder]\nfrom = "karlo"\nnum_inference_steps = 0', r"\[decoder\]: num_inference_steps must lie between"),
         (

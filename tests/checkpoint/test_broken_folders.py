@@ -101,7 +101,7 @@ BROKEN = {
     _unknown_weight: r"do not fit its config.json: 'conv_out.biaz' is unknown \(did you mean 'conv_out.bias'\?\)",
     _two_variants: r"has weights in several variants \((fp16, ema|ema, fp16)\) and none without",
     _no_config: "is no model's folder, without a network .* it has neither config.json nor one of unet, decoder",
-    _other_class: "is a AutoencoderKL, which cannot be inflated; it must be one of UNet2DConditionModel, UNet2DModel",
+    _other_class: "is an AutoencoderKL, which cannot be inflated; it must be one of UNet2DConditionModel, UNet2DModel",
     _no_class: "is not a diffusers config: it has no _class_name",
     _no_json: "is not readable as JSON",
     _nonsense_config: "does not describe a model that diffusers can build: NoBlock2D does not exist",

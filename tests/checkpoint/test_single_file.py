@@ -413,7 +413,9 @@ def test_what_a_file_says_it_predicts_is_kept(tmp_path: Path, case: str, bare: b
     written = tmp_path / "video" / "scheduler"
     assert written.is_dir() is (result is not None)
     if result is not None:
-        config = DDIMScheduler.from_pretrained(written).config
+        scheduler = DDIMScheduler.from_pretrained(written)
+        assert isinstance(scheduler, DDIMScheduler)
+        config = scheduler.config
         assert (config["prediction_type"], config["rescale_betas_zero_snr"]) == result
 
 

@@ -40,7 +40,7 @@ def test_chunks_give_the_frames_of_the_whole_video(count: int, skip: int) -> Non
     known = truth[:, :, ::skip]
     model = Oracle(truth)
     model.device = torch.device("cpu")
-    counted: list[int] = []
+    counted: list[float] = []
     made = list(stage_of(model).interpolate_chunks(cut(known, 3), state_of(known, skip), TWO, counted.append))
     streamed = torch.cat(made, dim=1)
     torch.testing.assert_close(streamed, truth[0], atol=2e-4, rtol=0)

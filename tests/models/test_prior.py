@@ -121,7 +121,9 @@ def test_a_prompt_does_not_depend_on_its_company() -> None:
     settings = StageSettings(num_inference_steps=3, guidance_scale=2.0)
 
     def run(prompts: tuple[str, ...], seeds: tuple[int, ...]) -> torch.Tensor:
-        state = stage()(ChainState(prompts, seeds, 4, 8.0), settings, lambda video, step, timestep, sample: sample)
+        state = stage()(
+            ChainState(prompts, seeds, 4, 8.0), settings, lambda video, step, time, sample, share=None: sample
+        )
         assert state.image_embeds is not None
         return state.image_embeds
 
@@ -134,4 +136,4 @@ def test_a_long_prompt_is_cut_with_a_warning() -> None:
     settings = StageSettings(num_inference_steps=2, guidance_scale=1.0)
     state = ChainState(("a very long prompt about many things that never ends",), (0,), 4, 8.0)
     with pytest.warns(UserWarning, match="only the first 11 were read"):
-        stage()(state, settings, lambda video, step, timestep, sample: sample)
+        stage()(state, settings, lambda video, step, time, sample, share=None: sample)

@@ -19,10 +19,10 @@ TRAIN = TrainOptions(steps=1, batch_size=1, learning_rate=1e-3, warmup_steps=0)
 FAMILY = resolve_path("bundled:emoji")
 
 
-def recipe(tmp_path: Path, step: str, size: int = 64, **options: Any) -> Recipe:
+def recipe(tmp_path: Path, kind: str, size: int = 64, **options: Any) -> Recipe:
     (tmp_path / "data").mkdir(exist_ok=True)
     data = DataOptions(str(tmp_path / "data"), size=size)
-    return Recipe("test", step, ABOUT, data, TRAIN, options, str(tmp_path / "run"))
+    return Recipe("test", kind, ABOUT, data, TRAIN, options, str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def recipe(tmp_path: Path, step: str, size: int = 64, **options: Any) -> Recipe:
     ],
 )
 def test_a_bundled_family_is_a_folder_like_any_other(tmp_path: Path, step: str, option: str, part: str) -> None:
-    placed = place_folders(recipe(tmp_path, step, **{option: "bundled:emoji"})).options[option]
+    placed = place_folders(recipe(tmp_path, step, 64, **{option: "bundled:emoji"})).options[option]
     assert Path(placed) == FAMILY / part if step != "video-super-resolution" else FAMILY / "unet"
-    one = place_folders(recipe(tmp_path, step, **{option: "bundled:emoji/sr_unet"})).options[option]
+    one = place_folders(recipe(tmp_path, step, 64, **{option: "bundled:emoji/sr_unet"})).options[option]
     assert Path(one) == FAMILY / "sr_unet"
 
 

@@ -69,11 +69,29 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
     Raises:
         InputError: no MotionLoRA, or one for another motion module.
     """
+    stored, pairs = _pairs_in(path, allow_pickle)
+    _check_pairs(path, stored, pairs, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    result, config = dict(tensors), adapter_config(path)
+    for name, halves in pairs.items():
+        down, up = (stored[halves[half]].float().flatten(1) for half in ("down", "up"))
+        share = scale * _strength(stored, config, halves["down"], down.shape[0])
+        weight = result[name]
+        result[name] = (weight.float() + share * torch.mm(up, down).to(weight.device)).to(weight.dtype)
+    return result
+
+
+def check_lora(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Raise ``InputError`` as :func:`add_lora` does, for a motion module whose tensors have these shapes."""
+    _check_pairs(path, *_pairs_in(path, False), shapes)
+
+
+def _pairs_in(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
+    """A MotionLoRA's tensors by its own keys, and its pairs of halves."""
     from inflate.checkpoint.formats.identify import describe
     from inflate.checkpoint.formats.motion import read_tensors
 
     stored = read_tensors(path, allow_pickle)
-    pairs, config = lora_pairs(list(stored)), _adapter_config(path)
+    pairs = lora_pairs(list(stored))
     if not pairs:
         what = describe({key: tuple(one.shape) for key, one in stored.items()})
         raise InputError(f"{path} is no MotionLoRA: {what}")
@@ -84,34 +102,46 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
             f"{path} has {len(left)} tensors that are no whole change to a motion module, the first {left[0]!r}; "
             "take them out, or get the file again"
         )
-    result = dict(tensors)
+    return stored, pairs
+
+
+def _check_pairs(
+    path: Path,
+    stored: Mapping[str, Tensor],
+    pairs: Mapping[str, Mapping[str, str]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
     for name, halves in pairs.items():
-        if name not in result:
+        if name not in shapes:
             raise InputError(
                 f"{path} changes {name!r}, which this motion module does not have; MotionLoRAs go with v2 modules, "
                 "those with a module in the mid block"
             )
-        down, up = (stored[halves[half]].float().flatten(1) for half in ("down", "up"))
-        if (up.shape[0], down.shape[1]) != tuple(result[name].shape):
+        changed = (stored[halves["up"]].shape[0], stored[halves["down"]].flatten(1).shape[1])
+        if changed != shapes[name]:
             raise InputError(
-                f"{path} changes {name!r} of shape {(up.shape[0], down.shape[1])}, and this motion module's has "
-                f"{tuple(result[name].shape)}; it was made for another image model"
+                f"{path} changes {name!r} of shape {changed}, and this motion module's has {shapes[name]}; it was made "
+                "for another image model"
             )
-        share = scale * _strength(stored, config, halves["down"], down.shape[0])
-        result[name] = (result[name].float() + share * torch.mm(up, down)).to(result[name].dtype)
-    return result
 
 
-def _adapter_config(path: Path) -> dict[str, Any]:
-    """PEFT's configuration that diffusers keeps in a LoRA's metadata; empty where there is none."""
+def adapter_config(path: Path, whole: bool = False) -> dict[str, Any]:
+    """PEFT's configuration that diffusers keeps in a LoRA's metadata; empty where there is none.
+
+    ``whole`` keeps what a pipeline's own save puts before each key, the network's name.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     if path.suffix != ".safetensors":
         return {}
     try:
         config = json.loads(read_header(path).metadata.get("lora_adapter_metadata", "{}"))
     except ValueError as error:
         raise InputError(f"{path} has metadata of a LoRA that cannot be read ({error}); get the file again") from error
+    config = config if isinstance(config, dict) else {}
     # A pipeline's own save puts the network's name before each key.
-    return {_PREFIX.sub("", key): value for key, value in config.items()} if isinstance(config, dict) else {}
+    return config if whole else {_PREFIX.sub("", key): value for key, value in config.items()}
 
 
 def _strength(stored: Mapping[str, Tensor], config: Mapping[str, Any], key: str, rank: int) -> float:
@@ -119,9 +149,14 @@ def _strength(stored: Mapping[str, Tensor], config: Mapping[str, Any], key: str,
     alpha = stored.get(re.sub(r"(_lora|\.lora)?[._](down|lora_A)(\.\w+)?\.weight$", ".alpha", key))
     if alpha is not None:
         return float(alpha) / rank
+    layer = re.sub(r"\.(lora_A|lora\.down)(\.\w+)?\.weight$", "", _PREFIX.sub("", key))
+    return configured_strength(config, layer, rank)
+
+
+def configured_strength(config: Mapping[str, Any], layer: str, rank: int) -> float:
+    """Alpha over the rank, or over its root, as PEFT's configuration has it for a layer; 1 where it says nothing."""
     if "lora_alpha" not in config:
         return 1.0
-    layer = re.sub(r"\.(lora_A|lora\.down)(\.\w+)?\.weight$", "", _PREFIX.sub("", key))
     patterns = config.get("alpha_pattern") or {}
     own = next((value for name, value in patterns.items() if re.match(rf"(.*\.)?({name})$", layer)), None)
     value = float(config["lora_alpha"] if own is None else own)

@@ -1,0 +1,232 @@
+"""LoRAs of image models and their text encoders, in the layouts that trainers write, merged into the weights.
+
+``W + weight * alpha / rank * up @ down`` (arXiv:2106.09685, section 4.1), as diffusers' ``fuse_lora`` has it. Names
+that are not those of modules (SDXL's and FLUX's of kohya, XLabs', …) go through diffusers' own conversion.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from inflate.checkpoint.formats.motion_lora import adapter_config, configured_strength, lora_pairs
+from inflate.checkpoint.header import is_pickle, read_header, refuse_pickle
+from inflate.errors import InputError
+
+NETWORK = "network"
+# Prefixes of keys -> what they change; kohya's have underscores for dots after them.
+_PREFIXES = {
+    "unet.": NETWORK,
+    "transformer.": NETWORK,
+    "base_model.model.": NETWORK,
+    "text_encoder.": "text_encoder",
+    "text_encoder_2.": "text_encoder_2",
+    "text_encoder_3.": "text_encoder_3",
+}
+_KOHYA = {
+    "lora_unet_": NETWORK,
+    "lora_transformer_": NETWORK,
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+}
+_HALF = re.compile(r"^(.+?)(?:\.lora|_lora)?[._](?:lora_)?(down|up|A|B)(?:\.\w+)?\.weight$")
+_OTHERS = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr"}
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What a LoRA adds to the weight of one layer, ``share * up @ down``; both halves (rank, …) and (…, rank)."""
+
+    down: Tensor
+    up: Tensor
+    share: float
+
+
+@dataclass(frozen=True)
+class ImageLora:
+    """A LoRA that fits: changes by what is changed (``NETWORK``, ``text_encoder``, …) and by its layer's name."""
+
+    path: Path
+    changes: Mapping[str, Mapping[str, LayerChange]]
+
+    def merge_into(self, module: nn.Module, part: str, weight: float) -> None:
+        """Add what it changes of ``part``, ``weight`` times, to the weights of ``module``, which is that part."""
+        layers = dict(module.named_modules())
+        for name, change in self.changes.get(part, {}).items():
+            target: Any = layers[name]
+            up, down = (half.to(target.weight.device, torch.float32).flatten(1) for half in (change.up, change.down))
+            added = weight * change.share * (up @ down).reshape(target.weight.shape)
+            with torch.no_grad():
+                target.weight.copy_(target.weight.float() + added)
+
+
+def is_motion_lora(path: Path) -> bool:
+    """Whether a LoRA file changes a motion module rather than an image model; told by its names alone.
+
+    Raises:
+        InputError: no such file, a pickle, or no safetensors.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no LoRA {path}; name a .safetensors file.")
+    if is_pickle(path):
+        refuse_pickle(path)
+    return bool(lora_pairs(list(read_header(path).tensors)))
+
+
+def read_image_lora(path: Path, parts: Mapping[str, nn.Module], pipeline: str = "") -> ImageLora:
+    """Read a LoRA of diffusers, PEFT or kohya for a network and its text encoders.
+
+    Args:
+        path: a .safetensors file; beside PEFT's ``adapter_model.safetensors`` its ``adapter_config.json`` is read.
+        parts: ``NETWORK`` and the text encoders that there are, on any device, the meta device too.
+        pipeline: name of diffusers' pipeline whose LoRA loader knows further layouts, if there is one.
+
+    Raises:
+        InputError: no LoRA, one of another kind, or one that changes what is not there or has another size.
+    """
+    stored = load_file(path)
+    for mark, kind in _OTHERS.items():
+        if any(mark in key for key in stored):
+            raise InputError(f"{path} is a {kind}, which is not supported; merge it into the model, or train a LoRA.")
+    found, missing = _read(path, stored, _configs(path), parts)
+    if missing and pipeline:
+        converted, alphas = _converted(path, parts[NETWORK], pipeline)
+        if converted:
+            found, missing = _read(path, converted | alphas, _configs(path), parts)
+    if missing:
+        raise InputError(f"{path} does not fit: {missing}")
+    if not found:
+        raise InputError(f"{path} is no LoRA: it has {len(stored)} tensors, none of which is half of a change.")
+    return ImageLora(path, found)
+
+
+def _configs(path: Path) -> dict[str, Any]:
+    """PEFT's configuration, of diffusers' metadata or beside the file, with the parts' names before its keys."""
+    config, beside = adapter_config(path, whole=True), path.with_name("adapter_config.json")
+    if not config and path.name == "adapter_model.safetensors" and beside.is_file():
+        try:
+            config = json.loads(beside.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{beside} cannot be read ({error}); get the LoRA again.") from error
+    return config
+
+
+def _config_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    names = [prefix for prefix, of in _PREFIXES.items() if of == part]
+    for prefix in names:
+        own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+        if own:
+            return own
+    return dict(config) if part == NETWORK and "lora_alpha" in config else {}
+
+
+def _read(
+    path: Path, stored: Mapping[str, Tensor], config: Mapping[str, Any], parts: Mapping[str, nn.Module]
+) -> tuple[dict[str, dict[str, LayerChange]], str]:
+    """Changes by part and layer, and what of the file does not fit, in words (empty if all does)."""
+    layers = {part: _Layers(module) for part, module in parts.items()}
+    halves: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for key, tensor in stored.items():
+        if key.endswith("alpha"):
+            continue
+        matched = _HALF.match(key)
+        if matched is None:
+            return {}, f"{key!r} is no half of a change; the file may be of another kind, or damaged."
+        part, name = _part_of(matched[1])
+        if part not in layers:
+            what = part.replace("_", " ").replace("encoder 2", "encoder (the second)")
+            return {}, f"it changes the {what} ({key!r}), and this model has none that a LoRA can change."
+        layer = layers[part].find(name)
+        if layer is None:
+            where = part.replace("_", " ")
+            return {}, f"it changes {name!r}, which the {where} has not; it was made for another model."
+        half = "down" if matched[2] in ("down", "A") else "up"
+        halves.setdefault((part, layer), {})[half] = tensor
+        alpha = stored.get(f"{matched[1]}.alpha")
+        if alpha is not None:
+            halves[part, layer]["alpha"] = alpha
+    found: dict[str, dict[str, LayerChange]] = {}
+    for (part, layer), found_halves in halves.items():
+        if not {"down", "up"} <= found_halves.keys():
+            return {}, f"half of its change of {layer!r} is missing; get the file again."
+        wrong = _wrong_size(layers[part].modules[layer], found_halves, layer)
+        if wrong:
+            return {}, wrong
+        rank = found_halves["down"].shape[0]
+        alpha = found_halves.get("alpha")
+        share = configured_strength(_config_of(config, part), layer, rank) if alpha is None else float(alpha) / rank
+        found.setdefault(part, {})[layer] = LayerChange(found_halves["down"], found_halves["up"], share)
+    return found, ""
+
+
+def _wrong_size(layer: nn.Module, halves: Mapping[str, Tensor], name: str) -> str:
+    weight: Any = getattr(layer, "weight", None)
+    made = halves["up"].shape[0], halves["down"].flatten(1).shape[1]
+    if halves["up"].flatten(1).shape[1] != halves["down"].shape[0]:
+        return f"the halves of its change of {name!r} do not belong together; get the file again."
+    own = None if weight is None else (weight.shape[0], weight[0].numel())
+    if own != made:
+        return f"it changes {name!r} of size {made}, and this model's has {own}; it was made for another model."
+    return ""
+
+
+class _Layers:
+    """The layers of a part by name, also with underscores for dots, and whatever is before "text_model."."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.modules = dict(module.named_modules())
+        self._joined = {name.replace(".", "_"): name for name in self.modules}
+
+    def find(self, name: str) -> str | None:
+        name = name.removesuffix(".lora_linear_layer")  # as diffusers saves text encoders' changes
+        for tried in (name, name.removeprefix("text_model."), f"text_model.{name}"):
+            if tried in self.modules:
+                return tried
+        for tried in (name, name.removeprefix("text_model_"), f"text_model_{name}"):
+            if tried in self._joined:
+                return self._joined[tried]
+        # Attention processors of old: attn1.processor.to_q_lora.down.weight
+        old = re.match(r"^(.+)\.processor\.(to_q|to_k|to_v|to_out)$", name)
+        if old is None:
+            return None
+        projection = old[2] + (".0" if old[2] == "to_out" else "")
+        return self.find(f"{old[1]}.{projection}")
+
+
+def _part_of(name: str) -> tuple[str, str]:
+    """What a key without its half changes, and the layer's name as the file has it."""
+    for prefix, part in (*_PREFIXES.items(), *_KOHYA.items()):
+        if name.startswith(prefix):
+            return part, name.removeprefix(prefix)
+    return NETWORK, name
+
+
+def _converted(path: Path, network: Any, pipeline: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The file's tensors and alphas under diffusers' names; empty where diffusers does not know the layout."""
+    import diffusers
+
+    loader = getattr(diffusers, pipeline)
+    options = {"unet_config": network.config} if hasattr(loader, "unet_name") else {}
+    options |= {"return_alphas": True} if pipeline == "FluxPipeline" else {}
+    try:
+        made = loader.lora_state_dict(
+            str(path.parent), weight_name=path.name, local_files_only=True, use_safetensors=True, **options
+        )
+    except Exception:
+        # Its converters index into names and shapes, and raise any kind of error on others.
+        return {}, {}
+    tensors, alphas = made if isinstance(made, tuple) else (made, None)
+    named: dict[str, Tensor] = {}
+    for key, alpha in (alphas or {}).items():
+        whole = key.removesuffix(".alpha")  # the layer's, or that of the half to which it was a neighbour
+        matched = _HALF.match(whole)
+        named[f"{matched[1] if matched else whole}.alpha"] = torch.tensor(float(alpha))
+    return dict(tensors), named
