@@ -117,6 +117,19 @@ def test_batches_are_functions_of_the_update_alone(videos: Path, family: Path, t
     assert all(torch.equal(once[key], torch.cat([part[key] for part in parts])) for key in once)
 
 
+def test_clips_have_masks_of_their_own_and_are_told_their_middle_frame_and_rate(
+    videos: Path, family: Path, tmp_path: Path
+) -> None:
+    step: Any = build_step(recipe(videos, tmp_path / "run", options_of(family)), torch.device("cpu"))
+    batch, drawn = step.draw(3, 0, 8), [step.clips.sampler.sample(3, index) for index in range(8)]
+    assert len({tuple(mask.tolist()) for mask in batch["known"]}) > 1
+    embeds = step.clips.encodings.embeds[drawn[0].frame_indices]
+    middle = len(embeds) // 2
+    assert not (embeds[0] == embeds[middle]).all()
+    assert torch.equal(batch["embeds"][0], torch.from_numpy(embeds[middle]).float())
+    assert batch["fps"].tolist() == pytest.approx([draw.fps for draw in drawn])
+
+
 def test_the_loss_is_that_of_unknown_frames_alone(videos: Path, family: Path, tmp_path: Path) -> None:
     step: Any = build_step(recipe(videos, tmp_path, options_of(family)), torch.device("cpu"))
     batch = step.draw(0, 0, 2)

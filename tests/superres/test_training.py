@@ -18,7 +18,7 @@ from inflate.train.loop import train
 from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions
 from inflate.train.step import TRAIN_STEPS, TrainStep, build_step
 from superres.conditioning import enlarge, shrink
-from superres.training import PairMaker, SuperResolutionOptions
+from superres.training import Pair, PairMaker, SuperResolutionOptions
 from tests.superres.networks import seeded, solver, tiny_unet
 from tests.train.conftest import SIZE, VAE, write_clip
 
@@ -115,6 +115,35 @@ def test_batches_are_functions_of_the_update_alone(step: str, videos: Path, imag
     cut = recipe(step, videos, tmp_path / "cut", **{**options_of(step, image_model), "crop": 16})
     cuts = build_step(cut, torch.device("cpu"))
     assert not torch.equal(cuts.draw(7, 0, 4)["corners"], cuts.draw(7, 4, 4)["corners"]), "nor another place the same"
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_half_of_the_pictures_are_mirrored_if_any_is(flip: bool, videos: Path, tmp_path: Path) -> None:
+    step: Any = build_step(recipe(IMAGE, videos, tmp_path / "run", model=MODEL, flip=flip), torch.device("cpu"))
+    truth = videos_of(200)
+    pixels = step.cut_batch(truth, 0, 0)["pixels"]
+    same = (pixels == truth).flatten(1).all(1)
+    assert torch.equal(pixels[~same], truth[~same].flip(-1))
+    assert 70 < int(same.sum()) < 130 if flip else same.all()
+
+
+def test_the_network_is_told_the_noisy_picture_and_learns_what_the_clean_one_lacks(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step: Any = build_step(recipe(IMAGE, videos, tmp_path / "run", model=MODEL, residual_std=0.25), torch.device("cpu"))
+    truth, base, told = videos_of(6).split(2)
+    step.pairs = lambda *_: Pair(truth, base, told, torch.tensor([3, 700]))
+    seen: list[torch.Tensor] = []
+
+    def predict(network: Any, sample: Any, condition: Any, timestep: Any, level: Any, fps: Any) -> torch.Tensor:
+        seen.extend((condition, level))
+        return sample
+
+    monkeypatch.setattr("superres.training.predict", predict)
+    problem = step.problem({"pixels": truth, "corners": torch.zeros(2, 2)})
+    torch.testing.assert_close(problem.clean, (truth - base) * 4)
+    problem.call(None, truth, torch.tensor([1, 2]), {})
+    assert torch.equal(seen[0], told) and seen[1].tolist() == [3, 700]
 
 
 @pytest.mark.parametrize("residual_std", [0.0, 0.1])
