@@ -20,7 +20,8 @@ from inflate.diffusion.reconstruction import error_correlation, frames_constrain
 from inflate.errors import InputError, nearest
 from inflate.inflater import InflatedModel
 from inflate.models.completing import Completes
-from inflate.models.decoder import DecoderStage, check_fps, frame_noise
+from inflate.models.decoder import DecoderStage, frame_noise
+from inflate.models.guided import check_fps
 from inflate.models.known_frames import Known, sample_known, saving_memory
 from inflate.stages import ChainState, StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
@@ -139,7 +140,7 @@ def frame_numbers(text: str, count: int, what: str) -> list[int]:
 def check_guidance(weight: float, guide: str = "errors") -> None:
     """Raise ``InputError`` unless reconstruction guidance can have that weight and that form."""
     if not (math.isfinite(weight) and weight >= 0):
-        raise InputError(f"The weight of reconstruction guidance is {weight}; it must be a number of 0 or more.")
+        raise InputError(f"The weight of reconstruction guidance is {weight}; it must be 0 or more.")
     if guide not in GUIDES:
         raise InputError(f"There is no guidance {guide!r}{nearest(guide, GUIDES)}; use {' or '.join(GUIDES)}.")
 

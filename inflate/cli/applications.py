@@ -65,6 +65,7 @@ def animate(
     as_json: AsJson = False,
 ) -> None:
     """Make a picture move."""
+    _check_timing(frames, fps, frame_skip)
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     picture = read_picture(image)
     job.tell_size(picture.height, picture.width)
@@ -96,6 +97,7 @@ def interpolate(
 ) -> None:
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
     _check_between(source, method, weight, guide)
+    _check_timing(frames, fps, frame_skip)
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1 and method == "reconstruction":
         from inflate.cascade.constrained import raise_frame_rate
@@ -219,6 +221,7 @@ def vary(
     """Make another video of what a video shows."""
     from inflate.data import video_facts
 
+    _check_timing(frames, fps, frame_skip)
     job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     facts = video_facts(video)
     job.tell_size(facts.height, facts.width)
@@ -285,6 +288,13 @@ def _check_between(source: list[Path], method: str, weight: float, guide: str) -
         raise InputError(
             f"{source[0]} is a single picture; interpolate takes two pictures, or a video of two frames or more."
         )
+
+
+def _check_timing(frames: int, fps: float, frame_skip: int) -> None:
+    """``InputError`` for numbers of which no video could be made, before anything is said of it."""
+    from inflate.cascade.inputs import Timing
+
+    Timing(frames, fps, frame_skip)
 
 
 def _check_guidance(weight: float, guide: str = "errors") -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 
 from inflate.cascade import Cascade
-from inflate.cascade.inputs import MAX_FRAMES, Timing, begun, first_state
+from inflate.cascade.inputs import MAX_FRAMES, Timing, begun, first_state, picture_size
 from inflate.cascade.long import MAX_STREAMED_FRAMES
+from inflate.cascade.shapes import cropped_share
 from inflate.cli.generate import progress_bar
-from inflate.data.writing import SHEET_COLUMNS, spread, write_video
+from inflate.data.writing import SHEET_COLUMNS, shown_otherwise, spread, write_video
 from inflate.errors import InputError
+from inflate.models.beginning import drawn_pixels
 from inflate.video import to_uint8
 
 View = Callable[[np.ndarray], np.ndarray]
@@ -43,13 +46,10 @@ class Job:
 
     def write(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
         """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
-        if self._is_long():
-            return self._stream(paths, view, force)
-        made, fps = self._sample()
-        made = [view(video) for video in made]
-        for path, video in zip(paths, made, strict=True):
-            write_video(path, video, fps, overwrite=force)
-        return made, fps
+        self._say(self._cropped())
+        shown, fps = self._stream(paths, view, force) if self._is_long() else self._whole(paths, view, force)
+        self._say(shown_otherwise(paths[0], shown[0].shape[1:3], fps))
+        return shown, fps
 
     def record(self) -> dict[str, Any]:
         """What the videos depend on, for settings that are kept."""
@@ -62,6 +62,27 @@ class Job:
         """Whether the decoder cuts the video into windows."""
         window = self.cascade.window_size()
         return window is not None and self.frames > window
+
+    def _say(self, sentence: str) -> None:
+        if sentence and not self.quiet:
+            typer.echo(sentence, err=True)
+
+    def _cropped(self) -> str:
+        """What of the picture that frames begin as is not in them, in a sentence; empty where all of it is."""
+        if self.options.get("init_image") is None:
+            return ""
+        size = picture_size(self.options["init_image"])
+        made = drawn_pixels(self.cascade.stage("decoder"))
+        share = round(100 * cropped_share(*size, made))
+        of = f"{made[1]} x {made[0]} px begin as the centre of a picture of {size[1]} x {size[0]}"
+        return f"Frames of {of}; {share} % at the edges is cropped." if share else ""
+
+    def _whole(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
+        made, fps = self._sample()
+        made = [view(video) for video in made]
+        for path, video in zip(paths, made, strict=True):
+            write_video(path, video, fps, overwrite=force)
+        return made, fps
 
     def _sample(self) -> tuple[list[np.ndarray], float]:
         generators = [self._generator() for _ in self.prompts or [""]]

@@ -52,7 +52,7 @@ class VideoJob:
             "num_inference_steps": parse_by_stage("--steps", steps, int),
             "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
         }
-        self.until = until
+        self.until, self.unsaid = until, list[str]()
         self.cascade.settings(**self.chosen)  # refused here if they cannot be, and not once something is loaded
         self.cascade.up_to(until)
         self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
@@ -61,8 +61,12 @@ class VideoJob:
         """What a method of the cascade is called with."""
         import torch
 
+        def after_step(*arguments: Any) -> Any:
+            self._say()
+            return on_step(*arguments)
+
         generator = torch.Generator().manual_seed(self.seed)
-        return self.chosen | {"generator": generator, "callback_on_step_end": on_step, "until": self.until}
+        return self.chosen | {"generator": generator, "callback_on_step_end": after_step, "until": self.until}
 
     def run(
         self,
@@ -136,14 +140,18 @@ class VideoJob:
         return () if even else made.spans, sound if sound.there() else None
 
     def tell_size(self, height: int, width: int) -> None:
-        """Say which size frames get that are made of pictures of ``height`` x ``width`` pixels, if it is another."""
+        """Say, once the work begins, which size frames get that are made of pictures of this one, if it is another."""
         from inflate.cascade.shapes import cropped_share
 
         made = self.cascade.frame_shape(height, width)
         if made != (height, width):
             share = round(100 * cropped_share(height, width, made))
             cropped = f"; {share} % at the edges is cropped" if share else ""
-            typer.echo(f"Frames are {made[1]} x {made[0]} px, from {width} x {height}{cropped}.", err=True)
+            self.unsaid.append(f"Frames are {made[1]} x {made[0]} px, from {width} x {height}{cropped}.")
+
+    def _say(self) -> None:
+        while self.unsaid:
+            typer.echo(self.unsaid.pop(0), err=True)
 
     def _keep_alpha(self, source: Path, rate: int, more: int) -> None:
         """Have transparency go along where the format and the frames can; says so where not."""
@@ -179,6 +187,7 @@ class VideoJob:
         from inflate.data.writing import shown_otherwise, write_video
 
         def watched() -> "Iterator[np.ndarray]":
+            self._say()
             for number, chunk in enumerate([frames] if isinstance(frames, np.ndarray) else frames):
                 if number == 0 and (sentence := shown_otherwise(self.output, chunk.shape[1:3], fps)):
                     typer.echo(sentence, err=True)

@@ -19,7 +19,7 @@ from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.apart import warn_if_apart
 from inflate.models.beginning import Beginning, beginning_of
-from inflate.models.guided import check_threshold, guidance_of, thresholded
+from inflate.models.guided import check_fps, check_threshold, guidance_of, thresholded
 from inflate.models.known_frames import Predict
 from inflate.models.loras import TEMPORAL_NAME, LoraStage
 from inflate.models.segments import check_segments, embeds_at
@@ -395,10 +395,3 @@ class DecoderStage(LoraStage):
         guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
         predict = decoder_predictor(self.components["unet"], image_embeds, num_frames, fps, guidance)
         return thresholded(predict, scheduler, settings.threshold)
-
-
-def check_fps(model: Any, fps: float) -> None:
-    """``InputError`` unless the model was trained for this frame rate, or has no use for it."""
-    fps_range = model.scheme.fps_range if isinstance(model, InflatedModel) else None
-    if fps_range is not None and not fps_range[0] <= fps <= fps_range[1]:
-        raise InputError(f"fps is {fps:g}; this model was trained for {fps_range[0]:g} to {fps_range[1]:g}.")

@@ -8,6 +8,7 @@ from torch import Tensor
 from inflate.diffusion.conversions import from_x, to_x
 from inflate.diffusion.guidance import Guidance, GuidanceOptions, dynamic_threshold
 from inflate.errors import InputError
+from inflate.inflater import InflatedModel
 from inflate.models.known_frames import Predict, prediction_type, scheduler_level
 from inflate.stages import StageSettings, for_steps
 
@@ -50,3 +51,10 @@ def check_threshold(options: GuidanceOptions, vae: Any | None) -> None:
             "threshold brings pixels into [-1, 1], and this decoder draws latents, which lie beyond; leave it out "
             "(guidance_rescale does work for latents)."
         )
+
+
+def check_fps(model: Any, fps: float) -> None:
+    """``InputError`` unless the model was trained for this frame rate, or has no use for it."""
+    fps_range = model.scheme.fps_range if isinstance(model, InflatedModel) else None
+    if fps_range is not None and not fps_range[0] <= fps <= fps_range[1]:
+        raise InputError(f"fps is {fps:g}; this model was trained for {fps_range[0]:g} to {fps_range[1]:g}.")

@@ -10,9 +10,8 @@ from torch import Tensor
 from inflate.bases.conditioner import Conditioner, Encoding
 from inflate.errors import InputError
 from inflate.models.beginning import Beginning, beginning_of
-from inflate.models.decoder import check_fps
 from inflate.models.foreign import ForeignDecoderStage, SizeConfig, Told, sample_frames
-from inflate.models.guided import check_threshold, needs_both
+from inflate.models.guided import check_fps, check_threshold, needs_both
 from inflate.models.segments import blend_told, check_segments, on_show
 from inflate.models.windows import windows_of
 from inflate.stages import ChainState, OnStep, StageSettings, stage_generator

@@ -51,6 +51,7 @@ class Result:
     num_frames: int
     seconds: float
     seed: int
+    left_out: str = ""  # a sentence, where something of an upload is not in the video
     ended: float = field(default_factory=time.monotonic)  # as time.monotonic() counts
 
 

@@ -43,7 +43,7 @@ class _Making:
             "callback_on_stage_end": self._stage,
             "output_type": "pil",  # a quarter of the others' bytes
         }
-        given = wish.read()
+        given, without = wish.read(), wish.left_out()
         if request.command == "upscale":
             self.low = given.frames
         out = wish.make(self.cascade, given, options)
@@ -54,7 +54,8 @@ class _Making:
         enlarged = self.low is not None and self.low.shape[1] < frames.shape[1]
         compared = write_comparison(self.low, frames, self.folder) if enlarged and self.low is not None else None
         check_cancelled()
-        return Result(wish.title, written, compared, len(frames), self.job.elapsed(), wish.settings.seed)
+        told = (len(frames), self.job.elapsed(), wish.settings.seed, without)
+        return Result(wish.title, written, compared, *told)
 
     def _step(self, cascade: Cascade, step: int, timestep: Any, values: dict[str, Any]) -> None:
         self.chain_share = values["progress"].fraction

@@ -84,7 +84,7 @@ class ResultArea:
 
     def done(self, result: Result, finished: Sequence[Result]) -> Updates:
         """There is a video."""
-        line = f"done: {result.num_frames} frames in {duration(result.seconds)}"
+        line = f"done: {result.num_frames} frames in {duration(result.seconds)} {result.left_out}".rstrip()
         return {
             self.status: status_html(line, 1.0),
             self.cancel: gr.update(visible=False),

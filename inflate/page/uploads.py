@@ -8,9 +8,11 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from inflate.data.decode import iterate_frames, stated_size, video_facts
+from inflate.data.decode import frame_times, iterate_frames, stated_size, video_facts
 from inflate.data.reading.containers import NoMediaError
 from inflate.data.reading.pictures import as_looked_at, picture_at
+from inflate.data.sound import Sound
+from inflate.data.transparency import is_transparent
 from inflate.errors import InputError
 from inflate.video import Video
 
@@ -127,6 +129,31 @@ def refuse_large(path: Path) -> None:
             f"{path.name} has {count} frames of {width} x {height} pixels: cut it or make it smaller, "
             f"at most {MAX_VIDEO_PIXELS // 10**6} million pixels in all frames together."
         )
+
+
+def left_out(path: str | Path) -> str:
+    """What a file has and the page's videos have nothing of, in a sentence; empty where there is no such thing.
+
+    Raises:
+        InputError: as :func:`check_video`.
+    """
+    path = kept_upload(path)
+    times, sound, transparent = _plainly(path, lambda: (frame_times(path), Sound(path).tracks, is_transparent(path)))
+    told = {"its sound": sound, "its transparency": transparent, "the uneven times of its frames": not times.even()}
+    named = [what for what, there in told.items() if there]
+    return f"Not kept from {path.name}: {', '.join(named)}." if named else ""
+
+
+def cut_for_upscaling(path: str | Path) -> str:
+    """What :func:`fit_for_upscaling` takes from a file, in a sentence; empty where that is nothing."""
+    path = kept_upload(path)
+    facts = _plainly(path, lambda: video_facts(path))
+    if max(facts.height, facts.width) <= MAX_UPSCALE_SIDE and facts.num_frames <= MAX_UPSCALE_FRAMES:
+        return ""
+    return (
+        f"Made of at most {MAX_UPSCALE_FRAMES} frames of {MAX_UPSCALE_SIDE} px: {path.name} has {facts.num_frames} of "
+        f"{facts.width} x {facts.height} px, which `inflate upscale` takes as they are."
+    )
 
 
 def fit_for_upscaling(video: Video) -> Video:

@@ -20,8 +20,10 @@ from inflate.page.uploads import (
     check_picture,
     check_prompt,
     check_video,
+    cut_for_upscaling,
     fit_for_upscaling,
     kept_upload,
+    left_out,
 )
 from inflate.video import Video
 
@@ -68,8 +70,8 @@ class Settings:
 class Wish:
     """A video to be made: the request that says so in words, its name for the visitor, and how it is made.
 
-    ``read`` opens the uploads when its turn comes. ``settings`` are all of the page's; ``guided`` says whether guidance
-    is among the request's.
+    ``read`` opens the uploads when its turn comes; ``left_out`` says what of them is not in the video, in a sentence.
+    ``settings`` are all of the page's; ``guided`` says whether guidance is among the request's.
     """
 
     request: Request
@@ -78,6 +80,7 @@ class Wish:
     make: Make
     settings: Settings
     guided: bool = True
+    left_out: Callable[[], str] = str
 
 
 def generate(cascade: Cascade, model: str, prompt: str | None, settings: Settings) -> Wish:
@@ -134,7 +137,7 @@ def faster(
 
     options = {"frame_skip": rate, "method": method} | options
     request = Request("interpolate", _handed_in("video", video), model, settings.seed, options)
-    return _of_files(request, lambda: check_video(video), make, settings)
+    return _of_video(request, video, make, settings)
 
 
 def extend(
@@ -152,7 +155,7 @@ def extend(
 
     options = {"frames": count, "method": method} | options
     request = Request("extend", _handed_in("video", video), model, settings.seed, options)
-    return _of_files(request, lambda: check_video(video), make, settings)
+    return _of_video(request, video, make, settings)
 
 
 def infill(
@@ -170,18 +173,14 @@ def infill(
         return infill_video(cascade, source, known, guide=_GUIDE, **completing, **more)
 
     request = Request("infill", _handed_in("video", video), model, settings.seed, {"missing": numbers} | options)
-    return _of_files(request, lambda: check_video(video), make, settings)
+    return _of_video(request, video, make, settings)
 
 
 def vary(cascade: Cascade, model: str, video: str | None, settings: Settings) -> Wish:
     """Another video of the same thing."""
     numbers = (settings.num_frames, settings.fps, settings.frame_skip)
-    return _of_files(
-        Request("vary", _handed_in("video", video), model, settings.seed, _timing(settings)),
-        lambda: check_video(video),
-        lambda cascade, known, more: cascade.vary(known, *numbers, **more),
-        settings,
-    )
+    request = Request("vary", _handed_in("video", video), model, settings.seed, _timing(settings))
+    return _of_video(request, video, lambda cascade, known, more: cascade.vary(known, *numbers, **more), settings)
 
 
 def upscale(
@@ -199,8 +198,9 @@ def upscale(
     note = "The page first makes large and long videos smaller and shorter; the command takes the whole video."
     names = _handed_in("video", video)
     request = Request("upscale", names, model, settings.seed, {"method": method} | options, note)
-    wish = _of_files(request, lambda: fit_for_upscaling(check_video(video)), make, settings)
-    return replace(wish, guided=False)
+    wish = _of_video(request, video, make, settings, fit_for_upscaling)
+    without = wish.left_out
+    return replace(wish, guided=False, left_out=lambda: f"{without()} {cut_for_upscaling(video or '')}".strip())
 
 
 @contextmanager
@@ -216,6 +216,13 @@ def avoiding(cascade: Cascade, negative_prompt: str) -> Iterator[None]:
         yield
     finally:
         decoder.config = before
+
+
+def _of_video(
+    request: Request, video: str | None, make: Make, settings: Settings, fit: Callable[[Video], Video] = lambda all: all
+) -> Wish:
+    wish = _of_files(request, lambda: fit(check_video(video)), make, settings)
+    return replace(wish, left_out=lambda: left_out(video or ""))
 
 
 def _of_files(request: Request, read: Callable[[], Any], make: Make, settings: Settings) -> Wish:

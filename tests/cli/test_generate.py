@@ -241,3 +241,20 @@ def test_a_card_that_is_not_there(
     assert main(["generate", "sun", "-o", str(tmp_path / "out.gif"), "--model", str(family), "--device", device]) == 2
     printed = capsys.readouterr().err.strip()
     assert f"--device {device!r} cannot be used here" in printed and said in printed and "\n" not in printed
+
+
+def test_what_a_gif_cannot_show_and_what_is_cropped_is_said(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (32, 16), "red").save(tmp_path / "wide.png")
+    arguments = ("sun", "-o", tmp_path / "out.gif", "--init-image", tmp_path / "wide.png", "--no-sheet")
+    assert generate(family, *arguments, "--fps", 60, "--steps", "decoder=4") == 0
+    told = capsys.readouterr().err
+    assert "Frames of 16 x 16 px begin as the centre of a picture of 32 x 16; 50 % at the edges is cropped." in told
+    assert "Browsers show 50 frames of a gif a second at most, not 60" in told
+    assert generate(family, *arguments, "--fps", 60, "--steps", "decoder=4", "--force", "--quiet") == 0
+    assert not capsys.readouterr().err
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "wide.png")
+    assert generate(family, *arguments, "--fps", 10, "--steps", "decoder=4", "--force") == 0
+    told = capsys.readouterr().err
+    assert "cropped" not in told and "Browsers" not in told

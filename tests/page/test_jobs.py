@@ -110,6 +110,16 @@ def test_cancelling_ends_a_job_in_the_middle_of_a_network(tmp_path: Path) -> Non
     assert stage.calls == stage.layers
 
 
+def test_a_result_says_what_of_the_upload_is_not_in_it(cascade: Cascade, tmp_path: Path) -> None:
+    frames = np.zeros((2, 16, 300, 4), np.uint8)
+    path = write_video(tmp_path / "wide.webp", frames, 10)
+    made = result_of(run(wishes.upscale(cascade, "t", str(path), "super-resolution", None, PLAIN), cascade, tmp_path))
+    assert made.left_out.startswith("Not kept from wide.webp: its transparency. Made of at most 120 frames of 256 px")
+    plain = write_video(tmp_path / "plain.mp4", frames[..., :16, :3], 10)
+    made = result_of(run(wishes.vary(cascade, "t", str(plain), PLAIN), cascade, tmp_path))
+    assert made.left_out == ""
+
+
 def test_cancelling_ends_a_job_that_reads_or_writes(cascade: Cascade, tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mp4", np.zeros((20, 16, 16, 3), np.uint8), 10)
     wish = wishes.upscale(cascade, "tiny", str(path), "super-resolution", None, PLAIN)

@@ -13,8 +13,16 @@ from inflate.data.reading import frames
 from inflate.data.writing import write_video
 from inflate.errors import InputError
 from inflate.page import uploads
-from inflate.page.uploads import check_picture, check_prompt, check_video, fit_for_upscaling
+from inflate.page.uploads import (
+    check_picture,
+    check_prompt,
+    check_video,
+    cut_for_upscaling,
+    fit_for_upscaling,
+    left_out,
+)
 from inflate.video import Video
+from tests.data_writing.test_times_and_sound import with_sound
 
 
 @pytest.mark.parametrize("text", ["party popper", "  café   au lait ", "7 rockets!", "A"])
@@ -129,3 +137,15 @@ def test_bad_uploads_are_one_sentence(
     with pytest.raises(InputError, match=sentence) as caught:
         check(make(tmp_path))
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_of_a_video_is_left_out_is_said(tmp_path: Path) -> None:
+    frames = np.zeros((4, 16, 18, 4), np.uint8)
+    even = write_video(tmp_path / "even.mp4", frames[..., :3] + 99, 10)
+    clear = write_video(tmp_path / "clear.webp", frames, 10, spans=[(0, 0.1), (0.1, 0.5), (0.5, 0.6), (0.6, 0.7)])
+    heard = with_sound(tmp_path / "heard.mp4", "aac")
+    assert left_out(even) == "" and left_out(heard) == "Not kept from heard.mp4: its sound."
+    assert left_out(clear) == "Not kept from clear.webp: its transparency, the uneven times of its frames."
+    large = write_video(tmp_path / "large.mp4", np.zeros((2, 16, 300, 3), np.uint8), 10)
+    assert cut_for_upscaling(even) == ""
+    assert cut_for_upscaling(large).startswith("Made of at most 120 frames of 256 px: large.mp4 has 2 of 300 x 16 px")

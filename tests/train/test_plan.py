@@ -234,10 +234,10 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["data.size=7"], "no multiple of 16"),
-        (["data.size=big"], "data.size is 'big'"),
+        (["data.size=7"], "takes multiples of 16 pixels"),
+        (["data.size=big"], "size must be of type int, not 'big'"),
         (["data.num_frames=0"], "data.num_frames is 0"),
-        (["train.batch_size=true"], "train.batch_size is True"),
+        (["train.batch_size=true"], "batch_size must be of type int, not True"),
         (["nonsense"], "not of the form"),
         (["data.size=[]"], "data.size is"),
     ],
