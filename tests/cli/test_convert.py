@@ -131,7 +131,8 @@ def test_verify_a_bare_config_with_random_weights(
         ),
         (
             "convert {tmp}/image {tmp}/video --frames 0",
-            "error: Invalid value for '--frames': Input should be greater than or equal to 1 (see 'inflate convert --help')",
+            "error: Invalid value for '--frames': Input should be greater than or equal to 1 "
+            "(see 'inflate convert --help')",
         ),
         (
             "convert {tmp}/model.ckpt {tmp}/video",
