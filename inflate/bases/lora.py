@@ -203,9 +203,8 @@ class _Layers:
         self._joined = {name.replace(".", "_"): name for name in self.modules}
 
     def find(self, name: str) -> str | None:
-        name = name.removesuffix(
-            ".lora_linear_layer"
-        )  # as diffusers saves text encoders' changes, or converts kohya's:
+        # As diffusers saves text encoders' changes, and what it makes of kohya's.
+        name = name.removesuffix(".lora_linear_layer")
         name = re.sub(r"\.self_attn\.to_(q|k|v|out)$", r".self_attn.\1_proj", name)
         for tried in (name, name.removeprefix("text_model."), f"text_model.{name}"):
             if tried in self.modules:

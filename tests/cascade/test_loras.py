@@ -10,10 +10,11 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import inflate
+from inflate.bases.lora import read_image_lora
 from inflate.cascade import Cascade
 from inflate.checkpoint import convert
 from inflate.checkpoint.formats.layouts import ANIMATEDIFF
@@ -180,6 +181,19 @@ def test_names_of_the_original_sdxl_are_those_of_diffusers(tmp_path: Path, monke
     save_file(tensors, tmp_path / "old.safetensors")
     pipeline.load_lora_weights(tmp_path, weight_name="old.safetensors", adapter_name="style")
     assert_same(frames_of(folder, (tmp_path / "old.safetensors", 1.0)), wanted_of(pipeline, noise, "sdxl"))
+    # diffusers' own conversion renames the text encoder's projections, and transformers then leaves them out.
+    text = changes_of(pipeline.text_encoder, ("q_proj", "out_proj", "fc1"), 2)
+    alone = write_kohya(tmp_path / "text.safetensors", {}, text)
+    save_file(tensors | load_file(alone), tmp_path / "both.safetensors")
+    parts = {"network": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    found, wanted = (
+        read_image_lora(path, parts, "StableDiffusionXLPipeline").changes["text_encoder"]
+        for path in (tmp_path / "both.safetensors", alone)
+    )
+    assert found.keys() == wanted.keys()
+    for name, change in wanted.items():
+        assert found[name].share == change.share == ALPHA / RANK
+        assert torch.equal(found[name].up, change.up) and torch.equal(found[name].down, change.down)
 
 
 def test_networks_in_memory_change_at_once_and_videos_too(stable_diffusion: Any, tmp_path: Path) -> None:
