@@ -19,7 +19,15 @@ from inflate.data.reading.containers import is_picture, opened_container
 from inflate.data.reading.endings import missing_bytes
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.hdr import CURVES, to_sdr
-from inflate.data.reading.pictures import VideoError, as_looked_at, on_white, open_picture, picture_at, plain
+from inflate.data.reading.pictures import (
+    VideoError,
+    as_looked_at,
+    frame_numbers,
+    on_white,
+    open_picture,
+    picture_at,
+    plain,
+)
 
 Timing = Literal["stamped", "counted", "mended"]
 
@@ -97,7 +105,7 @@ def stored_size(footage: Footage) -> tuple[int, int, int]:
     with explained(footage):
         if is_picture(footage):
             with footage.open() as file, open_picture(file) as image:
-                return image.width, image.height, getattr(image, "n_frames", 1)
+                return image.width, image.height, len(frame_numbers(image))
         with _opened(footage) as (container, stream):
             count = sum(1 for packet in container.demux(stream) if packet.size)
             return stream.codec_context.width, stream.codec_context.height, count
@@ -108,7 +116,7 @@ def loops(footage: Footage) -> bool:
     if footage.kind == "numbered":
         return False
     with contextlib.suppress(Exception), footage.open() as file, open_picture(file) as image:
-        return getattr(image, "n_frames", 1) > 1 and image.info.get("loop") == 0
+        return len(frame_numbers(image)) > 1 and image.info.get("loop") == 0
     return False
 
 
@@ -169,9 +177,13 @@ def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
 def _animation(footage: Footage) -> Iterator[Shown]:
     _refuse_shortened(footage, footage.length())
     with footage.open() as file, open_picture(file) as image:
-        count, start = getattr(image, "n_frames", 1), 0.0
-        for index in range(count):
-            image.seek(index)
+        numbers, start = frame_numbers(image), 0.0
+        count = len(numbers)
+        if numbers.start and "A" in image.mode:  # Pillow draws the first frame on what is none
+            image.load()
+            image.paste(0, (0, 0, *image.size))
+        for number in numbers:
+            image.seek(number)
             image.load()
             duration = float(image.info.get("duration", 0) or 0)
             duration = (_UNHURRIED_MS if count > 1 and duration <= _HURRIED_MS else duration) / 1000
