@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 from PIL.GifImagePlugin import getdata, getheader
 
 from inflate.cascade.inputs import picture_frames
@@ -134,16 +134,21 @@ def test_animations_have_their_profile_and_alpha(tmp_path: Path, suffix: str) ->
     assert np.abs(frames[0, 0, 0] - (255 * 127 + 128 * np.array([219, 29, 31])) / 255).max() <= 4
 
 
+@pytest.mark.parametrize("suffix", [".avif", ".png"])
 @pytest.mark.parametrize("nits", [0.5, 10, 100, 203, 1000])
-def test_a_still_of_pq_is_brought_to_sdr(tmp_path: Path, nits: float) -> None:
+def test_a_still_of_pq_is_brought_to_sdr(tmp_path: Path, nits: float, suffix: str) -> None:
     """As HDR videos are; Pillow hands out eight of its bits."""
-    file, level = io.BytesIO(), round(255 * pq(nits))
-    Image.new("RGB", (SIDE, SIDE), (level, level, level)).save(file, "AVIF", quality=100)
-    head, stated, rest = file.getvalue().partition(b"colrnclx\0\x01\0\x0d")  # sRGB
-    assert stated
-    (tmp_path / "a.avif").write_bytes(head + b"colrnclx\0\x09\0\x10" + rest)
-    seen = decode_video(tmp_path / "a.avif").frames
-    assert np.array_equal(seen[0], np.asarray(read_picture(tmp_path / "a.avif")))
+    file, level, path = io.BytesIO(), round(255 * pq(nits)), tmp_path / f"a{suffix}"
+    if suffix == ".avif":
+        Image.new("RGB", (SIDE, SIDE), (level, level, level)).save(file, "AVIF", quality=100)
+        head, srgb, rest = file.getvalue().partition(b"colrnclx\0\x01\0\x0d")
+        assert srgb
+        path.write_bytes(head + b"colrnclx\0\x09\0\x10" + rest)
+    else:
+        info = PngImagePlugin.PngInfo()
+        info.add(b"cICP", bytes([9, 16, 0, 1]))
+        Image.new("RGB", (SIDE, SIDE), (level, level, level)).save(path, pnginfo=info, icc_profile=SWAPPED)
+    seen = np.stack(everyway(path)[:5])
     # Within what the next levels of eight bits show.
     light = linear_light("PQ")[257 * np.array([level - 1, level + 1])]
     assert sdr(light[0]) - 1 <= seen.min() and seen.max() <= sdr(light[1]) + 1

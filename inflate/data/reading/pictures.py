@@ -26,7 +26,10 @@ _SPACES = {"1": "L", "L": "L", "LA": "L", "La": "L", "CMYK": "CMYK", "LAB": "LAB
 _PROFILES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
 # Profiles of sRGB differ in how they round: what moves no colour by more levels is one.
 _ROUNDING = 2
-_AVIF_HEAD = 1 << 16
+# Where files state their transfer curve, which Pillow does not hand out: what stands before it, and its own bytes.
+# ISO/IEC 23008-12, box "colr" of type "nclx"; PNG (third edition), chunk "cICP".
+_STATED = {"AVIF": (b"colrnclx", slice(2, 4)), "PNG": (b"\0\0\0\4cICP", slice(1, 2))}
+_STATED_WITHIN = 1 << 16
 _CURVE = "hdr curve"  # of a picture's ``info``, as ``CURVES`` names it
 
 
@@ -55,7 +58,7 @@ def on_white(picture: Image.Image) -> Image.Image:
     """An RGB picture of eight bits in sRGB with every transparent pixel composited on white.
 
     Its colours are converted by its ICC profile, if that can be read and is for pixels of its kind; HDR (PQ and HLG in
-    AVIF) by the rule of ``inflate.data.reading.hdr``.
+    AVIF and PNG) by the rule of ``inflate.data.reading.hdr``.
     """
     colours = _in_srgb(picture)
     if not picture.has_transparency_data:
@@ -88,8 +91,7 @@ def open_picture(file: BinaryIO) -> Image.Image:
         # Pillow then shows black.
         return Image.open(io.BytesIO(header[:20] + bytes([header[20] | 0x10]) + file.read()[21:]), formats=_formats())
     image = Image.open(file, formats=_formats())
-    if image.format == "AVIF":
-        _note_curve(image, file)
+    _note_curve(image, file)
     return image
 
 
@@ -113,13 +115,17 @@ def _formats() -> tuple[str, ...]:
 
 
 def _note_curve(image: Image.Image, file: BinaryIO) -> None:
-    """Pillow does not say which transfer curve an AVIF file states (ISO/IEC 23008-12, box "colr" of type "nclx")."""
+    """Of HDR, into ``info``."""
+    if image.format not in _STATED:
+        return
+    mark, value = _STATED[image.format]
     place = file.tell()
     file.seek(0)
-    _, found, after = file.read(_AVIF_HEAD).partition(b"colrnclx")
+    _, found, after = file.read(_STATED_WITHIN).partition(mark)
     file.seek(place)
-    curve = CURVES.get(int.from_bytes(after[2:4], "big")) if found else None
-    if curve and "icc_profile" not in image.info:  # else it may be that of a second picture, with a gain map
+    curve = CURVES.get(int.from_bytes(after[value], "big")) if found else None
+    # An AVIF file with a profile and a curve may state that of its second picture, with a gain map.
+    if curve and (image.format == "PNG" or "icc_profile" not in image.info):
         image.info[_CURVE] = curve
 
 
