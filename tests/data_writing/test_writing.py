@@ -128,6 +128,19 @@ def test_gif_does_not_flicker_where_nothing_moves(tmp_path: Path) -> None:
     assert len(back) == 6 and np.ptp(back[:, 8:].astype(int), axis=0).max() == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
+@pytest.mark.parametrize("place", ["/proc/x.mp4", "/proc/new/x.mp4", "/sys/x.mp4"])
+def test_a_file_system_that_takes_no_files_is_refused(place: str) -> None:
+    """Its permissions let the superuser write there."""
+    with pytest.raises(InputError, match="cannot be made: /(proc|sys) may not be written to; name another place"):
+        check_output(place)
+
+
+def test_asking_for_a_place_leaves_nothing_there(tmp_path: Path) -> None:
+    assert check_output(tmp_path / "new" / "x.mp4") == tmp_path / "new" / "x.mp4"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["out.mp3", "out", "out.avi", "out.mp4.txt"])
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"must end in one of \.mp4, \.webp, \.gif"):
