@@ -272,7 +272,9 @@ def _footage(source: Source, name: str | None) -> Footage:
     if isinstance(source, bytes):
         return Footage(label, Path(label), suffix, data=source)
     if Path(source).is_dir():
-        raise VideoError(label, "it is a folder; name a video file")
+        raise VideoError(
+            label, "it is a folder, and pictures in folders are not put together here", "name a video file"
+        )
     if not Path(source).is_file():
-        raise VideoError(label, "there is no such file")
+        raise VideoError(label, "there is no such file", "check its name")
     return Footage(label, Path(source), suffix)

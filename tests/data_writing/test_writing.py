@@ -10,6 +10,7 @@ from PIL import Image
 
 from inflate.data import writing
 from inflate.data.writing import (
+    check_output,
     contact_sheet,
     enlarge,
     frame_durations,
@@ -132,7 +133,7 @@ def test_gif_does_not_flicker_where_nothing_moves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["/proc/x.mp4", "/proc/new/x.mp4", "/sys/x.mp4"])
 def test_a_file_system_that_takes_no_files_is_refused(place: str) -> None:
     """Its permissions let the superuser write there."""
-    with pytest.raises(InputError, match="cannot be made: /(proc|sys) may not be written to; name another place"):
+    with pytest.raises(InputError, match=r"cannot be made: /(proc|sys) may not be written to; name another place"):
         check_output(place)
 
 

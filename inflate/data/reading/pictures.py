@@ -22,11 +22,11 @@ _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
 class VideoError(InputError):
-    """A file that could not be read as a video; the sentence names the file and the reason."""
+    """A file that could not be read as a video; the sentence names the file, the reason and what to do."""
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, advice: str = "convert it to mp4, webm, mov, gif or webp again") -> None:
         self.name, self.reason = name, reason
-        super().__init__(f"cannot read {name} as a video: {reason}; convert it to mp4, webm, mov, gif or webp again")
+        super().__init__(f"cannot read {name} as a video: {reason}; {advice}")
 
 
 def plain(error: BaseException) -> str:
