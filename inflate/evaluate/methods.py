@@ -71,7 +71,7 @@ def with_config(stage: Any, **changes: Any) -> Any:
 
 def _frames_of(stage: Any, state: ChainState, settings: StageSettings | None) -> Tensor:
     with torch.no_grad():
-        made = stage(state, settings or stage.defaults, lambda video, step, timestep, sample: sample)
+        made = stage(state, settings or stage.defaults, lambda video, step, time, sample, share=None: sample)
     return (made.frames + 1) / 2
 
 

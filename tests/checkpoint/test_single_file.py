@@ -236,7 +236,7 @@ def test_unknown_and_unfitting_files_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file: .*nowhere"):
         find_source(file, config=tmp_path / "nowhere")
     build("sd3").save_config(tmp_path / "sd3")
-    with pytest.raises(InputError, match=r"holds a UNet2DConditionModel, and .* describes a SD3Transformer2DModel"):
+    with pytest.raises(InputError, match=r"holds a UNet2DConditionModel, and .* describes an SD3Transformer2DModel"):
         find_source(file, config=tmp_path / "sd3")
     with pytest.raises(InputError, match=r"--variant .* chooses among the files of a folder"):
         find_source(file, config=tmp_path / "config", variant="fp16")

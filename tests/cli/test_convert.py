@@ -129,7 +129,11 @@ def test_verify_a_bare_config_with_random_weights(
             "convert {tmp}/image {tmp}/video --scheme make-a-vidoe",
             f"error: unknown scheme 'make-a-vidoe' (did you mean 'make-a-video'?); known: {', '.join(SCHEMES)}",
         ),
-        ("convert {tmp}/image {tmp}/video --frames 0", "error: the number of frames must be at least 1, got 0"),
+        (
+            "convert {tmp}/image {tmp}/video --frames 0",
+            "error: Invalid value for '--frames': Input should be greater than or equal to 1 "
+            "(see 'inflate convert --help')",
+        ),
         (
             "convert {tmp}/model.ckpt {tmp}/video",
             "error: {tmp}/model.ckpt is a pickle, a kind of file that may run any code when opened; get the model as "
@@ -153,7 +157,7 @@ def test_verify_a_bare_config_with_random_weights(
         ("verify {tmp}/nowhere.json", "error: no such file: {tmp}/nowhere.json"),
         (
             "verify {tmp}/image --dtype float23",
-            "error: --dtype is 'float23' (did you mean 'float32'?); use float32, float16, bfloat16",
+            "error: --dtype is 'float23' (did you mean 'float32'?); use float32, float16, bfloat16.",
         ),
     ],
 )

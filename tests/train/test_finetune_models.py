@@ -221,7 +221,7 @@ def test_a_single_file_with_a_base_becomes_a_whole_pipeline(
     # A file is recognised by its shapes, and no published model is as small as this one.
     monkeypatch.setattr(
         "inflate.checkpoint.source.recognise",
-        lambda path, shapes: (recognise_layout(path, shapes, config, "UNet2DConditionModel"), shape),
+        lambda path, shapes, metadata: (recognise_layout(path, shapes, config, "UNet2DConditionModel"), shape),
     )
     assert finetune(file, clips, run, f'options.parts.base="{model}"') == 0
     made = load_file(next((run / "export" / "unet").glob("diffusion_pytorch_model*.safetensors")))
