@@ -34,11 +34,11 @@ _CURVE = "hdr curve"  # of a picture's ``info``, as ``CURVES`` names it
 
 
 class VideoError(InputError):
-    """A file that could not be read as a video; the sentence names the file and the reason."""
+    """A file that could not be read as a video; the sentence names the file, the reason and what to do."""
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, advice: str = "convert it to mp4, webm, mov, gif or webp again") -> None:
         self.name, self.reason = name, reason
-        super().__init__(f"cannot read {name} as a video: {reason}; convert it to mp4, webm, mov, gif or webp again")
+        super().__init__(f"cannot read {name} as a video: {reason}; {advice}")
 
 
 def plain(error: BaseException) -> str:
