@@ -1,7 +1,8 @@
 """Parts of people's models from their folders: no file that stands in for another, no weight made up at random."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from inflate.errors import InputError, a
 
+DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"  # what the libraries call weight files
 _LFS = b"version https://git-lfs"
 _NAMED = 3
 # What files begin with that people have under a weight file's name, and what to say of them.
@@ -31,17 +33,55 @@ def refuse_stand_in(path: Path) -> None:
             raise InputError(f"{path} is {what}")
 
 
-def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = None) -> Any:
+def files_by_variant(folder: Path, stem: str, suffix: str) -> dict[str | None, list[Path]]:
+    """The weight files ``stem.suffix`` of a model's folder by variant, None being the plain ones; shards in order."""
+    # diffusers has written the variant of shards before their number and after it
+    pattern = re.compile(rf"^{stem}(?:\.(?P<a>\w+?))?(?:-\d+-of-\d+)?(?:\.(?P<b>\w+))?\.{suffix}$")
+    found: dict[str | None, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = pattern.match(path.name)
+        if match:
+            found.setdefault(match["a"] or match["b"], []).append(path)
+    return found
+
+
+def choose_variant(folder: Path, there: Collection[str | None], wanted: str | None) -> str | None:
+    """The variant ``wanted`` if it is ``there``, else the plain weights (None), else the only variant.
+
+    Raises:
+        InputError: several variants, and none of them wanted or plain.
+    """
+    if wanted in there or None in there:
+        return wanted if wanted in there else None
+    named = sorted(name for name in there if name is not None)
+    if len(named) > 1:
+        raise InputError(
+            f"{folder} has weights in several variants ({', '.join(named)}) and none without; "
+            "choose one with --variant (variant=)"
+        )
+    return named[0]
+
+
+def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = None, variant: str | None = None) -> Any:
     """A model of class ``found`` of diffusers or transformers from its folder; nothing is downloaded.
+
+    Weights come from safetensors only, and which of them is as :func:`choose_variant` has it.
 
     Both libraries make up at random what the files lack, and only warn. Names of old releases, tied weights and buffers
     that follow from the config are theirs to know. Tensors that the model has no place for are left out, as they do.
 
     Raises:
-        InputError: weights are missing, by name; the folder is missing, damaged, or holds stand-ins.
+        InputError: weights are missing, by name; the folder is missing, damaged, or holds stand-ins; several variants
+            to choose from.
     """
+    from diffusers.models.modeling_utils import ModelMixin
+
+    stem = DIFFUSERS_STEM if issubclass(found, ModelMixin) else TRANSFORMERS_STEM
+    there = files_by_variant(folder, stem, "safetensors") if folder.is_dir() else {}
+    asked: dict[str, Any] = {"use_safetensors": True, **(options or {})}
+    asked["variant"] = choose_variant(folder, there, variant) if there else None
     with _one_sentence(folder, found.__name__):
-        model, said = found.from_pretrained(folder, local_files_only=True, output_loading_info=True, **(options or {}))
+        model, said = found.from_pretrained(folder, local_files_only=True, output_loading_info=True, **asked)
     missing = sorted({*said["missing_keys"], *(str(name) for name in said["mismatched_keys"])})
     if missing:
         named = ", ".join(repr(name) for name in missing[:_NAMED])
@@ -61,8 +101,12 @@ def read_plain(found: Any, folder: Path) -> Any:
         return found.from_pretrained(folder, local_files_only=True)
 
 
-def read_diffusers_component(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
+def read_diffusers_component(
+    folder: Path, library: str, class_name: str, dtype: torch.dtype, variant: str | None = None
+) -> Any:
     """A diffusers model or scheduler from its folder, from safetensors only and without any download.
+
+    Of weights in several variants ``variant`` is read where it is there, as :func:`choose_variant` has it.
 
     The ``library`` of our own schedulers is ``inflate``, or ``inflate.schedulers`` as diffusers' pipelines write it.
 
@@ -83,7 +127,7 @@ def read_diffusers_component(folder: Path, library: str, class_name: str, dtype:
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; model_index.json names it.")
     if issubclass(found, ModelMixin):
-        return read_whole(found, folder, {"use_safetensors": True, "torch_dtype": dtype})
+        return read_whole(found, folder, {"torch_dtype": dtype}, variant)
     return read_plain(found, folder)
 
 

@@ -164,3 +164,20 @@ def test_a_missing_file_and_a_pointer_to_one(tmp_path: Path, kind: str) -> None:
     path.unlink()
     with pytest.raises(InputError, match=r"cannot be loaded as .*safetensors"):
         read(kind, folder, part)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("size", ["10GB", "1KB"])
+def test_the_only_variant_is_read_and_of_several_one_is_chosen(tmp_path: Path, kind: str, size: str) -> None:
+    folder, part = tmp_path / "part", MAKERS[kind][1]()
+    part.save_pretrained(folder, variant="fp16", max_shard_size=size)
+    name = type(part).__name__
+    for asked in (None, "fp16", "ema"):
+        found = read_part(folder, MAKERS[kind][0], name, torch.float32, asked).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in part.state_dict().items())
+    other = MAKERS[kind][1]()
+    other.save_pretrained(folder, variant="ema")
+    with pytest.raises(InputError, match=r"in several variants \(ema, fp16\) and none without; choose one"):
+        read(kind, folder, part)
+    found = read_part(folder, MAKERS[kind][0], name, torch.float32, "ema").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in other.state_dict().items())

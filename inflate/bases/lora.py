@@ -96,16 +96,21 @@ def read_image_lora(path: Path, parts: Mapping[str, nn.Module], pipeline: str = 
     for mark, kind in _OTHERS.items():
         if any(mark in key for key in stored):
             raise InputError(f"{path} is a {kind}, which is not supported; merge it into the model, or train a LoRA.")
-    found, missing = _read(path, stored, _configs(path), parts)
-    if missing and pipeline:
-        converted, alphas = _converted(path, parts[NETWORK], pipeline)
-        if converted:
-            found, missing = _read(path, converted | alphas, _configs(path), parts)
-    if missing:
-        raise InputError(f"{path} does not fit: {missing}")
+    config = _configs(path)
+    try:
+        found = _read(path, stored, config, parts)
+    except _OtherNamesError:
+        converted, alphas = _converted(path, parts[NETWORK], pipeline) if pipeline else ({}, {})
+        if not converted:
+            raise
+        found = _read(path, converted | alphas, config, parts)
     if not found:
         raise InputError(f"{path} is no LoRA: it has {len(stored)} tensors, none of which is half of a change.")
     return ImageLora(path, found)
+
+
+class _OtherNamesError(InputError):
+    """Names that are none of the model's: those of another layout perhaps, which diffusers may know."""
 
 
 def _configs(path: Path) -> dict[str, Any]:
@@ -130,8 +135,13 @@ def _config_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def _read(
     path: Path, stored: Mapping[str, Tensor], config: Mapping[str, Any], parts: Mapping[str, nn.Module]
-) -> tuple[dict[str, dict[str, LayerChange]], str]:
-    """Changes by part and layer, and what of the file does not fit, in words (empty if all does)."""
+) -> dict[str, dict[str, LayerChange]]:
+    """Changes by part and layer.
+
+    Raises:
+        InputError: what of the file does not fit; `_OtherNamesError` where it is a name.
+    """
+    unfit = f"{path} does not fit"
     layers = {part: _Layers(module) for part, module in parts.items()}
     halves: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in stored.items():
@@ -139,15 +149,19 @@ def _read(
             continue
         matched = _HALF.match(key)
         if matched is None:
-            return {}, f"{key!r} is no half of a change; the file may be of another kind, or damaged."
+            raise _OtherNamesError(
+                f"{unfit}: {key!r} is no half of a change; the file may be of another kind, or damaged."
+            )
         part, name = _part_of(matched[1])
         if part not in layers:
             what = part.replace("_", " ").replace("encoder 2", "encoder (the second)")
-            return {}, f"it changes the {what} ({key!r}), and this model has none that a LoRA can change."
+            raise _OtherNamesError(
+                f"{unfit}: it changes the {what} ({key!r}), and this model has none that a LoRA can change."
+            )
         layer = layers[part].find(name)
         if layer is None:
-            where = part.replace("_", " ")
-            return {}, f"it changes {name!r}, which the {where} has not; it was made for another model."
+            where = f"which the {part.replace('_', ' ')} has not"
+            raise _OtherNamesError(f"{unfit}: it changes {name!r}, {where}; it was made for another model.")
         half = "down" if matched[2] in ("down", "A") else "up"
         halves.setdefault((part, layer), {})[half] = tensor
         alpha = stored.get(f"{matched[1]}.alpha")
@@ -156,18 +170,19 @@ def _read(
     found: dict[str, dict[str, LayerChange]] = {}
     for (part, layer), found_halves in halves.items():
         if not {"down", "up"} <= found_halves.keys():
-            return {}, f"half of its change of {layer!r} is missing; get the file again."
-        wrong = _wrong_size(layers[part].modules[layer], found_halves, layer)
+            raise InputError(f"{unfit}: half of its change of {layer!r} is missing; get the file again.")
+        wrong = _wrong_values(layers[part].modules[layer], found_halves, layer)
         if wrong:
-            return {}, wrong
+            raise InputError(f"{unfit}: {wrong}")
         rank = found_halves["down"].shape[0]
         alpha = found_halves.get("alpha")
         share = configured_strength(_config_of(config, part), layer, rank) if alpha is None else float(alpha) / rank
         found.setdefault(part, {})[layer] = LayerChange(found_halves["down"], found_halves["up"], share)
-    return found, ""
+    return found
 
 
-def _wrong_size(layer: nn.Module, halves: Mapping[str, Tensor], name: str) -> str:
+def _wrong_values(layer: nn.Module, halves: Mapping[str, Tensor], name: str) -> str:
+    """What of a change is of a wrong size or no numbers, in words; empty if nothing is."""
     weight: Any = getattr(layer, "weight", None)
     made = halves["up"].shape[0], halves["down"].flatten(1).shape[1]
     if halves["up"].flatten(1).shape[1] != halves["down"].shape[0]:
@@ -175,6 +190,8 @@ def _wrong_size(layer: nn.Module, halves: Mapping[str, Tensor], name: str) -> st
     own = None if weight is None else (weight.shape[0], weight[0].numel())
     if own != made:
         return f"it changes {name!r} of size {made}, and this model's has {own}; it was made for another model."
+    if not all(half.float().isfinite().all() for half in halves.values()):
+        return f"its change of {name!r} holds values that are not numbers (NaN, infinity); get the file again."
     return ""
 
 
@@ -186,7 +203,10 @@ class _Layers:
         self._joined = {name.replace(".", "_"): name for name in self.modules}
 
     def find(self, name: str) -> str | None:
-        name = name.removesuffix(".lora_linear_layer")  # as diffusers saves text encoders' changes
+        name = name.removesuffix(
+            ".lora_linear_layer"
+        )  # as diffusers saves text encoders' changes, or converts kohya's:
+        name = re.sub(r"\.self_attn\.to_(q|k|v|out)$", r".self_attn.\1_proj", name)
         for tried in (name, name.removeprefix("text_model."), f"text_model.{name}"):
             if tried in self.modules:
                 return tried

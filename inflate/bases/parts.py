@@ -56,14 +56,14 @@ _SAYS_CLASS = (
 def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, variant: str | None = None) -> Any:
     """A component of somebody's pipeline: diffusers' own, or one of the few others that pipelines are made of.
 
-    Weights come from safetensors only, those of ``variant`` where the folder has them, and nothing is downloaded.
+    Weights come from safetensors only, those of ``variant`` where the folder has them, else the plain ones, else those
+    of the only variant, and nothing is downloaded.
 
     Raises:
         InputError: another kind of component, or the folder is missing or damaged.
     """
-    with_variant = variant is not None and any(folder.glob(f"*.{variant}*.safetensors*"))
-    if library == "diffusers" and class_name not in _BESIDE_PIPELINES and not with_variant:
-        return read_diffusers_component(folder, library, class_name, dtype)
+    if library == "diffusers" and class_name not in _BESIDE_PIPELINES:
+        return read_diffusers_component(folder, library, class_name, dtype, variant)
     found = _class_of(library, class_name)
     if found is None:
         raise InputError(f"{folder} is {a(library)}.{class_name}, which no stage of a cascade knows.")
@@ -76,11 +76,9 @@ def read_part(folder: Path, library: str, class_name: str, dtype: torch.dtype, v
         )
     if not issubclass(found, torch.nn.Module):
         return read_plain(found, folder)
-    options: dict[str, Any] = {"use_safetensors": True}
-    options |= {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
-    options |= {"variant": variant} if with_variant else {}
+    options = {"torch_dtype": dtype} if issubclass(found, ModelMixin) else {}
     with _without_bar():
-        part = read_whole(found, folder, options)
+        part = read_whole(found, folder, options, variant)
     return part.eval() if part.dtype == dtype else part.to(dtype=dtype).eval()
 
 
@@ -134,11 +132,6 @@ def _class_of(library: str, class_name: str) -> Any:
             return getattr(import_module(f"diffusers.{module}"), class_name)
         except ModuleNotFoundError:
             continue
-    if library == "diffusers" and not modules:
-        import diffusers
-
-        found = getattr(diffusers, class_name, None)
-        return found if isinstance(found, type) and issubclass(found, ModelMixin) else None
     return None
 
 

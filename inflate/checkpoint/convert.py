@@ -12,13 +12,13 @@ from inflate.checkpoint.source import (
     Source,
     Weights,
     check_weights,
-    files_by_variant,
     find_source,
     find_weights,
     index_names,
 )
 from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_new_layers
 from inflate.checkpoint.writing import check_destination, copy_file, files_below, new_folder, write_model
+from inflate.components import DIFFUSERS_STEM, files_by_variant
 from inflate.errors import InputError
 from inflate.inflater import Report, Scheme, find_sites, report, resolve_scheme, temporal_layer_makers
 
@@ -218,7 +218,7 @@ def files_to_copy(found: Source, weights: Weights) -> list[Path]:
         return []
     left_out: set[str] = set()
     for suffix in ("safetensors", "bin"):
-        for variant, paths in files_by_variant(found.folder, suffix).items():
+        for variant, paths in files_by_variant(found.folder, DIFFUSERS_STEM, suffix).items():
             if weights.renamed is not None or (found.variant is not None and variant != found.variant):
                 left_out |= {path.name for path in paths} | set(index_names(variant, suffix))
     folder = found.folder.relative_to(found.root)

@@ -15,11 +15,11 @@ from inflate.checkpoint.hub import download, is_hub_name
 from inflate.checkpoint.kinds import SAFETENSORS_SUFFIXES, TEMPORAL_FILE, what_it_is
 from inflate.checkpoint.pickled import read_pickle
 from inflate.checkpoint.single_file import SingleFile, recognise, recognise_layout
+from inflate.components import DIFFUSERS_STEM, choose_variant, files_by_variant
 from inflate.errors import InputError, a, nearest
 from inflate.inflater import IMAGE_MODEL_CLASSES, meta_image_model
 
 SUBFOLDERS = ("unet", "decoder", "transformer")  # where pipelines keep the network that is inflated
-WEIGHTS_STEM = "diffusion_pytorch_model"
 BUNDLED_PREFIX = "bundled:"
 
 # diffusers renames these of checkpoints from before its Attention class, when it loads them.
@@ -157,7 +157,7 @@ def _config_file(root: Path) -> Path | None:
 
 
 def _find_in_file(path: Path, config: str | Path | None, variant: str | None, allow_pickle: bool) -> Source:
-    if config is None and path.name.startswith(WEIGHTS_STEM) and (path.parent / "config.json").is_file():
+    if config is None and path.name.startswith(DIFFUSERS_STEM) and (path.parent / "config.json").is_file():
         raise InputError(f"{path} is a file of a diffusers model; name its folder, {path.parent}")
     if variant is not None:
         raise InputError(f"--variant (variant=) chooses among the files of a folder, and {path} is a file")
@@ -228,12 +228,16 @@ def find_weights(source: Source) -> Weights:
         renamed = source.single_file.to_diffusers(_meta_tensors(source.root, source.allow_pickle), source.config)
         headers = () if is_pickle(source.root) else (read_header(source.root),)
         return Weights(None, (source.root,), headers, renamed)
-    by_variant = files_by_variant(source.folder, "safetensors") or files_by_variant(source.folder, "bin")
+    by_variant = files_by_variant(source.folder, DIFFUSERS_STEM, "safetensors")
+    by_variant = by_variant or files_by_variant(source.folder, DIFFUSERS_STEM, "bin")
     if not by_variant:
         pickles = sorted(path for path in source.folder.iterdir() if is_pickle(path))
         if pickles and not source.allow_pickle:
             refuse_pickle(pickles[0])
-        raise InputError(f"{source.folder} has no weights: {WEIGHTS_STEM}.safetensors is missing")
+        for index in sorted(source.folder.glob(f"{DIFFUSERS_STEM}.*index*.json")):
+            named = min(_read_index(index).values())
+            raise InputError(f"{index} names {named!r}, and none of the model's files is there; copy the folder again")
+        raise InputError(f"{source.folder} has no weights: {DIFFUSERS_STEM}.safetensors is missing")
     variant = _chosen(source, by_variant)
     paths, index = _complete(source.folder, variant, by_variant[variant])
     if not is_pickle(paths[0]):
@@ -247,37 +251,16 @@ def find_weights(source: Source) -> Weights:
     return Weights(variant, paths, (), renamed)
 
 
-def files_by_variant(folder: Path, suffix: str) -> dict[str | None, list[Path]]:
-    """The weight files of a model's folder by variant, None being the plain ones; shards in order."""
-    # diffusers has written the variant of shards before their number and after it
-    pattern = re.compile(rf"^{WEIGHTS_STEM}(?:\.(?P<a>\w+?))?(?:-\d+-of-\d+)?(?:\.(?P<b>\w+))?\.{suffix}$")
-    found: dict[str | None, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        match = pattern.match(path.name)
-        if match:
-            found.setdefault(match["a"] or match["b"], []).append(path)
-    return found
-
-
 def _chosen(source: Source, by_variant: dict[str | None, list[Path]]) -> str | None:
     """The variant to read."""
-    named = sorted(name for name in by_variant if name is not None)
-    if source.variant is not None:
-        if source.variant not in by_variant:
-            there = ", ".join(named) or "none"
-            raise InputError(
-                f"{source.folder} has no weights of variant {source.variant!r}{nearest(source.variant, named)}; "
-                f"the variants there: {there}"
-            )
-        return source.variant
-    if None in by_variant:
-        return None
-    if len(named) > 1:
+    if source.variant is not None and source.variant not in by_variant:
+        named = sorted(name for name in by_variant if name is not None)
+        there = ", ".join(named) or "none"
         raise InputError(
-            f"{source.folder} has weights in several variants ({', '.join(named)}) and none without; "
-            "choose one with --variant (variant=)"
+            f"{source.folder} has no weights of variant {source.variant!r}{nearest(source.variant, named)}; "
+            f"the variants there: {there}"
         )
-    return named[0]
+    return choose_variant(source.folder, by_variant, source.variant)
 
 
 def _complete(
@@ -320,11 +303,16 @@ def _read_index(path: Path) -> dict[str, str]:
     """Which file each weight is in."""
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        if weight_map and all(Path(file).name == file for file in weight_map.values()):
-            return weight_map
+        outside = next((file for file in weight_map.values() if Path(file).name != file), None)
     except (ValueError, TypeError, KeyError, AttributeError):
-        pass
-    raise InputError(f"{path} does not say which weight is in which file: it is damaged; copy it again")
+        weight_map, outside = {}, None
+    if outside is not None:
+        raise InputError(
+            f"{path} names {outside!r}, which is outside its folder: files must lie beside it; copy it again"
+        )
+    if not weight_map:
+        raise InputError(f"{path} does not say which weight is in which file: it is damaged; copy it again")
+    return weight_map
 
 
 def _check_index(index: Path, weight_map: dict[str, str], headers: tuple[Header, ...]) -> None:
@@ -341,8 +329,8 @@ def _check_index(index: Path, weight_map: dict[str, str], headers: tuple[Header,
 def index_names(variant: str | None, suffix: str) -> tuple[str, ...]:
     """The names that the index of shards may have."""
     if variant is None:
-        return (f"{WEIGHTS_STEM}.{suffix}.index.json",)
-    return (f"{WEIGHTS_STEM}.{suffix}.index.{variant}.json", f"{WEIGHTS_STEM}.{variant}.{suffix}.index.json")
+        return (f"{DIFFUSERS_STEM}.{suffix}.index.json",)
+    return (f"{DIFFUSERS_STEM}.{suffix}.index.{variant}.json", f"{DIFFUSERS_STEM}.{variant}.{suffix}.index.json")
 
 
 def check_weights(source: Source, weights: Weights, image_model: Any) -> None:

@@ -17,9 +17,10 @@ from inflate.checkpoint.convert import files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import read_tensors
-from inflate.checkpoint.source import WEIGHTS_STEM, Source, Weights, find_weights
+from inflate.checkpoint.source import Source, Weights, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import copy_file, files_below, new_folder, write_model
+from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 
@@ -135,7 +136,7 @@ def _copies(base: Base, weights: Weights, rewritten: bool) -> dict[Path, Path]:
         wanted = set(files_to_copy(source, weights))
         below = source.folder.relative_to(source.root)
         own = {path.relative_to(below): source.root / path for path in wanted if path.is_relative_to(below)}
-        kept = {name: path for name, path in own.items() if not (rewritten and name.name.startswith(WEIGHTS_STEM))}
+        kept = {name: path for name, path in own.items() if not (rewritten and name.name.startswith(DIFFUSERS_STEM))}
         files |= {place / name: path for name, path in kept.items()}
     for folder, part in _lent_parts(base).items():
         files = {path: found for path, found in files.items() if path.parts[0] != folder}

@@ -262,6 +262,13 @@ def test_our_own_decoder_takes_loras_by_the_names_of_its_layers(tmp_path: Path) 
         ({"unet.conv_in.lora_A.weight": (2, 99, 3, 3), "unet.conv_in.lora_B.weight": (16, 2, 1, 1)}, "of size"),
         ({"unet.conv_in.lora_A.weight": (2, 4, 3, 3)}, "half of its change of 'conv_in' is missing"),
         ({"unet.conv_in.lora_A.weight": (3, 4, 3, 3), "unet.conv_in.lora_B.weight": (16, 2, 1, 1)}, "do not belong"),
+        (
+            {
+                f"lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_{half}.weight": shape
+                for half, shape in {"down": (2, 99), "up": (99, 2)}.items()
+            },
+            r"it changes '.*self_attn.q_proj' of size \(99, 99\), and this model's has",
+        ),
         ({"unet.conv_in.weight": (4, 4)}, "is no half of a change"),
         ({"unet.conv_in.dora_scale": (4, 4)}, "is a DoRA, which is not supported"),
         ({"lora_unet_conv_in.hada_w1_a": (4, 4)}, "is a LoHa, which is not supported"),
@@ -275,6 +282,15 @@ def test_what_does_not_fit_is_named(
     save_file({name: torch.ones(shape) for name, shape in tensors.items()}, tmp_path / "lora.safetensors")
     cascade = Cascade.from_pretrained(stable_diffusion[0], device="cpu")
     with pytest.raises(InputError, match=words):
+        cascade.load_lora(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_named(value: float, stable_diffusion: Any, tmp_path: Path) -> None:
+    halves = {"A": torch.ones(2, 4, 3, 3), "B": torch.full((16, 2, 1, 1), value)}
+    save_file({f"unet.conv_in.lora_{half}.weight": one for half, one in halves.items()}, tmp_path / "lora.safetensors")
+    cascade = Cascade.from_pretrained(stable_diffusion[0], device="cpu")
+    with pytest.raises(InputError, match=r"its change of 'conv_in' holds values that are not numbers"):
         cascade.load_lora(tmp_path / "lora.safetensors")
 
 

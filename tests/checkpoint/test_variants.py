@@ -108,7 +108,7 @@ def _is_empty(weight_map: dict[str, Any]) -> None:
         (_names_a_weight_too_many, r"disagree: 'conv_in.scale' is in none of them, and by the index in .*safetensors;"),
         (_names_another_file, r"disagree: 'conv_in.bias' is in (.*safetensors), and by the index in (?!\1).*tensors;"),
         (_names_no_file_there, r"-00009-of-00009.safetensors is missing: .* copy it again"),
-        (_leads_out_of_the_folder, r"index.json does not say which weight is in which file: it is damaged"),
+        (_leads_out_of_the_folder, r"index.json names '../diffusion_pytorch_model.safetensors', which is outside its"),
         (_is_empty, r"index.json does not say which weight is in which file: it is damaged"),
     ],
 )
@@ -124,6 +124,14 @@ def test_an_index_that_is_wrong_is_one_sentence(tmp_path: Path, spoil: Any, mess
     with pytest.raises(InputError, match=message):
         convert(tmp_path / "image", tmp_path / "video", num_frames=3)
     assert not (tmp_path / "video").exists()
+
+
+def test_an_index_without_any_of_its_files(tmp_path: Path) -> None:
+    build("sd15").save_pretrained(tmp_path, max_shard_size="20KB")
+    for path in tmp_path.glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"index.json names '.*-00001-of-.*', and none of the model's files is there"):
+        inspect(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"conv_in.bias": 3}}'])

@@ -51,6 +51,7 @@ class Case:
     held_out: tuple[str, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 V = b"?"  # nothing is decoded by a listing
@@ -134,6 +135,31 @@ CASES = {
         {"left": "to the left", "right.v2": "to the right", "lone/1": ""},
         ignored={"README.txt": "no video called README", "x.md": "not a video"},
     ),
+    "frames with numbers missing": Case(
+        {
+            **{f"gap/f_{n}.png": V for n in (1, 2, 3, 4, 8, 9, 10, 12)},
+            **{f"tens/{n:03d}.png": V for n in (0, 10, 20, 40, 50)},
+            **{f"times/{n}.png": V for n in (0, 33, 67, 100)},
+            "gap/caption.txt": "once",
+        },
+        {"gap 1-4": "once", "gap 8-10": "once", "tens 0-20": "", "tens 40-50": "", "times": ""},
+        ignored={"f_12.png": "a frame alone between missing numbers"},
+        notes=("gap: numbers 5-7, 11 are missing; it is cut there", "tens: numbers 30 are missing"),
+    ),
+    "a table of frames with numbers missing": Case(
+        {**{f"f/{n}.png": V for n in (1, 2, 5, 6, 7)}, "metadata.csv": rows(("f", "frames"))},
+        {"f 1-2": "frames", "f 5-7": "frames"},
+        notes=("f: numbers 3-4 are missing; it is cut there",),
+    ),
+    "a table of parts of videos": Case(
+        {
+            "a.mp4": V,
+            "b.mp4": V,
+            "metadata.csv": "file_name,text,start,end\na.mp4,part,0,0.5\nb.mp4,whole,,\n",
+        },
+        {"a": "part", "b": "whole"},
+        notes=("metadata.csv says parts of videos in 1 of 2 rows (end, start); they are not used",),
+    ),
     "two kinds of frames of one name": Case(
         {f"f/{n}.{suffix}": V for n in range(2) for suffix in ("png", "jpg")}, {"f": ""}
     ),
@@ -170,6 +196,19 @@ CASES = {
             )
         },
         {"clip.v1": "one", "clip.v2": "two"},
+        ignored={"x.tar:clip.v1.jpg": "a picture beside the one or the video"},
+    ),
+    "every member of a shard": Case(
+        {
+            "x.tar": tar(a_DOT_mp4=V, a_DOT_MP4=V, a_DOT_txt=b"last", a_DOT_npy=V),
+            "y.tar": tar(b_DOT_000_DOT_jpg=V, b_DOT_001_DOT_jpg=V, b_DOT_txt=b"dots", c_DOT_png=V),
+        },
+        {"a": "last", "b.000": "dots", "c": ""},
+        ignored={
+            "x.tar:a.mp4": "a later member of that name",
+            "x.tar:a.npy": "not a video",
+            "y.tar:b.001.jpg": "numbered frames are read from folders",
+        },
     ),
     "shards beside a table": Case(
         {"x.tar": tar(a_DOT_mp4=V), "b.mp4": V, "c.mp4": V, "metadata.csv": rows(("b.mp4", "bee"))},
@@ -210,6 +249,8 @@ def test_what_a_folder_gives(tmp_path: Path, case: Case) -> None:
     for found, wanted in ((left(listing.skipped), case.skipped), (left(listing.ignored), case.ignored)):
         assert found.keys() == wanted.keys()
         assert all(reason in found[name] for name, reason in wanted.items())
+    assert len(listing.notes) == len(case.notes)
+    assert all(wanted in note for wanted, note in zip(case.notes, listing.notes, strict=True))
     # What is neither listed nor left out was read: a caption, a table, a shard.
     visible = {str(root / name) for name in case.files if not name.startswith(".")}
     read = {Path(name).suffix.lower() for name in visible - named(listing)}
@@ -229,6 +270,12 @@ def test_single_pictures_only_where_they_are_asked_for(tmp_path: Path, suffix: s
     assert [item.name for item in without.items] == ["a"]
     assert "a single picture" in left(without.ignored)[f"b{suffix}"]
     assert "a single picture" in left(without.ignored)["x.tar:c"]
+
+
+def test_frames_in_a_shard_are_told_where_stills_are_not_asked_for(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"a.mp4": V, "x.tar": tar(b_DOT_0_DOT_jpg=V, b_DOT_1_DOT_jpg=V)})
+    without = open_videos(root, stills=False)
+    assert "2 pictures and no video; numbered frames" in left(without.ignored)["x.tar:b"]
 
 
 def test_a_member_of_a_shard_is_read_where_it_lies(tmp_path: Path) -> None:

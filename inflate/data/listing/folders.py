@@ -1,13 +1,16 @@
 """Folders of videos, with captions beside them, and folders of numbered pictures."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 
 from inflate.data.listing.found import PICTURES, VIDEOS, Hint, Listing, VideoItem, hint_of, kind_of, walk
 from inflate.data.listing.text import read_caption
 from inflate.data.reading.footage import Footage
 
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
+_NAMED = 3
 _BETWEEN = "_-. "  # what stands between a clip's name and a frame's number
 
 
@@ -36,20 +39,63 @@ def list_files(folder: Path, files: list[Path], listing: Listing) -> None:
         called = prefix.rstrip(_BETWEEN)
         base = folder / called if len(runs) > 1 else folder
         name = base.relative_to(listing.root).as_posix() if base != listing.root else folder.name
-        listing.items.append(numbered(run, name, called, hint, listing))
+        listing.items.extend(numbered(run, name, called, hint, listing))
 
 
-def numbered(run: list[Path], name: str, called: str, hint: Hint, listing: Listing, caption: str = "") -> VideoItem:
-    """A clip of numbered pictures, ``called`` so in their names; it may have its caption beside them or its folder."""
-    folder, suffix = run[0].parent, run[0].suffix.lower()
+def numbered(
+    run: list[Path], name: str, called: str, hint: Hint, listing: Listing, caption: str = ""
+) -> list[VideoItem]:
+    """The clip of numbered pictures, ``called`` so in their names; it may have its caption beside them or its folder.
+
+    Where numbers are missing there is a clip on each side, for one clip over the gap would move too fast there; the
+    listing's notes name the gap.
+    """
+    folder = run[0].parent
     captions = [folder / f"{called}.txt", folder / "caption.txt"]
     if folder != listing.root:
         captions.append(folder.with_name(f"{folder.name}.txt"))
-    footage = Footage(
-        f"{run[0]} … {run[-1].name}", folder, suffix, pictures=tuple(p.name for p in run), rate=listing.rate
-    )
+    caption = caption or _first_caption(captions, listing)
     listing.touch(*run)
-    return VideoItem(name, footage, caption or _first_caption(captions, listing), hint)
+    pieces, gaps = _cut_at_gaps(run)
+    if gaps:
+        first = ", ".join(gaps[:_NAMED])
+        more = f" and {len(gaps) - _NAMED} more gaps" if len(gaps) > _NAMED else ""
+        listing.notes.append(f"{name}: numbers {first}{more} are missing; it is cut there")
+    items = []
+    for piece in pieces:
+        if len(piece) == 1:
+            listing.ignored.append((str(piece[0]), "a frame alone between missing numbers"))
+            continue
+        label = f"{piece[0]} … {piece[-1].name}"
+        pictures = tuple(path.name for path in piece)
+        footage = Footage(label, folder, piece[0].suffix.lower(), pictures=pictures, rate=listing.rate)
+        called = name if len(pieces) == 1 else f"{name} {_number(piece[0])}-{_number(piece[-1])}"
+        items.append(VideoItem(called, footage, caption, hint))
+    return items
+
+
+def _cut_at_gaps(run: list[Path]) -> tuple[list[list[Path]], list[str]]:
+    """The pieces of a run on each side of missing numbers, and what is missing: ``5-7``.
+
+    Numbers may count in any steps, such as those of every tenth frame or of times in milliseconds; where a step is as
+    long as two a frame is missing.
+    """
+    numbers = [_number(path) for path in run]
+    step = max(1, median_low([after - before for before, after in pairwise(numbers)]))
+    pieces, gaps = [[run[0]]], []
+    for path, (before, after) in zip(run[1:], pairwise(numbers), strict=True):
+        if after - before >= 2 * step:
+            first, last = before + step, after - step
+            gaps.append(f"{first}-{last}" if last > first else f"{first}")
+            pieces.append([])
+        pieces[-1].append(path)
+    return pieces, gaps
+
+
+def _number(path: Path) -> int:
+    match = _NUMBERED.match(path.stem)
+    assert match is not None
+    return int(match[2])
 
 
 def caption_beside(path: Path, listing: Listing) -> str:

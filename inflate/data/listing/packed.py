@@ -45,7 +45,11 @@ def _list_shard(shard: Path, archive: tarfile.TarFile, listing: Listing) -> None
         if not member.isfile():
             listing.ignored.append((f"{shard}:{member.name}", "a link in the archive, not a file"))
         elif dot:
-            samples.setdefault(f"{folder}/{key}" if folder else key, {})[f".{extension.lower()}"] = member
+            sample = samples.setdefault(f"{folder}/{key}" if folder else key, {})
+            replaced = sample.pop(f".{extension.lower()}", None)
+            if replaced is not None:
+                listing.ignored.append((f"{shard}:{replaced.name}", "a later member of that name takes its place"))
+            sample[f".{extension.lower()}"] = member
         else:
             listing.ignored.append((f"{shard}:{member.name}", "not a video"))
     for key, members in samples.items():
@@ -59,9 +63,26 @@ def _list_shard(shard: Path, archive: tarfile.TarFile, listing: Listing) -> None
             footage = Footage(f"{shard}:{member.name}", shard, kind, offset=member.offset_data, size=member.size)
             name = key + suffix.removesuffix(kind)
             listing.items.append(VideoItem(name, footage, hint=inner, kind=kind_of(kind), **said))
-        if not found:
-            pictures = any(_kind(suffix) in PICTURES for suffix in members)
-            listing.ignored.append((f"{shard}:{key}", "a single picture" if pictures else "no video among its members"))
+        rest = [suffix for suffix in members if suffix not in found and _kind(suffix) not in (*_CAPTIONS, ".json")]
+        if found:
+            listing.ignored.extend((f"{shard}:{members[suffix].name}", _why_beside(_kind(suffix))) for suffix in rest)
+        else:
+            listing.ignored.append((f"{shard}:{key}", _why_none([_kind(suffix) for suffix in rest])))
+
+
+def _why_beside(kind: str) -> str:
+    """Why a member is left out of a sample of which another one is taken."""
+    if kind in PICTURES:
+        return "a picture beside the one or the video that its sample gives; numbered frames are read from folders"
+    return "not a video"
+
+
+def _why_none(kinds: list[str]) -> str:
+    """Why nothing is taken of a sample with members of these kinds beside its captions."""
+    pictures = sum(kind in PICTURES for kind in kinds)
+    if pictures > 1:
+        return f"{pictures} pictures and no video; numbered frames are read from folders: unpack the shard"
+    return "a single picture" if pictures else "no video among its members"
 
 
 def _kind(suffix: str) -> str:

@@ -13,6 +13,7 @@ from inflate.errors import InputError
 
 _FILES = ("file_name", "video_path", "video", "path", "file", "filename")
 _CAPTIONS = ("text", "caption", "prompt", "description")
+_TIMES = ("start", "end", "start_time", "end_time", "start_sec", "end_sec", "start_frame", "end_frame")
 _METADATA = "metadata"
 
 
@@ -50,6 +51,7 @@ def list_table(table: Path, listing: Listing) -> None:
     """
     listing.touch(table)
     hint = hint_of(*listing.parts_of(table.parent)) or _hint_of_table(table)
+    timed: list[set[str]] = []
     for number, row in read_rows(table):
         wanted = _wanted(row, table)
         if wanted is None:
@@ -58,16 +60,28 @@ def list_table(table: Path, listing: Listing) -> None:
         if found is None:
             listing.skipped.append((wanted[0], f"{table.name} row {number} names it but it is not there"))
             continue
-        item = _item(row, found, hint, listing)
-        if item is None:
+        items = _items(row, found, hint, listing)
+        if items is None:
             listing.ignored.append((str(found), f"{table.name} names it but it is not a video"))
             listing.touch(found)
-        else:
-            listing.items.append(item)
+            continue
+        listing.items.extend(items)
+        timed.append({column for column in _TIMES if str(row.get(column) or "").strip()})
+    _warn_of_times(table, timed, listing)
 
 
-def _item(row: dict[str, Any], found: Path, hint: Hint, listing: Listing) -> VideoItem | None:
-    """What a row says of the file or folder of pictures that it names."""
+def _warn_of_times(table: Path, timed: list[set[str]], listing: Listing) -> None:
+    """A note where rows name parts of videos; ``timed`` are the columns by which each does."""
+    rows, columns = sum(map(bool, timed)), set().union(*timed)
+    if rows:
+        listing.notes.append(
+            f"WARNING: {table} says parts of videos in {rows} of {len(timed)} rows ({', '.join(sorted(columns))}); "
+            "they are not used, each row is the whole video: cut the videos first"
+        )
+
+
+def _items(row: dict[str, Any], found: Path, hint: Hint, listing: Listing) -> list[VideoItem] | None:
+    """What a row says of the file or folder of pictures that it names; None where that is no video."""
     split = hint_of(str(row.get("split") or "")) or hint or hint_of(*listing.parts_of(found.parent))
     if found.is_dir():
         runs = frame_runs(sorted(found.iterdir()))
@@ -87,7 +101,7 @@ def _item(row: dict[str, Any], found: Path, hint: Hint, listing: Listing) -> Vid
         name = row["name"]
     said["caption"] = said["caption"] or caption_beside(found, listing)
     footage = Footage(str(found), found, suffix)
-    return VideoItem(name or listing.name_of(found), footage, hint=split, kind=kind_of(suffix), **said)
+    return [VideoItem(name or listing.name_of(found), footage, hint=split, kind=kind_of(suffix), **said)]
 
 
 def list_folder_of_tables(tables: Iterable[Path], listing: Listing) -> None:
