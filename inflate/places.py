@@ -1,7 +1,7 @@
 """Whether a file or folder could be made somewhere, asked before any work is done for it."""
 
-import os
 import re
+import tempfile
 from pathlib import Path
 
 from inflate.errors import InputError
@@ -11,7 +11,7 @@ _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
 def check_place(path: Path) -> None:
     """Raise ``InputError`` for an address, a name that the file system cannot have, and where nothing can be made: on
-    the way lies a file, or a folder that may not be written to."""
+    the way lies a file, or a folder that cannot be written to."""
     if _ADDRESS.match(str(path)):
         raise InputError(f"{path} is an address; name a place on this machine.")
     try:
@@ -22,6 +22,11 @@ def check_place(path: Path) -> None:
         if folder.exists():
             if not folder.is_dir():
                 raise InputError(f"{path} lies below {folder}, which is a file; name another place.")
-            if not os.access(folder, os.W_OK):
-                raise InputError(f"{path} cannot be made: {folder} may not be written to; name another place.")
+            # Only trying tells: where permissions allow it, the kind of file system may not.
+            try:
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                raise InputError(
+                    f"{path} cannot be made: {folder} may not be written to; name another place."
+                ) from error
             return

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from inflate.checkpoint.formats.motion_lora import adapter_config, configured_strength, lora_pairs
 from inflate.checkpoint.header import is_pickle, read_header, refuse_pickle
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 
 NETWORK = "network"
 # Prefixes of keys -> what they change; kohya's have underscores for dots after them.
@@ -95,7 +95,7 @@ def read_image_lora(path: Path, parts: Mapping[str, nn.Module], pipeline: str = 
     stored = load_file(path)
     for mark, kind in _OTHERS.items():
         if any(mark in key for key in stored):
-            raise InputError(f"{path} is a {kind}, which is not supported; merge it into the model, or train a LoRA.")
+            raise InputError(f"{path} is {a(kind)}, which is not supported; merge it into the model, or train a LoRA.")
     config = _configs(path)
     try:
         found = _read(path, stored, config, parts)

@@ -89,7 +89,7 @@ def meta_part(folder: Path, library: str, class_name: str) -> torch.nn.Module:
         with torch.device("meta"):
             return found(found.config_class.from_pretrained(folder, local_files_only=True))
     except Exception as error:  # configs are checked by whatever reads them, each in its own way
-        raise InputError(f"{folder} has no config of a {class_name} ({error}); copy the folder again.") from error
+        raise InputError(f"{folder} has no config of {a(class_name)} ({error}); copy the folder again.") from error
 
 
 @contextmanager

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from inflate.data import Timeline
     from inflate.data.sound import Sound
 
+_HEARD = 0.1  # seconds of sound that are missed
+
 
 class VideoJob:
     """One video to make: what all applications share of arguments, progress, writing and reporting."""
@@ -46,6 +48,7 @@ class VideoJob:
         self.output, self.force, self.quiet, self.as_json = output, force, quiet, as_json
         self.start, self.seed = time.monotonic(), seed
         self.keeps_alpha = True  # where the format can
+        self.loops = 0  # how many times the video is shown, as its source is
         self.finish: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]] = iter
         self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
         self.chosen = {
@@ -128,6 +131,7 @@ class VideoJob:
         from inflate.data.sound import Sound
 
         self._keep_alpha(source, rate, more)
+        self.loops = times.loops
         even, made = times.even(), times.raised(rate).extended(more)
         sound = Sound(source, times.origin, times.duration if more else math.inf)
         if reason := sound.why_not(self.output.suffix):
@@ -135,6 +139,8 @@ class VideoJob:
             return () if even else made.spans, None
         if sound.tracks > 1:
             typer.echo(f"Of the {sound.tracks} sound tracks of {source} the first one is kept.", err=True)
+        if (lost := sound.before) > _HEARD:
+            typer.echo(f"The sound of {source} before its first picture, {lost:.2g} s, is left out.", err=True)
         if more and sound.there():
             typer.echo(f"The sound of {source} ends after {times.duration:g} s; the new frames are silent.", err=True)
         return () if even else made.spans, sound if sound.there() else None
@@ -193,7 +199,7 @@ class VideoJob:
                     typer.echo(sentence, err=True)
                 yield chunk
 
-        write_video(self.output, self.finish(watched()), fps, self.force, spans, sound)
+        write_video(self.output, self.finish(watched()), fps, self.force, spans, sound, self.loops)
         used = self.cascade.settings(**self.chosen)
         settings = self.settings | {"fps": fps, "stages": {name: asdict(values) for name, values in used.items()}}
         seconds = round(time.monotonic() - self.start, 2)
@@ -210,6 +216,8 @@ def read_picture(path: Path) -> "Image.Image":
 
     from inflate.data.reading.pictures import as_looked_at, picture_at, plain
 
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a picture in it.")
     if not path.is_file():
         raise InputError(f"There is no picture {path}.")
     try:

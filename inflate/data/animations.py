@@ -20,15 +20,16 @@ _COLOURS = 256
 _PALETTE_FRAMES = 16  # of which a gif's colours are made
 _KEEP, _CLEAR = 1, 2  # what becomes of a gif's frame before the next one is drawn
 _LONGEST_MS = 655_350  # of a gif's frame
+_MOST_PLAYS = 65_535
 _OPAQUE = 128  # alpha from which a gif's pixel is drawn
 _ANIMATED, _HAS_ALPHA, _REPLACING, _CLEARS = 0x02, 0x10, 0x02, 0x01  # flags of VP8X, and of ANMF
 _PIXELS = (b"VP8 ", b"VP8L", b"ALPH")
 
 
-def write_gif(path: Path, frames: np.ndarray, durations_ms: Sequence[int]) -> None:
-    """Write uint8 frames (F, H, W, 3), or with alpha (F, H, W, 4), of which a gif has one bit; repeated for ever.
+def write_gif(path: Path, frames: np.ndarray, durations_ms: Sequence[int], loops: int = 0) -> None:
+    """Write uint8 frames (F, H, W, 3), or with alpha (F, H, W, 4), of which a gif has one bit.
 
-    ``durations_ms`` are multiples of 10.
+    ``durations_ms`` are multiples of 10; the whole is shown ``loops`` times, 0 for ever.
 
     Raises:
         InputError: a frame that is shown for longer than a gif can say.
@@ -37,7 +38,9 @@ def write_gif(path: Path, frames: np.ndarray, durations_ms: Sequence[int]) -> No
         raise InputError(f"A gif shows a frame for {_LONGEST_MS / 1000:g} s at most; write a webp or an mp4 instead.")
     clear = frames.shape[-1] == 4
     palette = _shared_palette(frames[..., :3], _COLOURS - clear)
-    info = {"loop": 0, "transparency": _COLOURS - 1} if clear else {"loop": 0}
+    info: dict[str, int] = {"transparency": _COLOURS - 1} if clear else {}
+    if loops != 1:  # a gif says how often it is shown again
+        info["loop"] = min(loops, _MOST_PLAYS) - 1 if loops else 0
     before: np.ndarray | None = None
     with path.open("wb") as file:
         for frame, duration in until_cancelled(zip(frames, durations_ms, strict=True)):
@@ -86,14 +89,14 @@ def _changed(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def write_webp(path: Path, frames: np.ndarray, durations_ms: Sequence[int]) -> None:
-    """Write uint8 frames (F, H, W, 3), or with alpha (F, H, W, 4), lossy; repeated for ever."""
+def write_webp(path: Path, frames: np.ndarray, durations_ms: Sequence[int], loops: int = 0) -> None:
+    """Write uint8 frames (F, H, W, 3), or with alpha (F, H, W, 4), lossy; shown ``loops`` times, 0 for ever."""
     pictures = [Image.fromarray(frame) for frame in frames]
     for picture in pictures:
         picture.__class__ = _Wanted
-    options = {"duration": list(durations_ms), "quality": 90, "method": 4, "loop": 0}
+    options = {"duration": list(durations_ms), "quality": 90, "method": 4}
     content = _saved(pictures[0], save_all=True, append_images=pictures[1:], **options)
-    path.write_bytes(_unmerged(content, durations_ms, *frames.shape[1:]))
+    path.write_bytes(_unmerged(content, durations_ms, min(loops, _MOST_PLAYS), *frames.shape[1:]))
 
 
 class _Wanted(Image.Image):
@@ -104,7 +107,7 @@ class _Wanted(Image.Image):
         super().seek(frame)
 
 
-def _unmerged(content: bytes, durations_ms: Sequence[int], height: int, width: int, channels: int) -> bytes:
+def _unmerged(content: bytes, durations_ms: Sequence[int], loops: int, height: int, width: int, channels: int) -> bytes:
     """What libwebp has written, an animation or the still that it makes of equal frames, with all frames that it is to
     have. See the WebP container specification, "Animation"."""
     parts = [payload for name, payload in _chunks(content) if name == b"ANMF"]
@@ -122,7 +125,13 @@ def _unmerged(content: bytes, durations_ms: Sequence[int], height: int, width: i
     # libwebp leaves the flag out where frames are opaque but do not cover the canvas.
     alpha = channels == 4 or len(made) > len(parts)
     head = bytes([_ANIMATED | alpha * _HAS_ALPHA, 0, 0, 0]) + _sides(width, height)
-    body = b"".join([_chunk(b"VP8X", head), _chunk(b"ANIM", bytes(6)), *(_chunk(b"ANMF", part) for part in made)])
+    body = b"".join(
+        [
+            _chunk(b"VP8X", head),
+            _chunk(b"ANIM", bytes(4) + loops.to_bytes(2, "little")),
+            *(_chunk(b"ANMF", part) for part in made),
+        ]
+    )
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
 

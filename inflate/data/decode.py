@@ -20,6 +20,7 @@ from inflate.data.reading.frames import (
     explained,
     loops,
     packet_spans,
+    play_count,
     shown_frames,
     stored_size,
 )
@@ -173,10 +174,11 @@ def stated_size(source: Source, name: str | None = None) -> tuple[int, int, int]
 @dataclass(frozen=True)
 class Timeline:
     """When the frames of a file are shown: ``spans`` of (start, end) in seconds from the first one's start, which is at
-    ``origin`` on the file's own clock."""
+    ``origin`` on the file's own clock; ``loops`` says how many times it is shown as a whole, 0 for ever or unsaid."""
 
     spans: list[tuple[float, float]]
     origin: float = 0.0
+    loops: int = 0
 
     @property
     def duration(self) -> float:
@@ -201,13 +203,13 @@ class Timeline:
             for part in range(rate)
         ]
         starts.append(self.spans[-1][0])
-        return Timeline(list(zip(starts, [*starts[1:], self.duration], strict=True)), self.origin)
+        return Timeline(list(zip(starts, [*starts[1:], self.duration], strict=True)), self.origin, self.loops)
 
     def extended(self, count: int) -> "Timeline":
         """With ``count`` more frames behind it, each shown for as long as the others are on average."""
         step = 1 / self.fps
         more = [(self.duration + number * step, self.duration + (number + 1) * step) for number in range(count)]
-        return Timeline([*self.spans, *more], self.origin)
+        return Timeline([*self.spans, *more], self.origin, self.loops)
 
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:
@@ -223,7 +225,7 @@ def _times(footage: Footage) -> Timeline:
     with explained(footage):
         picture = is_picture(footage)
     if picture:
-        return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)])
+        return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)], loops=play_count(footage) or 0)
     return Timeline(*packet_spans(footage))
 
 
@@ -269,6 +271,10 @@ def _footage(source: Source, name: str | None) -> Footage:
     suffix = Path(label).suffix.lower()
     if isinstance(source, bytes):
         return Footage(label, Path(label), suffix, data=source)
+    if Path(source).is_dir():
+        raise VideoError(
+            label, "it is a folder, and pictures in folders are not put together here", "name a video file"
+        )
     if not Path(source).is_file():
-        raise VideoError(label, "there is no such file")
+        raise VideoError(label, "there is no such file", "check its name")
     return Footage(label, Path(source), suffix)

@@ -14,7 +14,8 @@ from inflate.data.reading.containers import opened_container
 from inflate.data.reading.footage import Footage
 
 # Codecs that an mp4 may hold; their packets are copied as they are.
-_FITTING = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"})
+_PCM = {f"pcm_{depth}{order}" for depth in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")}
+_FITTING = frozenset({"aac", "mp3", "mp2", "opus", "vorbis", "ac3", "eac3", "dts", "alac", "flac", *_PCM})
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,16 @@ class Sound:
     def there(self) -> bool:
         """Whether the file has sound that an mp4 can hold."""
         return self._codec in _FITTING
+
+    @property
+    def before(self) -> float:
+        """Seconds of it that are heard before the first picture; 0 where it has none that goes along."""
+        if not self.there():
+            return 0.0
+        with opened_container(self._footage) as container:
+            track = container.streams.audio[0]
+            began = self.origin if track.start_time is None else float(track.start_time * track.time_base)
+            return max(0.0, self.origin - began)
 
     @property
     def _footage(self) -> Footage:

@@ -62,6 +62,7 @@ def write_video(
     overwrite: bool = False,
     spans: Sequence[tuple[float, float]] = (),
     sound: Sound | None = None,
+    loops: int = 0,
 ) -> Path:
     """Write a video file.
 
@@ -76,6 +77,7 @@ def write_video(
         overwrite: replace an existing file.
         spans: (start, end) in seconds of each frame, where they are not evenly spaced.
         sound: what goes along with the pictures in an mp4.
+        loops: how many times a gif or webp is shown, 0 for ever.
 
     Raises:
         InputError: a suffix, an array or a frame rate that cannot be written, no frames, or an existing file.
@@ -88,7 +90,7 @@ def write_video(
         if path.suffix.lower() == ".mp4":
             _write_mp4(partial, (opaque(chunk) for chunk in chunks), fps, spans, sound)
         else:
-            _write_animation(partial, np.concatenate(list(chunks)), fps, spans)
+            _write_animation(partial, np.concatenate(list(chunks)), fps, spans, loops)
     return path
 
 
@@ -306,11 +308,13 @@ def _span(spans: Sequence[tuple[float, float]], number: int, fps: float) -> tupl
     return end + (number - len(spans)) / fps, end + (number + 1 - len(spans)) / fps
 
 
-def _write_animation(path: Path, frames: np.ndarray, fps: float, spans: Sequence[tuple[float, float]]) -> None:
+def _write_animation(
+    path: Path, frames: np.ndarray, fps: float, spans: Sequence[tuple[float, float]], loops: int
+) -> None:
     tick = 10 if path.suffix == ".gif" else 1
     if spans:  # each frame is shown until the next one
         durations = _durations([1000 * end for end in (*(start for start, _ in spans[1:]), spans[-1][1])], tick)
     else:
         durations = frame_durations(len(frames), fps, tick)
     write = write_gif if path.suffix == ".gif" else write_webp
-    write(path, frames, durations)
+    write(path, frames, durations, loops)

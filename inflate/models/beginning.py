@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from inflate.bases.autoencoder import pixels_per_cell
-from inflate.errors import InputError
+from inflate.errors import InputError, a
 from inflate.stages import ChainState
 
 
@@ -34,7 +34,9 @@ class Beginning:
                 f"A strength of {self.strength:g} leaves none of {count} steps; use more steps, or a higher strength."
             )
         if not flow and not hasattr(scheduler, "add_noise"):
-            raise InputError(f"A {type(scheduler).__name__} cannot noise a picture, so frames cannot begin as one.")
+            raise InputError(
+                f"Frames cannot begin as a picture, because {a(type(scheduler).__name__)} cannot noise one."
+            )
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(skipped)
         clean, timestep = self.latents.to(noise).expand_as(noise), scheduler.timesteps[skipped : skipped + 1]

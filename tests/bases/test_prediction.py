@@ -113,7 +113,10 @@ def test_a_single_file_takes_its_parts_from_a_base(
     config = whole.network.folder / "config.json"
     monkeypatch.setattr(
         "inflate.checkpoint.source.recognise",
-        lambda path, shapes, metadata: (recognise_layout(path, shapes, config, "UNet2DConditionModel"), whole.network.config),
+        lambda path, shapes, metadata: (
+            recognise_layout(path, shapes, config, "UNet2DConditionModel"),
+            whole.network.config,
+        ),
     )
     with pytest.raises(InputError, match=r"model.safetensors has no scheduler \('scheduler'\)"):
         open_base(tmp_path / "model.safetensors")

@@ -120,10 +120,10 @@ def test_upscale_keeps_uneven_times_and_sound(
     made = decode_video(tmp_path / "large.mp4")
     assert made.timestamps == pytest.approx(starts, abs=2e-3) and made.duration == pytest.approx(1.2, abs=0.05)
     assert heard(tmp_path / "large.mp4") == pytest.approx(heard(uneven), abs=0.06)
-    raw = with_sound(tmp_path / "raw.mkv", "pcm_f32le", 0.2)
+    raw = with_sound(tmp_path / "raw.mkv", "pcm_u8", 0.2)
     capsys.readouterr()
     assert run("upscale", raw, "-o", tmp_path / "silent.mp4", "--quiet", "--until", "super_resolution") == 0
-    assert f"The sound of {raw} is left out: an mp4 cannot hold its codec, pcm_f32le." in capsys.readouterr().err
+    assert f"The sound of {raw} is left out: an mp4 cannot hold its codec, pcm_u8." in capsys.readouterr().err
 
 
 class Repeating(RecordingInterpolation):
@@ -157,7 +157,14 @@ def test_interpolated_frames_stand_between_known_ones_in_time(tmp_path: Path, mo
         (["animate", "text.png", "-o", "x.mp4"], "it is a text file"),
         (["animate", "cat.png", "-o", "x.avi"], "must end in one of"),
         (["upscale", "text.mp4", "-o", "x.mp4"], "cannot read text.mp4 as a video"),
-        (["upscale", "none.mp4", "-o", "x.mp4"], "there is no such file"),
+        (["upscale", "none.mp4", "-o", "x.mp4"], "there is no such file; check its name"),
+        (["animate", ".", "-o", "x.mp4"], ". is a folder; name a picture in it."),
+        (["infill", ".", "-o", "x.mp4", "--missing", "1"], "here; name a video file"),
+        *(
+            ([name, ".", "-o", "x.mp4"], "here; name a video file")
+            for name in ("upscale", "interpolate", "extend", "vary")
+        ),
+        (["upscale", "long.gif", "-o", "/proc/x.mp4"], "/proc/x.mp4 cannot be made: /proc may not be written to"),
         (["vary", "text.png", "-o", "x.mp4"], "cannot read text.png as a video"),
         (["animate", "cat.png", "-o", "x.mp4", "--until", "decodr"], "did you mean 'decoder'"),
     ],

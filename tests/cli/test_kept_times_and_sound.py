@@ -9,7 +9,7 @@ import pytest
 
 from inflate.cascade import Cascade
 from inflate.cli.app import main
-from inflate.data import decode_video
+from inflate.data import decode_video, frame_times
 from inflate.data.sound import Sound
 from inflate.data.writing import write_video
 from tests.cascade.test_applications import Doubling
@@ -84,6 +84,32 @@ def test_formats_without_sound_keep_times_and_say_so(
     reason = f"a {suffix[1:]} holds none" if not said.endswith("own.") else "the new video has times of its own"
     assert capsys.readouterr().err.count(f"The sound of {uneven} is left out: {reason}.") == 1
     assert decode_video(out).timestamps == pytest.approx(starts, abs=0.011)
+
+
+@pytest.mark.parametrize(("arguments", "starts", "said"), TABLE.values(), ids=list(TABLE))
+def test_a_video_is_shown_as_often_as_its_source(
+    tmp_path: Path, arguments: list[str], starts: list[float], said: str
+) -> None:
+    frames = np.stack([np.full((8, 8, 3), 40 * number, np.uint8) for number in range(4)])
+    for loops, suffix in ((0, ".webp"), (1, ".gif"), (3, ".webp"), (3, ".gif")):
+        source = write_video(tmp_path / f"{loops}.gif", frames, 10, overwrite=True, loops=loops)
+        out = tmp_path / f"out {loops}{suffix}"
+        assert run(arguments, source, out) == 0
+        made = frame_times(out)
+        assert len(made.spans) == len(starts) and made.loops == (0 if said.endswith("own.") else loops)
+
+
+@pytest.mark.parametrize(("late", "said"), [(0.05, False), (0.75, True)])
+def test_sound_before_the_first_picture_is_left_out_with_a_sentence(
+    tmp_path: Path, capsys: Any, late: float, said: bool
+) -> None:
+    spans = [(late + number / 4, late + (number + 1) / 4) for number in range(4)]
+    tone = Sound(with_sound(tmp_path / "tone.mp4", "aac", 3.0))
+    source = write_video(tmp_path / "in.mp4", np.zeros((4, 8, 8, 3), np.uint8), 4, spans=spans, sound=tone)
+    assert run(["upscale"], source, tmp_path / "out.mp4") == 0
+    error = capsys.readouterr().err
+    assert (f"The sound of {source} before its first picture, 0.75 s, is left out." in error) == said
+    assert ("left out" in error) == said and heard(tmp_path / "out.mp4")[0] == pytest.approx(1.5 - late, abs=0.06)
 
 
 def test_a_silent_video_needs_no_words(tmp_path: Path, capsys: Any) -> None:

@@ -9,17 +9,20 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from inflate.cascade.inputs import picture_frames
 from inflate.cli.applications import read_picture
-from inflate.data import decode_video, iterate_frames, video_facts
+from inflate.data import decode_video, frame_times, iterate_frames, video_facts
 from inflate.data.reading.hdr import linear_light, to_sdr
+from inflate.data.reading.pictures import VideoError
 from inflate.page.uploads import check_picture
 from tests.data_clips.conftest import write_clip  # noqa: F401  # a fixture
 from tests.data_clips.test_clip_frames import MATRICES, cut_without_encoding, ramp, turned
 
 WriteClip = Callable[..., Path]
+DEFAULT, COVER = int(Disposition.default), int(Disposition.attached_pic)
 
 
 def numbers(frames: np.ndarray) -> list[int]:
@@ -63,6 +66,65 @@ def test_a_variable_rate(write_clip: WriteClip, tmp_path: Path) -> None:  # noqa
         path = write_clip(tmp_path / f"a{suffix}", ramp, 20, rate=25, starts_ms=starts)
         agree(path, list(range(20)), 4.8)
         assert decode_video(path).timestamps == pytest.approx(np.array(starts) / 1000, abs=1e-3)
+
+
+@pytest.mark.parametrize("twice", [4, 11, 19])
+def test_a_time_that_two_frames_have(write_clip: WriteClip, tmp_path: Path, twice: int) -> None:  # noqa: F811
+    """The second of them is never shown, and all others stay at their times."""
+    starts = [0, 33, 66, 100, 1000, 1033, 1500, 2000, 2500, 2533, 2566, 4000, *range(4100, 4900, 100)]
+    plain = write_clip(tmp_path / "plain.mkv", ramp, 20, rate=30, starts_ms=starts, bf="0")
+    path = tmp_path / "twice.mkv"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        packets[twice].pts = packets[twice].dts = packets[twice - 1].pts
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    left = [number for number in range(20) if number != twice]
+    agree(path, left, starts[left[-1]] / 1000 + 1 / 30)
+    kept = [starts[number] / 1000 for number in left]
+    assert decode_video(path).timestamps == pytest.approx(kept, abs=1e-3)
+    assert [start for start, _ in frame_times(path).spans] == pytest.approx(kept, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sides", "said", "shown"),
+    [
+        ((32, 64), (0, DEFAULT), 64),
+        ((64, 32), (0, DEFAULT), 32),
+        ((32, 64), (DEFAULT, 0), 32),
+        ((32, 64), (DEFAULT, DEFAULT), 32),
+        ((64, 32), (0, 0), 64),
+        ((64, 32), (COVER, DEFAULT), 32),
+        ((32, 64), (DEFAULT, COVER), 32),
+    ],
+)
+def test_of_several_video_tracks_that_which_players_show(
+    tmp_path: Path, sides: tuple[int, int], said: tuple[int, int], shown: int
+) -> None:
+    path = tmp_path / ("tracks.mp4" if COVER in said else "tracks.nut")  # which holds no covers
+    with av.open(str(path), "w") as container:
+        streams: list[Any] = [container.add_stream("mjpeg", rate=10) for _ in sides]
+        for stream, side, flags in zip(streams, sides, said, strict=True):
+            stream.width, stream.height, stream.pix_fmt, stream.disposition = side, side, "yuvj420p", flags
+        for number in range(3):
+            for stream, side in zip(streams, sides, strict=True):
+                picture = av.VideoFrame.from_ndarray(np.full((side, side, 3), 20 * number, np.uint8), format="rgb24")
+                picture.pts, picture.time_base = number, Fraction(1, 10)
+                container.mux(stream.encode(picture))
+        for stream in streams:
+            container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert sorted(int(stream.disposition) for stream in container.streams.video) == sorted(said)
+    assert decode_video(path).frames.shape[1:3] == (shown, shown)
+    assert (video_facts(path).width, video_facts(path).num_frames) == (shown, 3)
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    for read in (decode_video, video_facts, frame_times, lambda path: next(iterate_frames(path))):
+        with pytest.raises(VideoError, match=r"it is a folder, and .* here; name a video file$"):
+            read(tmp_path)
 
 
 def test_pixels_that_are_not_square(write_clip: WriteClip, tmp_path: Path) -> None:  # noqa: F811

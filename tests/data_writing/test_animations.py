@@ -49,6 +49,19 @@ def read(path: Path) -> tuple[np.ndarray, list[float]]:
 
 
 @pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("loops", [0, 1, 2, 4, 65_535, 100_000])
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_it_is_shown_so_many_times(tmp_path: Path, suffix: str, loops: int, alpha: bool) -> None:
+    path = write_video(tmp_path / f"out{suffix}", moving([0, 1, 1], alpha), 8, loops=loops)
+    again = {0: 0, 1: None}.get(loops, min(loops, 65_535) - 1)  # as a gif says it
+    with Image.open(path) as picture:
+        assert picture.info.get("loop") == (again if suffix == ".gif" else min(loops, 65_535))
+    times = frame_times(path)
+    assert times.loops == times.raised(2).loops == times.extended(1).loops == min(loops, 65_535)
+    assert decode_video(path).loop == (loops == 0)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("places", TABLE.values(), ids=list(TABLE))
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_no_frame_is_merged(tmp_path: Path, suffix: str, places: list[int], alpha: bool) -> None:

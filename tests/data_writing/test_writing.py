@@ -10,6 +10,7 @@ from PIL import Image
 
 from inflate.data import writing
 from inflate.data.writing import (
+    check_output,
     contact_sheet,
     enlarge,
     frame_durations,
@@ -126,6 +127,19 @@ def test_gif_does_not_flicker_where_nothing_moves(tmp_path: Path) -> None:
         frame[:4, 4 * number : 4 * number + 4] = 255
     back = read(write_video(tmp_path / "a.gif", frames, 8))
     assert len(back) == 6 and np.ptp(back[:, 8:].astype(int), axis=0).max() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
+@pytest.mark.parametrize("place", ["/proc/x.mp4", "/proc/new/x.mp4", "/sys/x.mp4"])
+def test_a_file_system_that_takes_no_files_is_refused(place: str) -> None:
+    """Its permissions let the superuser write there."""
+    with pytest.raises(InputError, match=r"cannot be made: /(proc|sys) may not be written to; name another place"):
+        check_output(place)
+
+
+def test_asking_for_a_place_leaves_nothing_there(tmp_path: Path) -> None:
+    assert check_output(tmp_path / "new" / "x.mp4") == tmp_path / "new" / "x.mp4"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["out.mp3", "out", "out.avi", "out.mp4.txt"])

@@ -19,7 +19,15 @@ from inflate.data.reading.containers import is_picture, opened_container
 from inflate.data.reading.endings import missing_bytes
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.hdr import CURVES, to_sdr
-from inflate.data.reading.pictures import VideoError, as_looked_at, on_white, open_picture, picture_at, plain
+from inflate.data.reading.pictures import (
+    VideoError,
+    as_looked_at,
+    frame_numbers,
+    on_white,
+    open_picture,
+    picture_at,
+    plain,
+)
 
 Timing = Literal["stamped", "counted", "mended"]
 
@@ -97,7 +105,7 @@ def stored_size(footage: Footage) -> tuple[int, int, int]:
     with explained(footage):
         if is_picture(footage):
             with footage.open() as file, open_picture(file) as image:
-                return image.width, image.height, getattr(image, "n_frames", 1)
+                return image.width, image.height, len(frame_numbers(image))
         with _opened(footage) as (container, stream):
             count = sum(1 for packet in container.demux(stream) if packet.size)
             return stream.codec_context.width, stream.codec_context.height, count
@@ -105,30 +113,43 @@ def stored_size(footage: Footage) -> tuple[int, int, int]:
 
 def loops(footage: Footage) -> bool:
     """Whether an animation asks to be repeated for ever."""
+    return play_count(footage) == 0
+
+
+def play_count(footage: Footage) -> int | None:
+    """How many times an animation asks to be shown, 0 for ever; None for what does not say."""
     if footage.kind == "numbered":
-        return False
+        return None
     with contextlib.suppress(Exception), footage.open() as file, open_picture(file) as image:
-        return getattr(image, "n_frames", 1) > 1 and image.info.get("loop") == 0
-    return False
+        said = image.info.get("loop")
+        if len(frame_numbers(image)) == 1:
+            return None
+        if image.format == "GIF":  # says how often it is shown again, and nothing where it is not
+            return 1 if said is None else said + 1 if said else 0
+        return said
+    return None
 
 
 def packet_spans(footage: Footage) -> tuple[list[tuple[float, float]], float]:
     """When a container shows its frames, by its packets alone; nothing is decoded.
 
     Returns (start, end) of each in seconds from the first one's start, and that start on the container's own clock.
-    Edit lists leave packets out that headers count. Without a time for each packet, or where a recording's clock starts
-    again, frames are counted at the stated rate.
+    Edit lists leave packets out that headers count. Of two frames at one time the second is never shown. Without a time
+    for each packet, or where a recording's clock starts again, frames are counted at the stated rate.
 
     Raises:
         VideoError: unreadable, or no video.
     """
     times: list[tuple[float, float]] = []
-    count = 0
+    count, backwards, decoded_at = 0, False, -math.inf
     with explained(footage), _opened(footage) as (container, stream):
         for packet in container.demux(stream):
             if not packet.size or packet.is_discard:
                 continue
             count += 1
+            # Packets come in the order of decoding.
+            if packet.dts is not None:
+                backwards, decoded_at = backwards or packet.dts < decoded_at, packet.dts
             if packet.pts is not None and packet.time_base:
                 base = float(packet.time_base)
                 times.append((packet.pts * base, (packet.duration or 0) * base))
@@ -136,10 +157,11 @@ def packet_spans(footage: Footage) -> tuple[list[tuple[float, float]], float]:
     if not count:
         raise VideoError(footage.label, "it has no frames")
     starts = sorted(start for start, _ in times)
-    if len(starts) < count or any(later - earlier <= SAME_TIME for earlier, later in pairwise(starts)):
+    if len(starts) < count or backwards:
         return [(number / rate, (number + 1) / rate) for number in range(count)], starts[0] if starts else 0.0
+    starts = [starts[0], *(later for earlier, later in pairwise(starts) if later - earlier > SAME_TIME)]
     origin, held = starts[0], max(times)[1]
-    step = (starts[-1] - origin) / (count - 1) if count > 1 else 1 / rate
+    step = (starts[-1] - origin) / (len(starts) - 1) if len(starts) > 1 else 1 / rate
     ends = [*starts[1:], starts[-1] + (held or step)]
     return [(start - origin, end - origin) for start, end in zip(starts, ends, strict=True)], origin
 
@@ -169,9 +191,13 @@ def _numbered(footage: Footage, start: float) -> Iterator[Shown]:
 def _animation(footage: Footage) -> Iterator[Shown]:
     _refuse_shortened(footage, footage.length())
     with footage.open() as file, open_picture(file) as image:
-        count, start = getattr(image, "n_frames", 1), 0.0
-        for index in range(count):
-            image.seek(index)
+        numbers, start = frame_numbers(image), 0.0
+        count = len(numbers)
+        if numbers.start and "A" in image.mode:  # Pillow draws the first frame on what is none
+            image.load()
+            image.paste(0, (0, 0, *image.size))
+        for number in numbers:
+            image.seek(number)
             image.load()
             duration = float(image.info.get("duration", 0) or 0)
             duration = (_UNHURRIED_MS if count > 1 and duration <= _HURRIED_MS else duration) / 1000
@@ -220,11 +246,13 @@ def _opened(footage: Footage) -> Iterator[tuple[Any, Any]]:
 
 
 def _moving(container: Any) -> Any:
-    """The first video stream that is not the cover of a record or a film."""
-    for stream in container.streams.video:
-        if not stream.disposition & type(stream.disposition).attached_pic:
-            return stream
-    return None
+    """The video stream that players show: the one that its file says is to be shown, or the best of several, and never
+    the cover of a record or a film."""
+    moving = [one for one in container.streams.video if not one.disposition & type(one.disposition).attached_pic]
+    # Matroska says so of every track unless told otherwise.
+    said = [one for one in moving if one.disposition & type(one.disposition).default]
+    best = said[0] if len(said) == 1 else container.streams.best("video")
+    return best if best in moving else next(iter(moving), None)
 
 
 def _decoded(stream: Any) -> Iterator[Any]:

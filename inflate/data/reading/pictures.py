@@ -1,16 +1,18 @@
-"""Single pictures as they are looked at: upright, eight bits a channel, what is transparent on white."""
+"""Single pictures as they are looked at: upright, eight bits a channel of sRGB, what is transparent on white."""
 
 import contextlib
 import io
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from inflate.data.reading.containers import recognise
+from inflate.data.reading.gifs import GifPicture
+from inflate.data.reading.hdr import CURVES, to_sdr
 from inflate.errors import InputError
 
 # Half a picture must count as unreadable, whatever another library set.
@@ -19,14 +21,24 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow knows many more, some of which are programs (EPS) or hold other formats.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+# The colours that a profile is of, where the pixels are of another mode than RGB; else it is ignored, as in browsers.
+_SPACES = {"1": "L", "L": "L", "LA": "L", "La": "L", "CMYK": "CMYK", "LAB": "LAB"}
+_PROFILES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+# Profiles of sRGB differ in how they round: what moves no colour by more levels is one.
+_ROUNDING = 2
+# Where files state their transfer curve, which Pillow does not hand out: what stands before it, and its own bytes.
+# ISO/IEC 23008-12, box "colr" of type "nclx"; PNG (third edition), chunk "cICP".
+_STATED = {"AVIF": (b"colrnclx", slice(2, 4)), "PNG": (b"\0\0\0\4cICP", slice(1, 2))}
+_STATED_WITHIN = 1 << 16
+_CURVE = "hdr curve"  # of a picture's ``info``, as ``CURVES`` names it
 
 
 class VideoError(InputError):
-    """A file that could not be read as a video; the sentence names the file and the reason."""
+    """A file that could not be read as a video; the sentence names the file, the reason and what to do."""
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, advice: str = "convert it to mp4, webm, mov, gif or webp again") -> None:
         self.name, self.reason = name, reason
-        super().__init__(f"cannot read {name} as a video: {reason}; convert it to mp4, webm, mov, gif or webp again")
+        super().__init__(f"cannot read {name} as a video: {reason}; {advice}")
 
 
 def plain(error: BaseException) -> str:
@@ -43,14 +55,17 @@ def plain(error: BaseException) -> str:
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """An RGB picture of eight bits with every transparent pixel composited on white."""
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode in _DEEP:
-        return _eight_bits(picture).convert("RGB")
-    rgba = picture.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    white.alpha_composite(rgba)
+    """An RGB picture of eight bits in sRGB with every transparent pixel composited on white.
+
+    Its colours are converted by its ICC profile, if that can be read and is for pixels of its kind; HDR (PQ and HLG in
+    AVIF and PNG) by the rule of ``inflate.data.reading.hdr``.
+    """
+    colours = _in_srgb(picture)
+    if not picture.has_transparency_data:
+        return colours
+    colours.putalpha(picture.convert("RGBA").getchannel("A"))
+    white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
+    white.alpha_composite(colours)
     return white.convert("RGB")
 
 
@@ -60,7 +75,7 @@ def as_looked_at(picture: Image.Image) -> Image.Image:
 
 
 def open_picture(file: BinaryIO) -> Image.Image:
-    """Open a picture or an animation; of a WebP animation the canvas counts as transparent.
+    """Open a picture or an animation; of an animation the canvas counts as transparent.
 
     Raises:
         NoMediaError: its first bytes are those of a playlist, a script or another text, or of nothing known here.
@@ -68,12 +83,21 @@ def open_picture(file: BinaryIO) -> Image.Image:
     recognise(file)
     header = file.read(21)
     file.seek(0)
+    if header.startswith(b"GIF8"):
+        return GifPicture(file)
     if header[:4] == b"RIFF" and header[8:16] == b"WEBPVP8X" and len(header) == 21 and header[20] & 0x02:
         # Its frames need not cover the canvas, and what they leave uncovered is transparent (WebP container
         # specification, "Animation"). Encoders leave the flag for that out when the frames themselves are opaque;
         # Pillow then shows black.
         return Image.open(io.BytesIO(header[:20] + bytes([header[20] | 0x10]) + file.read()[21:]), formats=_formats())
-    return Image.open(file, formats=_formats())
+    image = Image.open(file, formats=_formats())
+    _note_curve(image, file)
+    return image
+
+
+def frame_numbers(image: Image.Image) -> range:
+    """Numbers of the frames of an opened picture; the picture that an APNG has for others is none of them."""
+    return range(1 if getattr(image, "default_image", False) else 0, getattr(image, "n_frames", 1))
 
 
 @contextlib.contextmanager
@@ -88,6 +112,64 @@ def _formats() -> tuple[str, ...]:
     """Those of ours that this Pillow was built with; it raises ``KeyError`` for any other."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _note_curve(image: Image.Image, file: BinaryIO) -> None:
+    """Of HDR, into ``info``."""
+    if image.format not in _STATED:
+        return
+    mark, value = _STATED[image.format]
+    place = file.tell()
+    file.seek(0)
+    _, found, after = file.read(_STATED_WITHIN).partition(mark)
+    file.seek(place)
+    curve = CURVES.get(int.from_bytes(after[value], "big")) if found else None
+    # An AVIF file with a profile and a curve may state that of its second picture, with a gain map.
+    if curve and (image.format == "PNG" or "icc_profile" not in image.info):
+        image.info[_CURVE] = curve
+
+
+def _in_srgb(picture: Image.Image) -> Image.Image:
+    """The colours of a picture, whatever is transparent: a new RGB picture without a profile, for nothing is left to
+    convert."""
+    mode = _SPACES.get(picture.mode, "L" if picture.mode in _DEEP else "RGB")
+    if picture.mode in _DEEP:
+        plain_colours = _eight_bits(picture)
+    else:
+        rgba = mode == "RGB" and picture.has_transparency_data
+        plain_colours = picture.convert("RGBA").convert("RGB") if rgba else picture.convert(mode)
+    curve, profile = picture.info.get(_CURVE), picture.info.get("icc_profile")
+    if curve:
+        return Image.fromarray(to_sdr(np.asarray(plain_colours.convert("RGB")).astype(np.uint16) * 257, curve))
+    transform = _to_srgb(profile, mode) if profile else None
+    if transform is None:
+        converted = plain_colours.convert("RGB")
+    else:
+        converted = Image.new("RGB", picture.size)
+        transform.apply(plain_colours, converted)
+    converted.info = {}
+    return converted
+
+
+@lru_cache(maxsize=8)
+def _to_srgb(profile: bytes, mode: str) -> Any:
+    """The conversion of pixels of ``mode`` by an ICC profile; None where it changes nothing, or does not fit them."""
+    try:
+        source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() != _PROFILES[mode]:
+            return None
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (OSError, ImageCms.PyCMSError):  # damaged
+        return None
+    if mode in ("RGB", "L"):
+        levels = np.arange(0, 256, 15, dtype=np.uint8)
+        grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+        colours = Image.fromarray(grid if mode == "RGB" else levels[None])
+        changed = Image.new("RGB", colours.size)
+        transform.apply(colours, changed)
+        if np.abs(np.asarray(changed, np.int16) - np.asarray(colours.convert("RGB"), np.int16)).max() <= _ROUNDING:
+            return None
+    return transform
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
