@@ -76,12 +76,13 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
     """
     from diffusers.models.modeling_utils import ModelMixin
 
+    loader: Any = found  # the two libraries' classes have no common one
     stem = DIFFUSERS_STEM if issubclass(found, ModelMixin) else TRANSFORMERS_STEM
     there = files_by_variant(folder, stem, "safetensors") if folder.is_dir() else {}
     asked: dict[str, Any] = {"use_safetensors": True, **(options or {})}
     asked["variant"] = choose_variant(folder, there, variant) if there else None
     with _one_sentence(folder, found.__name__):
-        model, said = found.from_pretrained(folder, local_files_only=True, output_loading_info=True, **asked)
+        model, said = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, **asked)
     missing = sorted({*said["missing_keys"], *(str(name) for name in said["mismatched_keys"])})
     if missing:
         named = ", ".join(repr(name) for name in missing[:_NAMED])

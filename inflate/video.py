@@ -98,8 +98,8 @@ def to_uint8(video: Tensor) -> np.ndarray:
     pixels = video.detach().to("cpu", torch.float32)
     if torch.isnan(pixels).any():
         raise InputError(
-            "the video holds values that are not numbers (NaN): a wider dtype such as float32 may help; if it is float32 "
-            "that ran, the model's weights hold NaN themselves, and the model is to be got or trained again"
+            "the video holds values that are not numbers (NaN): a wider dtype such as float32 may help; if it is "
+            "float32 that ran, the model's weights hold NaN themselves, and the model is to be got or trained again"
         )
     # In place: a frame may be of a hundred megabytes.
     levels = pixels.clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)

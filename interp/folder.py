@@ -20,9 +20,10 @@ from inflate.checkpoint import (
 )
 from inflate.checkpoint.fingerprint import architecture_fingerprint
 from inflate.checkpoint.kinds import TEMPORAL_FILE
-from inflate.checkpoint.source import WEIGHTS_STEM, find_weights
+from inflate.checkpoint.source import find_weights
 from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_temporal
 from inflate.checkpoint.writing import new_folder
+from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel, meta_image_model
 
@@ -31,7 +32,7 @@ IMAGE_FOLDER = "unet"
 
 def is_partial(folder: Path) -> bool:
     """Whether ``folder`` has temporal weights and a config but no image weights."""
-    return (folder / TEMPORAL_FILE).is_file() and not any(folder.glob(f"{WEIGHTS_STEM}*.safetensors"))
+    return (folder / TEMPORAL_FILE).is_file() and not any(folder.glob(f"{DIFFUSERS_STEM}*.safetensors"))
 
 
 def save_partial(model: InflatedModel, folder: Path, image_folder: Path) -> None:

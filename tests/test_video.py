@@ -77,7 +77,7 @@ def test_to_uint8_clips_and_rounds_to_the_nearest_level() -> None:
 
 
 def test_pixel_conversions_refuse() -> None:
-    with pytest.raises(InputError, match="not numbers .*; if it is float32 that ran, the model's weights hold NaN"):
+    with pytest.raises(InputError, match=r"not numbers .*; if it is float32 that ran, the model's weights hold NaN"):
         to_uint8(torch.full((1, 3, 1, 2, 2), torch.nan))
     with pytest.raises(InputError, match=r"got \(1, 4, 1, 2, 2\)"):
         to_uint8(torch.zeros(1, 4, 1, 2, 2))
