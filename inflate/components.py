@@ -74,11 +74,15 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
         InputError: weights are missing, by name; the folder is missing, damaged, or holds stand-ins; several variants
             to choose from.
     """
-    there = files_by_variant(folder, _stem_of(found), "safetensors") if folder.is_dir() else {}
+    from diffusers.models.modeling_utils import ModelMixin
+
+    loader: Any = found  # the two libraries' classes have no common one
+    stem = DIFFUSERS_STEM if issubclass(found, ModelMixin) else TRANSFORMERS_STEM
+    there = files_by_variant(folder, stem, "safetensors") if folder.is_dir() else {}
     asked: dict[str, Any] = {"use_safetensors": True, **(options or {})}
     asked["variant"] = choose_variant(folder, there, variant) if there else None
     with _one_sentence(folder, found.__name__):
-        model, said = found.from_pretrained(folder, local_files_only=True, output_loading_info=True, **asked)
+        model, said = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, **asked)
     missing = sorted({*said["missing_keys"], *(str(name) for name in said["mismatched_keys"])})
     if missing:
         named = ", ".join(repr(name) for name in missing[:_NAMED])
@@ -90,13 +94,6 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
             "copy the folder again"
         )
     return model
-
-
-def _stem_of(found: Any) -> str:
-    """What the library of a model's class calls weight files."""
-    from diffusers.models.modeling_utils import ModelMixin
-
-    return DIFFUSERS_STEM if issubclass(found, ModelMixin) else TRANSFORMERS_STEM
 
 
 def read_plain(found: Any, folder: Path) -> Any:

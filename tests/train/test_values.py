@@ -182,7 +182,7 @@ WRONG: list[tuple[str, str, str]] = [
     (VIDEO, "data.pictures=nowhere", "data.pictures is nowhere, which is not there"),
     (VIDEO, "data.kinds=['clip']", "unknown key 'kinds'"),
     (VIDEO, "options.model=''", "options.model is empty; say what it should be"),
-    (VIDEO, "options.model=empty", "empty is not a diffusers model"),
+    (VIDEO, "options.model=empty", "empty is no model's folder"),
     (VIDEO, "options.model=bundled:emojy", "no bundled family 'emojy' (did you mean 'emoji'?)"),
     (VIDEO, "options.parts={vae = 'nowhere'}", "nowhere"),
     (VIDEO, "options.parts={vea = 'vae'}", "vea"),

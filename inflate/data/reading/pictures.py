@@ -60,6 +60,8 @@ def on_white(picture: Image.Image) -> Image.Image:
     Its colours are converted by its ICC profile, if that can be read and is for pixels of its kind; HDR (PQ and HLG in
     AVIF and PNG) by the rule of ``inflate.data.reading.hdr``.
     """
+    if picture.mode == "RGB" and not picture.info.keys() & {"transparency", "icc_profile", _CURVE}:
+        return picture
     colours = _in_srgb(picture)
     if not picture.has_transparency_data:
         return colours
@@ -130,8 +132,7 @@ def _note_curve(image: Image.Image, file: BinaryIO) -> None:
 
 
 def _in_srgb(picture: Image.Image) -> Image.Image:
-    """The colours of a picture, whatever is transparent: a new RGB picture without a profile, for nothing is left to
-    convert."""
+    """The colours of a picture, whatever is transparent: a new RGB picture, without the profile that is converted."""
     mode = _SPACES.get(picture.mode, "L" if picture.mode in _DEEP else "RGB")
     if picture.mode in _DEEP:
         plain_colours = _eight_bits(picture)
