@@ -274,7 +274,7 @@ def test_bad_samples_and_timesteps_are_named(video_model: InflatedModel) -> None
 
 
 def test_what_cannot_be_inflated_is_refused() -> None:
-    with pytest.raises(InputError, match=r"cannot inflate a AutoencoderKL: the image model must be one of diffusers'"):
+    with pytest.raises(InputError, match=r"cannot inflate an AutoencoderKL: the image model must be one of diffusers'"):
         inflate(AutoencoderKL(block_out_channels=(4,), norm_num_groups=2))
     image_model = build("sd15")
     with pytest.raises(InputError, match=r"unknown scheme 'make-a-vido' \(did you mean 'make-a-video'\?\); known:"):
