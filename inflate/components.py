@@ -140,7 +140,6 @@ def _one_sentence(folder: Path, class_name: str) -> Iterator[None]:
             refuse_stand_in(path)
     try:
         yield
-    except Exception as error:
-        # diffusers, transformers, safetensors and json each raise their own kinds for a damaged folder.
+    except Exception as error:  # diffusers, transformers, safetensors and json each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{folder} cannot be loaded as {class_name}: {reason}") from error

@@ -239,8 +239,7 @@ def _converted(path: Path, network: Any, pipeline: str) -> tuple[dict[str, Tenso
         made = loader.lora_state_dict(
             str(path.parent), weight_name=path.name, local_files_only=True, use_safetensors=True, **options
         )
-    except Exception:
-        # Its converters index into names and shapes, and raise any kind of error on others.
+    except Exception:  # its converters index into names and shapes, and raise any kind of error on others
         return {}, {}
     tensors, alphas = made if isinstance(made, tuple) else (made, None)
     named: dict[str, Tensor] = {}

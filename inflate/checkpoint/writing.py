@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError
 from inflate.places import check_place
 from inflate.staging import put_in_place, staged
@@ -22,7 +23,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
 # What a model is made of, under any name that loaders look for: where one is written anew, older parts beside it would
 # be read too.
-_PARTS = ("config.json", "diffusion_pytorch_model", "temporal.safetensors", "model.", "model-", "pytorch_model")
+_PARTS = ("config.json", DIFFUSERS_STEM, "temporal.safetensors", "model.", "model-", "pytorch_model")
 _FICLONE = 0x40049409  # Linux: let a file have the blocks of another one (btrfs, XFS, bcachefs) until either is written
 _LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never hard links
 
@@ -148,7 +149,7 @@ def write_model(
     if scheduler is not None:
         _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    save_file(contiguous, folder / f"{DIFFUSERS_STEM}.safetensors", metadata={"format": "pt"})
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ def _run(
     check_room(job.output, count, size)
     longer = new > 0
     if max(count, facts.num_frames) <= MAX_FRAMES and count * size[0] * size[1] * 3 * 4 <= _MADE_BYTES:
-        video = read_video(path, job)
+        video = read_video(path, job, facts)
         job.run(lambda cascade, options: small(cascade, video, options), path, rate, longer)
         return
     job.tell_size(facts.height, facts.width)
@@ -109,8 +109,10 @@ def read_chunks(path: Path, facts: "VideoFacts") -> "Iterator[np.ndarray]":
     return iterate_frames(path, frames_of_chunk(facts.height, facts.width))
 
 
-def read_video(path: Path, job: "VideoJob | None" = None) -> "Video":
+def read_video(path: Path, job: "VideoJob | None" = None, facts: "VideoFacts | None" = None) -> "Video":
     """A whole video file in memory; with a ``job``, brought to its model's size while it is read, which is said.
+
+    ``facts`` are those of the file, where they are known already.
 
     Raises:
         InputError: not a video, or its frames take more memory than there is room for.
@@ -120,7 +122,7 @@ def read_video(path: Path, job: "VideoJob | None" = None) -> "Video":
     from inflate.data import video_facts
     from inflate.video import Video, to_uint8
 
-    facts = video_facts(path)
+    facts = facts or video_facts(path)
     height, width = (facts.height, facts.width)
     if job is not None:
         job.tell_size(height, width)

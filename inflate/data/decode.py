@@ -256,7 +256,7 @@ def iterate_frames(source: Source, frames_at_once: int = 16, name: str | None = 
 def iterate_alpha(source: Source, name: str | None = None) -> Iterator[np.ndarray]:
     """How opaque the pixels of each frame are, uint8 (H, W), as :func:`iterate_frames`; nothing for files without."""
     footage = _footage(source, name)
-    for shown in shown_frames(footage, "mended", threads=0):
+    for shown in until_cancelled(shown_frames(footage, "mended", threads=0)):
         alpha = shown.alpha()
         if alpha is None:
             return

@@ -27,7 +27,8 @@ class Transparency:
     @classmethod
     def of(cls, path: Path) -> "Transparency | None":
         """That of a file; None where nothing is transparent."""
-        return cls(np.stack(list(iterate_alpha(path)))) if is_transparent(path) else None
+        alpha = list(iterate_alpha(path))
+        return cls(np.stack(alpha)) if any(int(one.min()) < 255 for one in alpha) else None
 
     def put_back(self, chunks: Iterator[np.ndarray], rate: int = 1) -> Iterator[np.ndarray]:
         """Frames (n, H, W, 3) on white of any size, ``rate`` times as many as there were -> (n, H, W, 4).

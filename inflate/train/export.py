@@ -6,6 +6,8 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import save_file
 
+from inflate.components import DIFFUSERS_STEM
+
 
 def save_half(model: ModelMixin, folder: Path) -> None:
     """``config.json`` and ``diffusion_pytorch_model.safetensors`` in float16, leaving ``model`` as it is.
@@ -18,4 +20,4 @@ def save_half(model: ModelMixin, folder: Path) -> None:
         name: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / f"{DIFFUSERS_STEM}.safetensors", metadata={"format": "pt"})

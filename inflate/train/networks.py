@@ -17,8 +17,7 @@ def new_network(network_class: Any, arguments: dict[str, Any], **more: Any) -> A
     """
     try:
         return network_class(**arguments, **more)
-    except Exception as error:
-        # Constructors of diffusers check little: what does not fit ends as any kind of error, somewhere inside.
+    except Exception as error:  # diffusers' constructors check little: what does not fit fails somewhere inside
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise InputError(f"options.model does not fit {network_class.__name__}: {reason.rstrip('.')}.") from error
 

@@ -15,6 +15,7 @@ from inflate.checkpoint.formats.layouts import LAYOUTS, MOTION_ADAPTER, Layout
 from inflate.checkpoint.source import find_source
 from inflate.checkpoint.temporal import TemporalInfo, read_temporal_info, read_temporal_tensors
 from inflate.checkpoint.writing import new_folder
+from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError, a, nearest
 
 _OWN_INPUT = "conv_in-extra."
@@ -145,7 +146,7 @@ def _write_adapter(
             f"and diffusers expects {expected.get(differing[0])}; export to animatediff"
         )
     adapter.save_config(folder)
-    save_file(dict(renamed), folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    save_file(dict(renamed), folder / f"{DIFFUSERS_STEM}.safetensors", metadata={"format": "pt"})
 
 
 def _write_file(destination: Path, tensors: Mapping[str, Tensor], force: bool) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from inflate.checkpoint.formats.layouts import HOTSHOT, MOTION_ADAPTER, PLACE, Layout, motion_keys
 from inflate.checkpoint.header import is_pickle, read_header
 from inflate.checkpoint.pickled import read_pickle
+from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError, a
 from inflate.inflater import SCHEMES, Scheme
 from inflate.layers import sinusoidal_positions
@@ -21,7 +22,6 @@ from inflate.layers import sinusoidal_positions
 # Positions of AnimateLCM, and of modules that AnimateDiff's main branch saves without their table; sines and cosines
 # have the same rows whatever their number.
 POSITIONS_WITHOUT_TABLE = 64
-_STEM = "diffusion_pytorch_model"
 _EXTRA_OF_PIA = "conv_in-extra"
 
 
@@ -127,9 +127,9 @@ def _file_and_config(path: Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(
             f"{path} is the folder of {a(str(config.get('_class_name')))}, not of a MotionAdapter; name a motion module"
         )
-    files = sorted(path.glob(f"{_STEM}*.safetensors"), key=lambda file: len(file.name))
+    files = sorted(path.glob(f"{DIFFUSERS_STEM}*.safetensors"), key=lambda file: len(file.name))
     if not files:
-        raise InputError(f"{path} has no weights: {_STEM}.safetensors is missing")
+        raise InputError(f"{path} has no weights: {DIFFUSERS_STEM}.safetensors is missing")
     return files[0], config
 
 
