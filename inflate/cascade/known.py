@@ -98,7 +98,7 @@ class _Known:
             works = [*self._works([self.stage], last), *self._works(self.larger, state)]
             todo = [self.stage, *self.larger]
             on_step = self.cascade.step_callback(todo, works, 0, last, self.settings, self.callback)
-            with self.cascade.loaded(self.stage):
+            with self.cascade.running(self.stage):
                 made = self.stage(last, self.settings[self.stage.name], on_step).frames
             chunks = self._after(file, made[0, :, told:])
             yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, chunks, first=1)
