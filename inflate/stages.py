@@ -138,6 +138,12 @@ def stage_class(name: str, player: str = "") -> "type[ComponentStage]":
     return getattr(import_module(module), class_name)
 
 
+def known_components(players: Mapping[str, str] | None = None) -> list[str]:
+    """Names of all components that stages have, played by their own classes or by ``players``, each once."""
+    entries = [stage_entry(name, (players or {}).get(name, "")) for name in STAGES]
+    return list(dict.fromkeys(role for entry in entries for role in (*entry.needs, *entry.takes)))
+
+
 def stages_of(components: Mapping[str, Any], where: str, players: Mapping[str, str] | None = None) -> list[str]:
     """Names of the stages that a folder with these components has, in the order of the chain.
 
@@ -147,7 +153,7 @@ def stages_of(components: Mapping[str, Any], where: str, players: Mapping[str, s
         InputError: a component that no stage knows, a stage with only part of its components, or no stage at all.
     """
     entries = {name: stage_entry(name, (players or {}).get(name, "")) for name in STAGES}
-    known = list(dict.fromkeys(role for entry in entries.values() for role in (*entry.needs, *entry.takes)))
+    known = known_components(players)
     for role in components:
         if role not in known:
             raise InputError(f"{where}: no stage has a component {role!r}{nearest(role, known)}.")

@@ -50,7 +50,7 @@ class InterpolationStage(ComponentStage):
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network is an inflated model, whole or beside the family's own image model."""
         if role == _UNET:
-            return load_interpolation(folder, dtype=dtype)
+            return load_interpolation(folder, self._image_folder, dtype)
         return super().read(role, folder, library, class_name, dtype)
 
     def write(self, component: Any, folder: Path) -> list[str]:
@@ -70,11 +70,16 @@ class InterpolationStage(ComponentStage):
             elif role in self.components:
                 entries[role] = self.write(self.components[role], target)
             elif role == _UNET and is_partial(self.path_of(role)) and not self._still_fits(folder):
-                entries[role] = self.write(load_interpolation(self.path_of(role)), target)
+                entries[role] = self.write(load_interpolation(self.path_of(role), self._image_folder), target)
             else:
                 shutil.copytree(self.path_of(role), target)
                 entries[role] = self._entry(role)
         return entries
+
+    @property
+    def _image_folder(self) -> Path | None:
+        """Where a partial network's image weights are, where that is not beside it."""
+        return self.paths.get(IMAGE_FOLDER)
 
     def _entry(self, role: str) -> list[str]:
         return list(self.index[role]) if role in self.index else ["diffusers", type(self.components[role]).__name__]

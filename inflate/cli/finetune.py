@@ -98,16 +98,15 @@ def distill(
 
 
 def assemble(
-    family: Annotated[Path, typer.Argument(help="A family file (TOML) naming one folder per role.")],
+    roles: Annotated[Path, typer.Argument(help="A role file (TOML), which says what plays each stage.")],
     destination: Annotated[Path, typer.Argument(help="The cascade's folder to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace DESTINATION if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing.")] = False,
 ) -> None:
-    """Put trained parts together as one cascade folder that `generate` loads."""
-    from inflate.train.assemble import assemble as assemble_family
-    from inflate.train.assemble import load_family
+    """Put what a role file names together as one cascade folder that `generate` loads."""
+    from inflate.cascade.assembling import assemble as write_cascade
 
-    sizes = assemble_family(load_family(family), destination, force)
+    sizes = write_cascade(roles, destination, force)
     if not quiet:
         for role, size in sizes.items():
             typer.echo(f"{role:>16}  {size / 1e6:6.1f} MB")
