@@ -185,6 +185,7 @@ class ComponentStage:
     defaults: StageSettings
     folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
     guidance_options: ClassVar[bool] = False  # whether it knows GuidanceOptions
+    variant: str | None = None  # which weights are read, such as "fp16", where a component's folder has them
     config_class: ClassVar[type] = NoConfig  # what the stage must know beside its components, a frozen dataclass
 
     def __init__(
@@ -232,7 +233,7 @@ class ComponentStage:
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """Read one component; a stage with components of its own kind overrides this."""
-        return read_diffusers_component(folder, library, class_name, dtype)
+        return read_diffusers_component(folder, library, class_name, dtype, self.variant)
 
     def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
         """Read what is not there yet, and put networks onto ``device`` as ``dtype``, in evaluation mode.

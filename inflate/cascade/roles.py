@@ -5,7 +5,7 @@ Nothing is copied, and weights are read when their stage runs. What a role file 
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,6 +14,7 @@ from inflate.bases.parts import OURS
 from inflate.cascade.folder import INDEX_NAME, family_folder, read_index, read_stages
 from inflate.cascade.pipelines import PIPELINES, Part
 from inflate.cascade.role_file import Role, RoleFile, checked_options
+from inflate.components import DIFFUSERS_STEM, TRANSFORMERS_STEM, files_by_variant
 from inflate.errors import InputError, a, nearest
 from inflate.schedulers import SCHEDULERS
 from inflate.stage_table import STAGES, stage_entry
@@ -179,6 +180,29 @@ def _options(role: Role, settings: StageSettings, config: Any) -> tuple[StageSet
         )
     except InputError as error:
         raise InputError(f"{role.where}: {error}") from error
+
+
+def choose_weights(stages: Sequence[ComponentStage], variant: str, where: str) -> None:
+    """Have stages read the weights of one variant where a component has them.
+
+    Raises:
+        InputError: none has.
+    """
+    folders = [stage.path_of(role) for stage in stages for role in stage.index]
+    there = {
+        name
+        for folder in folders
+        for stem in (DIFFUSERS_STEM, TRANSFORMERS_STEM)
+        for name in (files_by_variant(folder, stem, "safetensors") if folder.is_dir() else ())
+    }
+    if variant not in there:
+        named = sorted(name for name in there if name is not None)
+        raise InputError(
+            f"{where} has no weights of variant {variant!r}{nearest(variant, named)}; the variants there: "
+            f"{', '.join(named) or 'none'}."
+        )
+    for stage in stages:
+        stage.variant = variant
 
 
 def _lend_image_encoder(stages: list[ComponentStage]) -> None:

@@ -31,6 +31,7 @@ class VideoJob:
         self,
         output: Path,
         model: str,
+        variant: str | None,
         seed: int,
         steps: str,
         guidance_scale: str,
@@ -50,7 +51,8 @@ class VideoJob:
         self.keeps_alpha = True  # where the format can
         self.loops = 0  # how many times the video is shown, as its source is
         self.finish: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]] = iter
-        self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
+        place = check_device(device), check_dtype(dtype)
+        self.cascade = Cascade.from_pretrained(check_model(model), *place, variant=variant)
         self.chosen = {
             "num_inference_steps": parse_by_stage("--steps", steps, int),
             "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
