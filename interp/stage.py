@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,6 +97,30 @@ class InterpolationStage(ComponentStage):
         frames = state.num_frames if state.frames is None else state.frames.shape[2]
         seen = sum(len(window.frames) for one in self._passes(state, frames) for window in one.windows)
         return max(1, len(state.seeds) * settings.num_inference_steps * seen) * settings.cost
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """How long ``state``, whose frames of that many pixels need not be there, will take here: a window is timed.
+
+        The stage must be loaded.
+        """
+        window, size = self._one_window(state), self.embed_size()
+        generator = stage_generator(0, self.name)
+        frames = torch.rand(1, 3, window.num_frames, height, width, generator=generator) * 2 - 1
+        embeds = None if size is None else torch.nn.functional.normalize(torch.randn(1, size, generator=generator))
+        window = replace(window, frames=frames, image_embeds=embeds)
+        for _ in range(2):  # the first time kernels are chosen and buffers made
+            start = time.perf_counter()
+            self(window, settings, lambda video, step, timestep, sample, share=None: sample)
+        taken = time.perf_counter() - start
+        return taken * self.work(state, settings) / self.work(window, settings)
+
+    def _one_window(self, state: ChainState) -> ChainState:
+        """As much of a state's work as goes through the network at once."""
+        size = self.window_size()
+        if state.known_frames is not None:
+            mask = torch.arange(size) < size // 2
+            return ChainState((), (0,), size, state.fps, frame_skip=1, known_frames=mask)
+        return ChainState((), (0,), (size - 1) // state.frame_skip + 1, state.fps, frame_skip=state.frame_skip)
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Complete ``frames`` and raise ``fps``, video by video, so that memory does not grow with their number."""
