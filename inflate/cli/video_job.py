@@ -216,7 +216,7 @@ def read_picture(path: Path) -> "Image.Image":
     """
     import numpy as np
 
-    from inflate.data.reading.pictures import as_looked_at, picture_at, plain
+    from inflate.data.reading.pictures import as_looked_at, picture_at, plain, to_first_frame
 
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a picture in it.")
@@ -224,6 +224,7 @@ def read_picture(path: Path) -> "Image.Image":
         raise InputError(f"There is no picture {path}.")
     try:
         with picture_at(path) as image:
+            to_first_frame(image)
             image.load()
             if image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255:
                 typer.echo(f"Transparent parts of {path} become white.", err=True)
