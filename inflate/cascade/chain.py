@@ -31,7 +31,8 @@ from inflate.cascade.output import (
     tell_end,
 )
 from inflate.cascade.pipelines import PIPELINES
-from inflate.cascade.roles import is_role_file, read_pipeline, read_roles
+from inflate.cascade.role_file import is_role_file, read_role_file
+from inflate.cascade.roles import choose_weights, read_pipeline, stages_of_roles
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stages import ChainState, OnStep, Stage, StageSettings
@@ -80,19 +81,33 @@ class Cascade(Applications):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         keep_loaded: bool = False,
+        variant: str | None = None,
     ) -> "Cascade":
         """The cascade in a pipeline folder, one that ships inside the package (``bundled:emoji``), or a role file's.
 
         The folder may also be somebody's pipeline (Stable Diffusion, Karlo, …), inflated or not: then it plays what
-        stages it can. A role file (``.toml``) says whose pipeline plays each stage; see :mod:`inflate.cascade.roles`.
-        Only ``model_index.json`` and configs are read here; weights are read when their stage runs.
+        stages it can. A role file (``.toml``) says what plays each stage; see :mod:`inflate.cascade.role_file`.
+        Only ``model_index.json`` and configs are read here; weights are read when their stage runs. ``variant`` says
+        which, such as "fp16", of components that have weights in several; the plain ones by default.
 
         Raises:
-            InputError: no such folder or name, or its index is damaged or names what no stage knows.
+            InputError: no such folder or name, its index is damaged or names what no stage knows, or no component has
+                weights of ``variant``.
         """
+        cascade = cls._opened(folder_or_name, device, dtype, keep_loaded)
+        if variant is not None:
+            stages: Any = cascade.stages
+            choose_weights(stages, variant, str(folder_or_name))
+        return cascade
+
+    @classmethod
+    def _opened(
+        cls, folder_or_name: str | Path, device: torch.device | str | None, dtype: torch.dtype | None, keep_loaded: bool
+    ) -> "Cascade":
         if is_role_file(folder_or_name):
-            stages, family = read_roles(Path(folder_or_name).expanduser())
-            return cls(stages, device, dtype, keep_loaded, family)
+            file = read_role_file(Path(folder_or_name).expanduser())
+            stages: Any = stages_of_roles(file, str(folder_or_name))
+            return cls(stages, device, dtype, keep_loaded, file.name)
         folder = family_folder(folder_or_name)
         index = read_index(folder)
         if index.get("_class_name") in PIPELINES:
