@@ -91,7 +91,7 @@ def seconds_of_known(
             told = min(frames, stage.window_size() - 1)
             frames, known = told + new, torch.arange(told + new) < told
         state = ChainState((), (0,), frames, video.fps, frame_skip=frame_skip, known_frames=known)
-        with cascade.loaded(stage):
+        with cascade.running(stage):
             seconds += stage.seconds(state, *size, settings[stage.name])
     return seconds
 
