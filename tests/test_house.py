@@ -27,7 +27,8 @@ LADDER = (
         "inflate.workers",
     },
     {"inflate.layers", "inflate.diffusion"},
-    {"inflate.schedulers"},
+    {"inflate.schedulers", "inflate.schemes"},
+    {"inflate.adapters"},
     {"inflate.inflater", "inflate.components"},
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
     {"inflate.bases"},
@@ -48,7 +49,7 @@ _STAGES = {"inflate.stages", "interp", "superres", "interp.training", "superres.
 _FAMILY = {"emoji_family", "emoji_family.training"}
 KEEPERS = {
     "diffusers": {"inflate.inflater", "inflate.checkpoint", "inflate.models", "inflate.cascade", "inflate.train"}
-    | {"inflate.schedulers", "inflate.bases", "inflate.components"}
+    | {"inflate.adapters", "inflate.schedulers", "inflate.bases", "inflate.components"}
     | _STAGES
     | _FAMILY,
     "huggingface_hub": {"inflate.checkpoint"},
@@ -70,6 +71,7 @@ FRUGAL = {
     "inflate.cancelling": {"torch"},
     "inflate.layers": {"torch", "einops"},
     "inflate.diffusion": {"torch"},
+    "inflate.schemes": set(),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from inflate.adapters import ADAPTERS, Adapter
 from inflate.bases.autoencoder import Autoencoder
 from inflate.bases.conditioner import Conditioner
 from inflate.bases.families import FAMILIES, PIPELINES, Pipeline, cascade_pipeline, family_of
@@ -18,8 +19,6 @@ from inflate.errors import InputError, a, nearest
 
 _SCHEDULER = "scheduler_config.json"
 _LENDS_ALL = "base"
-_FLUX_PATCH = 2
-_DEFAULT_CELLS = {"flux": 128}  # latent cells a side that a network is made for whose config does not say it
 _WORDS = {
     "vae": "autoencoder",
     "scheduler": "scheduler",
@@ -69,11 +68,14 @@ class Base:
         return load_image_model(self.network, device, dtype)
 
     @property
+    def adapter(self) -> Adapter:
+        """Of the network's class."""
+        return ADAPTERS[self.network.image_model_class.__name__]
+
+    @property
     def patch(self) -> int:
         """Latent cells along a side of what is one token; 1 for UNets."""
-        if self.family == "flux":
-            return _FLUX_PATCH
-        return 1 if "UNet" in self.network.image_model_class.__name__ else int(self.network.config.get("patch_size", 2))
+        return self.adapter.patch_size(self.network.config)
 
     @property
     def multiple(self) -> int:
@@ -88,10 +90,10 @@ class Base:
         height, width = self.options.get("height"), self.options.get("width")
         if height and width:
             return int(height), int(width)
-        size = self.network.config.get("sample_size") or _DEFAULT_CELLS.get(self.family, 64)
-        cells = (size, size) if isinstance(size, int) else tuple(size)
+        native = self.adapter.native_cells
+        height, width = self.adapter.sample_size(self.network.config) or (native, native)
         factor = self.autoencoder().factor
-        return int(cells[0]) * factor, int(cells[1]) * factor
+        return height * factor, width * factor
 
 
 def open_base(model: str | Path, parts: Mapping[str, str | Path] | None = None, variant: str | None = None) -> Base:
@@ -251,7 +253,7 @@ def _check_channels(base: Base, where: str) -> None:
         raise InputError(
             f"{where} is told classes (num_class_embeds), and only UNet2DModels that are told nothing will do."
         )
-    taken = int(config.get("in_channels", 4)) // (_FLUX_PATCH**2 if base.family == "flux" else 1)
+    taken = base.adapter.channels(config)
     given = base.autoencoder().channels
     if taken != given:
         source = "its autoencoder gives" if "vae" in base.parts else "pictures have"

@@ -5,8 +5,9 @@ is the stage's own business. On disk it is a diffusers pipeline folder.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from inflate.cascade.output import (
     StepCallback,
     as_output,
     check_output_type,
+    tell_end,
 )
 from inflate.cascade.pipelines import PIPELINES
 from inflate.cascade.role_file import is_role_file, read_role_file
@@ -67,8 +69,10 @@ class Cascade(Applications):
         self.keep_loaded = keep_loaded
         self.family = family
         self.folder: Path | None = None
-        # Several threads may share a cascade: one stage runs at a time.
-        self._lock = threading.RLock()
+        # Several threads may share a cascade, and streams be read by turns: one stage runs at a time, and weights are
+        # let go of when nobody uses them any more. Copies (``sized``) share both.
+        self._turn = threading.RLock()
+        self._users: Counter[str] = Counter()
 
     @classmethod
     def from_pretrained(
@@ -214,11 +218,10 @@ class Cascade(Applications):
         todo = [stage for stage in self.up_to(until) if not stage.done(state)]
         works = [stage.work(state, settings[stage.name]) for stage in todo]
         for number, stage in enumerate(todo):
-            with self._lock, self.loaded(stage):
+            with self.running(stage):
                 on_step = self.step_callback(todo, works, number, state, settings, callback_on_step_end)
                 state = stage(state, settings[stage.name], on_step)
-            if callback_on_stage_end is not None and callback_on_stage_end(self, stage.name, state) is False:
-                raise CancelledError(f"cancelled after {stage.name}")
+            tell_end(callback_on_stage_end, self, stage.name, state)
         return state
 
     def settings(
@@ -270,7 +273,7 @@ class Cascade(Applications):
         decoder: Any = self.stage("decoder")
         if decoder is None:
             raise InputError("This cascade has no decoder, to which LoRAs are added.")
-        with self._lock:
+        with self._turn:
             return decoder.add_lora(Path(path).expanduser(), weight)
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
@@ -292,13 +295,40 @@ class Cascade(Applications):
 
     @contextmanager
     def loaded(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
-        """Hold a stage's weights in memory, or those of some of its components only, and release them after."""
+        """Hold a stage's weights in memory, or those of some of its components only; the last user releases them.
+
+        To run it too takes a turn (:meth:`running`, :meth:`making`).
+        """
+        with self._turn:
+            self._users[stage.name] += 1
         try:
-            stage.load(self.device, self.dtype, roles)
+            with self._turn:
+                stage.load(self.device, self.dtype, roles)
             yield stage
         finally:
-            if not self.keep_loaded:
-                stage.release()
+            with self._turn:
+                self._users[stage.name] -= 1
+                if not (self.keep_loaded or self._users[stage.name]):
+                    stage.release()
+
+    @contextmanager
+    def running(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
+        """Hold a stage's weights, and let no other stage run meanwhile."""
+        with self._turn, self.loaded(stage, roles):
+            yield stage
+
+    def making(self, stage: Stage, made: Generator[Tensor]) -> Iterator[Tensor]:
+        """What a stage makes chunk by chunk, its weights being held until the end; no other stage runs meanwhile.
+
+        Others may run between two chunks, so that a stream that nobody reads on with stops nobody.
+        """
+        with self.loaded(stage), closing(made):
+            while True:
+                with self._turn, torch.no_grad():
+                    chunk = next(made, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     def _by_stage(self, what: str, value: Any) -> dict[str, Any]:
         names = [stage.name for stage in self.stages]

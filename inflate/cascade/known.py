@@ -91,7 +91,7 @@ def seconds_of_known(
             told = min(frames, stage.window_size() - 1)
             frames, known = told + new, torch.arange(told + new) < told
         state = ChainState((), (0,), frames, video.fps, frame_skip=frame_skip, known_frames=known)
-        with cascade.loaded(stage):
+        with cascade.running(stage):
             seconds += stage.seconds(state, *size, settings[stage.name])
     return seconds
 
@@ -133,7 +133,7 @@ class _Known:
             works = [*self._works([self.stage], last), *self._works(self.larger, state)]
             todo = [self.stage, *self.larger]
             on_step = self.cascade.step_callback(todo, works, 0, last, self.settings, self.callback)
-            with self.cascade.loaded(self.stage):
+            with self.cascade.running(self.stage):
                 made = self.stage(last, self.settings[self.stage.name], on_step).frames
             chunks = self._after(file, made[0, :, told:])
             yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, chunks, first=1)

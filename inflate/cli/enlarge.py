@@ -31,7 +31,9 @@ def upscale_file(job: "VideoJob", source: Path, factor: float | None) -> None:
     works = [] if job.quiet else _say_how_long(job, source, plan)
     with progress_bar(job.quiet) as on_step:
         chunks = (from_uint8(chunk[None])[0] for chunk in read_chunks(source, facts))
-        made = job.cascade.upscale_chunks(chunks, facts.num_frames, plan.factor, works, **job.options(on_step))
+        made = job.cascade.upscale_chunks(
+            chunks, facts.num_frames, plan.factor, works, times.fps, **job.options(on_step)
+        )
         job.write((to_uint8(chunk[None])[0] for chunk in made), times.fps, *beside)
 
 

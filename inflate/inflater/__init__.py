@@ -1,13 +1,12 @@
 """Turning an image model into a video model: sites, schemes, attaching, detaching, and what that costs."""
 
+from inflate.adapters import IMAGE_MODEL_CLASSES, Site, call_image_model, find_sites, random_inputs
 from inflate.inflater.building import build_temporal_layers, temporal_layer_makers
 from inflate.inflater.conv_in import widen_conv_in
 from inflate.inflater.model import InflatedModel, LoadReport, deflate, inflate
-from inflate.inflater.readers import IMAGE_MODEL_CLASSES, call_image_model, find_sites, random_inputs
 from inflate.inflater.report import Report, SiteReport, meta_image_model, report
-from inflate.inflater.schemes import SCHEMES, Scheme, resolve_scheme
-from inflate.inflater.sites import Site
 from inflate.inflater.verify import Difference, Verification, verify
+from inflate.schemes import SCHEMES, Scheme, resolve_scheme
 
 __all__ = [
     "IMAGE_MODEL_CLASSES",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inflate.adapters import Adapter
 from inflate.errors import InputError, nearest
 from inflate.inflater.patching import num_groups_of
 
@@ -32,13 +33,32 @@ def check_names(image_model: nn.Module, names: "tuple[str, ...] | list[str]", gi
             )
 
 
+def arguments_per_frame(
+    adapter: Adapter, arguments: Mapping[str, Any], batch: int, num_frames: int, patch_frames: int
+) -> dict[str, Any]:
+    """Every argument as `per_frame` has it; lists of one tensor for each picture, of their own lengths, item by item.
+
+    Raises:
+        InputError: a tensor, or a list, that is neither per video nor per frame.
+    """
+    found = {}
+    for name, value in arguments.items():
+        if name in adapter.listed and value is not None:
+            places = torch.arange(len(value))
+            found[name] = [value[place] for place in per_frame(places, name, batch, num_frames, patch_frames)]
+        else:
+            layers = list(value) if name in adapter.layered and isinstance(value, Tensor) else value
+            found[name] = per_frame(layers, name, batch, num_frames, patch_frames)
+    return found
+
+
 def per_frame(value: Any, name: str, batch: int, num_frames: int, patch_frames: int = 1) -> Any:
     """`value` with every tensor given per frame, or per group of `patch_frames` frames.
 
     A tensor whose first size is `batch` is per video and is repeated for each frame; one of first size
     `batch * num_frames` is per frame already and passes unchanged, as do numbers and tensors without dimensions. Dicts,
     lists and tuples are entered (and rebuilt, since some image models empty the lists they are given). Inside
-    `cross_attention_kwargs` and `joint_attention_kwargs` a tensor of any other size is a setting, not a batch, and
+    `cross_attention_kwargs` and its like a tensor of any other size is a setting, not a batch, and
     passes unchanged. A group of frames has one token and so one condition: where it is given per frame, that of the
     group's first frame.
 
@@ -64,7 +84,7 @@ def per_frame(value: Any, name: str, batch: int, num_frames: int, patch_frames: 
         return value.unflatten(0, (batch, num_frames))[:, ::patch_frames].flatten(0, 1)
     if value.shape[0] == batch:
         return value.repeat_interleave(num_groups_of(num_frames, patch_frames), dim=0)
-    if name.startswith(("cross_attention_kwargs", "joint_attention_kwargs")):
+    if name.startswith(("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")):
         return value
     raise InputError(
         f"{name} has first size {value.shape[0]}; with {batch} videos of {num_frames} frames it must be {batch} "

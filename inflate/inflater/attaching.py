@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from inflate.adapters import Adapter, Site
 from inflate.errors import InputError
-from inflate.inflater.dit_hooks import BlockHook, GatherFramesHook, PatchInHook, PatchOutHook, ScatterFramesHook
 from inflate.inflater.frames import (
     ExtraInputHook,
     FrameCheckpoint,
@@ -21,8 +21,8 @@ from inflate.inflater.frames import (
     OtherFramesHook,
     QueryHook,
 )
-from inflate.inflater.schemes import Scheme
-from inflate.inflater.sites import Site
+from inflate.inflater.token_hooks import BlockHook, GatherFramesHook, PatchInHook, PatchOutHook, ScatterFramesHook
+from inflate.schemes import Scheme
 
 _HOOKS = (LayerHook, OtherFramesHook, QueryHook, BlockHook, GatherFramesHook, PatchInHook)
 
@@ -30,8 +30,15 @@ _HOOKS = (LayerHook, OtherFramesHook, QueryHook, BlockHook, GatherFramesHook, Pa
 class Attachments:
     """The hooks of one inflated model, by site."""
 
-    def __init__(self, sites: tuple[Site, ...], temporal: nn.ModuleDict, scheme: Scheme, context: FrameContext) -> None:
-        self.sites, self.temporal, self.scheme, self.context = sites, temporal, scheme, context
+    def __init__(
+        self,
+        adapter: Adapter,
+        sites: tuple[Site, ...],
+        temporal: nn.ModuleDict,
+        scheme: Scheme,
+        context: FrameContext,
+    ) -> None:
+        self.adapter, self.sites, self.temporal, self.scheme, self.context = adapter, sites, temporal, scheme, context
         self._hooked: list[tuple[Site, nn.Module, list[Any]]] = []  # site, module that stood there, handles
 
     def __bool__(self) -> bool:
@@ -107,21 +114,24 @@ class Attachments:
             return self._attention_hooks(site, module)
         layer = self.temporal[site.key]
         if site.kind in ("transformer_block", "temporal_block"):
-            return [module.register_forward_hook(BlockHook(site.name, layer, self.context), with_kwargs=True)]
+            return [module.register_forward_hook(BlockHook(site, module, layer, self.context), with_kwargs=True)]
         if site.kind == "extra_input":
             # Before the temporal convolution of conv_in, as if conv_in itself were wider.
             hook = ExtraInputHook(layer, self.context, self.scheme.own_conv_in)
             return [module.register_forward_hook(hook, prepend=True)]
         if site.kind == "time_embedding":
             return [module.register_forward_hook(FrameRateHook(self.context))]
-        kinds = {"query": QueryHook, "patch_in": PatchInHook, "patch_out": PatchOutHook}
-        return [module.register_forward_hook(kinds.get(site.kind, LayerHook)(site.name, layer, self.context))]
+        if site.kind in ("patch_in", "patch_out"):
+            patching = PatchInHook if site.kind == "patch_in" else PatchOutHook
+            return [module.register_forward_hook(patching(site, layer, self.context))]
+        plain = QueryHook if site.kind == "query" else LayerHook
+        return [module.register_forward_hook(plain(site.name, layer, self.context))]
 
     def _attention_hooks(self, site: Site, module: nn.Module) -> list[Any]:
         if self.scheme.frames_seen != "all":
             hook = OtherFramesHook(site.name, self.scheme.frames_seen, self.context)
             return [module.register_forward_pre_hook(hook, with_kwargs=True)]
-        gather, scatter = GatherFramesHook(self.context), ScatterFramesHook(self.context)
+        gather, scatter = GatherFramesHook(module, self.adapter, self.context), ScatterFramesHook(self.context)
         return [module.register_forward_pre_hook(gather, with_kwargs=True), module.register_forward_hook(scatter)]
 
 

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import nn
 
-from inflate.inflater.dit_calls import patch_size_of
-from inflate.inflater.schemes import Scheme
-from inflate.inflater.sites import LAYERLESS, Site, SiteKind, plain_module
+from inflate.adapters import LAYERLESS, Site, SiteKind, adapter_of, plain_module
 from inflate.layers import (
     Blend,
     FrameRateEmbedding,
@@ -22,6 +20,7 @@ from inflate.layers import (
     TemporalConv,
     TemporalResBlock,
 )
+from inflate.schemes import Scheme
 
 GUIDANCE_KEY = "guidance_embedding"
 
@@ -127,13 +126,15 @@ def _temporal_block(site: Site, scheme: Scheme, num_frames: int, image_model: nn
         site.head_dim,
         num_frames,
         position=scheme.position,
-        shared_condition=isinstance(image_model, PixArtTransformer2DModel),
+        condition_dim=None if site.blocks.shared_condition else site.condition_dim,
     )
 
 
 def _patch_in(site: Site, scheme: Scheme, num_frames: int, image_model: nn.Module) -> nn.Module:
     positions = scheme.frames_seen == "all" and scheme.position != "none"
-    return SpacetimePatchIn(site.channels, site.in_channels, patch_size_of(image_model), scheme.patch_frames, positions)
+    config: Any = image_model.config
+    patch_size = adapter_of(image_model).patch_size(config)
+    return SpacetimePatchIn(site.channels, site.in_channels, patch_size, scheme.patch_frames, positions)
 
 
 def _patch_out(site: Site, scheme: Scheme, num_frames: int, image_model: nn.Module) -> nn.Module:

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from inflate.adapters import adapter_of
 from inflate.errors import InputError, a
-from inflate.inflater.readers import reader_of
 
 
 def widen_conv_in(image_model: nn.Module, extra_channels: int) -> nn.Module:
@@ -22,7 +22,7 @@ def widen_conv_in(image_model: nn.Module, extra_channels: int) -> nn.Module:
     Raises:
         InputError: not a UNet that can be inflated, or `extra_channels` below 1.
     """
-    if reader_of(image_model).family != "UNet":
+    if adapter_of(image_model).family != "UNet":
         raise InputError(f"{a(type(image_model).__name__)} has no first convolution to widen; only UNets have")
     if extra_channels < 1:
         raise InputError(f"extra_channels must be at least 1, got {extra_channels}")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inflate.inflater.schemes import FramesSeen
+from inflate.adapters import PictureTokens, Site
+from inflate.schemes import FramesSeen
 
 
 @dataclass
@@ -22,6 +23,8 @@ class FrameContext:
     fps_embedding: Tensor | None = None  # (B*F, D), of frame rate and guidance scale together
     extra_input: Tensor | None = None  # (B*F, extra channels, H, W); of groups of p frames, (B*F, C, p, H, W)
     left_out: frozenset[nn.Module] = frozenset()  # layers that answer their input in this call, known before it
+    picture_tokens: PictureTokens | None = None  # at sites that have other tokens beside the picture's own
+    frame_answers: Tensor | None = None  # (B*G*p, N, features): what each frame of a token answers beyond its token
     changes: "dict[str, float] | None" = field(default=None, repr=False)  # when a dict: site -> max |layer(x) - x|
 
     @contextmanager
@@ -31,15 +34,25 @@ class FrameContext:
         fps_embedding: Tensor | None,
         extra_input: Tensor | None,
         left_out: frozenset[nn.Module] = frozenset(),
+        picture_tokens: PictureTokens | None = None,
     ) -> Iterator[None]:
         """Switch the temporal layers on inside the block."""
-        before = (self.num_frames, self.fps_embedding, self.extra_input, self.left_out)
+        before = (self.num_frames, self.fps_embedding, self.extra_input, self.left_out, self.picture_tokens)
         self.num_frames, self.fps_embedding, self.extra_input = num_frames, fps_embedding, extra_input
-        self.left_out = left_out
+        self.left_out, self.picture_tokens = left_out, picture_tokens
         try:
             yield
         finally:
-            self.num_frames, self.fps_embedding, self.extra_input, self.left_out = before
+            self.num_frames, self.fps_embedding, self.extra_input, self.left_out, self.picture_tokens = before
+            self.frame_answers = None
+
+    def own_tokens(self, sequence: Tensor, site: Site) -> Tensor:
+        """The picture's own tokens, (B*F, N, D), among those at `site`."""
+        return self.picture_tokens.of(sequence) if site.with_others and self.picture_tokens else sequence
+
+    def put_tokens(self, sequence: Tensor, site: Site, tokens: Tensor) -> Tensor:
+        """`sequence` with other tokens of the picture's own."""
+        return self.picture_tokens.put(sequence, tokens) if site.with_others and self.picture_tokens else tokens
 
     def leaves_out(self, layer: nn.Module) -> bool:
         """Whether `layer` answers its input in this call and is not run; a compiled graph has all layers in it."""
@@ -200,7 +213,8 @@ class _InContext:
         assert context.num_frames is not None, "only built inside a call"
         self.module, self.context = module, context
         self.values = (context.num_frames, context.fps_embedding, context.extra_input)
+        self.picture_tokens = context.picture_tokens
 
     def __call__(self, *args: Any) -> Any:
-        with self.context.during_call(*self.values):
+        with self.context.during_call(*self.values, picture_tokens=self.picture_tokens):
             return self.module(*args)

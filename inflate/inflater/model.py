@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inflate.adapters import adapter_of, find_sites
 from inflate.errors import InputError, nearest
-from inflate.inflater.arguments import check_names, number_of_each_video, per_frame
+from inflate.inflater.arguments import arguments_per_frame, check_names, number_of_each_video, per_frame
 from inflate.inflater.attaching import Attachments, computing_device, is_inflated
 from inflate.inflater.building import GUIDANCE_KEY, build_temporal_layers
 from inflate.inflater.frames import FrameContext
 from inflate.inflater.patching import group_frames, num_groups_of
-from inflate.inflater.readers import find_sites, reader_of
-from inflate.inflater.schemes import Scheme, resolve_scheme
 from inflate.layers import identity_layers
+from inflate.schemes import Scheme, resolve_scheme
 from inflate.video import fold_frames, unfold_frames
 
 FPS_KEY = "time_embedding"
@@ -40,7 +40,7 @@ class InflatedModel(nn.Module):
 
     def __init__(self, image_model: nn.Module, scheme: str | Scheme = "make-a-video", num_frames: int = 16) -> None:
         super().__init__()
-        self.reader = reader_of(image_model)
+        self.adapter = adapter_of(image_model)
         self.scheme = resolve_scheme(scheme)
         _check_frames(self.scheme, num_frames)
         if is_inflated(image_model):
@@ -51,7 +51,7 @@ class InflatedModel(nn.Module):
         layers = build_temporal_layers(self.sites, self.scheme, num_frames, image_model)
         self.temporal = layers.to(device=self.device, dtype=self.dtype)
         self.context = FrameContext()
-        self._attachments = Attachments(self.sites, self.temporal, self.scheme, self.context)
+        self._attachments = Attachments(self.adapter, self.sites, self.temporal, self.scheme, self.context)
         self._attachments.attach(image_model)
         self.train(image_model.training)
 
@@ -73,7 +73,7 @@ class InflatedModel(nn.Module):
     @property
     def in_channels(self) -> int:
         """Channels of the video sample: the image model's own and those the scheme adds."""
-        return self.reader.in_channels(self.image_model) + self.scheme.extra_in_channels
+        return self.adapter.in_channels(self.image_model) + self.scheme.extra_in_channels
 
     def temporal_parameters(self) -> Iterator[nn.Parameter]:
         """All parameters that inflating added."""
@@ -145,11 +145,9 @@ class InflatedModel(nn.Module):
         if not self._attachments:
             raise InputError("this video model was deflated; inflate its image model again")
         batch, num_frames = self._check_sample(sample)
-        check_names(self.image_model, tuple(image_arguments), self.reader.given)
+        check_names(self.image_model, tuple(image_arguments), self.adapter.given)
         patch_frames = self.scheme.patch_frames
-        arguments = {
-            name: per_frame(value, name, batch, num_frames, patch_frames) for name, value in image_arguments.items()
-        }
+        arguments = arguments_per_frame(self.adapter, image_arguments, batch, num_frames, patch_frames)
         if not (isinstance(timestep, Tensor) and timestep.numel() == 1):
             timestep = per_frame(timestep, "timestep", batch, num_frames, patch_frames)
         # contiguous, because for one video the fold may be a view whose strides make a backend choose other kernels
@@ -166,10 +164,21 @@ class InflatedModel(nn.Module):
         self._attachments.follow(self.image_model)
         self._attachments.check_dtype(self.image_model)
         self._attachments.remember_frames_in_checkpoints(self.image_model)
-        with self.context.during_call(num_groups, embedding, extra_input, self._left_out()):
-            output = self.reader.call(self.image_model, frames, timestep, arguments)
-        result = unfold_frames(output.sample, num_groups * patch_frames)[:, :, :num_frames]
+        height, width = frames.shape[-2:]
+        tokens = self.adapter.picture_tokens(self.image_model, (height, width), frames.shape[0], arguments)
+        with self.context.during_call(num_groups, embedding, extra_input, self._left_out(), tokens):
+            output = self.adapter.call(self.image_model, frames, timestep, arguments)
+            answers = self._for_each_frame(output.sample)
+        result = unfold_frames(answers, num_groups * patch_frames)[:, :, :num_frames]
         return type(output)(sample=result) if return_dict else (result,)
+
+    def _for_each_frame(self, answers: Tensor) -> Tensor:
+        """Answers for groups of frames, (B*G, C, H, W), with what each frame has beyond them, (B*G*p, C, H, W)."""
+        if self.context.frame_answers is None:
+            return answers
+        height, width = answers.shape[-2:]
+        change = self.adapter.unpatch(self.context.frame_answers, self.image_model, (height, width))
+        return answers.repeat_interleave(self.scheme.patch_frames, dim=0) - (0 - change)
 
     def _left_out(self) -> frozenset[nn.Module]:
         """Layers not to run in a call of now: at inference those that are still as they started."""
@@ -186,10 +195,8 @@ class InflatedModel(nn.Module):
             raise InputError(
                 f"sample must be a video (batch, channels, frames, height, width), got shape {tuple(sample.shape)}"
             )
-        # the channels of a Kandinsky hint are concatenated inside the image model
-        own = self.reader.in_channels(self.image_model)
-        hinted = getattr(self.config, "addition_embed_type", None) == "image_hint"
-        if not hinted and sample.shape[1] != own + self.scheme.extra_in_channels:
+        own = self.adapter.in_channels(self.image_model)
+        if sample.shape[1] != own + self.scheme.extra_in_channels:
             extra = f" + {self.scheme.extra_in_channels}" if self.scheme.extra_in_channels else ""
             raise InputError(f"sample has {sample.shape[1]} channels; this model takes {own}{extra}")
         _check_frames(self.scheme, sample.shape[2])

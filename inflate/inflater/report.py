@@ -8,11 +8,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from inflate.inflater.inputs import sample_size_of
+from inflate.adapters import LAYERLESS, Site, call_image_model, random_inputs, sample_size_of
 from inflate.inflater.model import InflatedModel
-from inflate.inflater.readers import call_image_model, random_inputs
-from inflate.inflater.schemes import Scheme
-from inflate.inflater.sites import LAYERLESS, Site
+from inflate.schemes import Scheme
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,9 @@ class SpacetimePatchIn(nn.Module):
 
 
 class SpacetimePatchOut(nn.Module):
-    """The last projection, inflated: a token's answer for each of its p frames.
+    """What the last projection, inflated, answers for each of a token's p frames beyond the token's own answer.
 
-    At first all of them are the image model's answer for the token; ``change`` maps the token, ``(D,)``, to what each
-    frame has beyond it, ``(p * out_features,)``, and starts at zero.
+    ``change`` maps the token, ``(D,)``, to it, ``(p * out_features,)``, and starts at zero.
     """
 
     def __init__(self, dim: int, out_features: int, patch_frames: int) -> None:
@@ -63,11 +62,10 @@ class SpacetimePatchOut(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Answer every frame alike."""
+        """Let every frame be answered alike."""
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
 
-    def forward(self, tokens: Tensor, answer: Tensor) -> Tensor:
-        """Tokens ``(B * G, N, D)`` and the image model's ``(B * G, N, out_features)`` to ``(B * G * p, N, ...)``."""
-        change = rearrange(self.change(tokens), "g n (p c) -> (g p) n c", p=self.patch_frames)
-        return answer.repeat_interleave(self.patch_frames, dim=0) - (0 - change)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(B * G, N, D)`` to ``(B * G * p, N, out_features)``."""
+        return rearrange(self.change(tokens), "g n (p c) -> (g p) n c", p=self.patch_frames)

@@ -21,9 +21,9 @@ class TemporalBlock(nn.Module):
     ``h + gate * attention(norm(h) * (1 + scale) + shift)``, then the same with the MLP, as in DiT (adaLN-Zero). The six
     modulations come from the condition of each frame (its time step, class or pooled text) in one of two ways:
 
-    - ``shared_condition=False``: a projection of this block's own, ``(D,)`` to ``(6 D,)``, which starts at zero, and so
-      do the gates. At the first step only it has gradients; the rest follows from the second.
-    - ``shared_condition=True`` (PixArt's adaLN-single): the image model has projected its condition to ``(6 D,)`` for
+    - ``condition_dim`` a number C: a projection of this block's own, ``(C,)`` to ``(6 D,)``, which starts at zero, and
+      so do the gates. At the first step only it has gradients; the rest follows from the second.
+    - ``condition_dim=None`` (PixArt's adaLN-single): the image model has projected its condition to ``(6 D,)`` for
       all its blocks; a table of this block's own is added. The gates are not zero there, so the two output projections
       start at zero instead.
 
@@ -37,19 +37,19 @@ class TemporalBlock(nn.Module):
         head_dim: int,
         max_frames: int,
         position: Position = "sinusoidal",
-        shared_condition: bool = False,
+        *,
+        condition_dim: int | None,
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.shared_condition = shared_condition
-        self.attention = TemporalAttention(
-            dim, num_heads, head_dim, max_frames, position, start_at_zero=shared_condition
-        )
+        self.condition_dim = condition_dim
+        shared = condition_dim is None
+        self.attention = TemporalAttention(dim, num_heads, head_dim, max_frames, position, start_at_zero=shared)
         self.norm = nn.LayerNorm(dim)
         self.linear_1 = nn.Linear(dim, MLP_RATIO * dim)
         self.linear_2 = nn.Linear(MLP_RATIO * dim, dim)
-        self.modulation = None if shared_condition else nn.Linear(dim, NUM_MODULATIONS * dim)
-        self.modulation_table = nn.Parameter(torch.empty(NUM_MODULATIONS, dim)) if shared_condition else None
+        self.modulation = None if condition_dim is None else nn.Linear(condition_dim, NUM_MODULATIONS * dim)
+        self.modulation_table = nn.Parameter(torch.empty(NUM_MODULATIONS, dim)) if shared else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,12 +75,12 @@ class TemporalBlock(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
-        return f"{self.dim}, shared_condition={self.shared_condition}"
+        return f"{self.dim}, condition_dim={self.condition_dim}"
 
     def forward(self, hidden_states: Tensor, num_frames: int, condition: Tensor) -> Tensor:
         """``(B * F, N, D)``, frames fastest, to the same shape and dtype.
 
-        ``condition`` is ``(B * F, D)``, or ``(B * F, 6 D)`` where it is shared. Raises ``InputError`` if it is not, or
+        ``condition`` is ``(B * F, C)``, or ``(B * F, 6 D)`` where it is shared. Raises ``InputError`` if it is not, or
         if the batch is not whole videos of ``num_frames`` frames.
         """
         check_num_frames(hidden_states.shape[0], num_frames)
@@ -96,7 +96,7 @@ class TemporalBlock(nn.Module):
 
     def _modulations(self, condition: Tensor) -> tuple[Tensor, ...]:
         """Six of ``(B * F, 1, D)``."""
-        width = (NUM_MODULATIONS if self.shared_condition else 1) * self.dim
+        width = NUM_MODULATIONS * self.dim if self.condition_dim is None else self.condition_dim
         if condition.ndim != 2 or condition.shape[1] != width:
             raise InputError(f"a condition must be (batch * frames, {width}), got shape {tuple(condition.shape)}")
         condition = condition.to(self.linear_1.weight.dtype)

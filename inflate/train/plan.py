@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from inflate.adapters import ADAPTERS
 from inflate.bases import open_base
 from inflate.checkpoint import Source, find_source
 from inflate.data.clips.buckets import sizes_for
 from inflate.errors import InputError
-from inflate.inflater.inputs import sample_size_of
 from inflate.train.checking import check_values
 from inflate.train.from_model import recipe_table
 from inflate.train.measuring import Measured, measure, process_bytes, warm_up
@@ -342,15 +342,14 @@ def _base(model: str, overrides: Sequence[str]) -> _Network:
 
 def _alone(source: Source) -> _Network:
     """A network of which nothing else is there."""
-    config, name = source.config, source.image_model_class.__name__
-    pixels = name == "UNet2DModel" or ("UNet" in name and int(config.get("in_channels", 4)) in (3, 6))
+    config, name = source.meta_model().config, source.image_model_class.__name__
+    adapter = ADAPTERS[name]
+    unet = adapter.family == "UNet"
+    pixels = name == "UNet2DModel" or (unet and int(config.get("in_channels", 4)) in (3, 6))
     factor = 1 if pixels else 8
     halvings = 2 ** (len(config.get("down_block_types") or [0]) - 1)
-    multiple = factor * (halvings if "UNet" in name else int(config.get("patch_size") or 2))
-    height, width = sample_size_of(source.meta_model())
-    if name == "FluxTransformer2DModel":  # its config does not say; it was made for 1024 pixels
-        height = width = 128
-    return _Network(source, factor, multiple, (height * factor, width * factor))
+    height, width = adapter.sample_size(config) or (adapter.native_cells, adapter.native_cells)
+    return _Network(source, factor, factor * halvings * adapter.patch_size(config), (height * factor, width * factor))
 
 
 def _free(device: str) -> int:

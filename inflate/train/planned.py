@@ -5,13 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import (
-    FluxTransformer2DModel,
-    PixArtTransformer2DModel,
-    SD3Transformer2DModel,
-)
 from torch import Tensor, nn
 
+from inflate.adapters import adapter_of
 from inflate.inflater import IMAGE_MODEL_CLASSES, InflatedModel, inflate, meta_image_model, random_inputs
 from inflate.train.simulation import Simulated, simulate
 from inflate.train.video_options import DTYPES
@@ -99,7 +95,8 @@ def meta_inputs(planned: Planned, video_model: InflatedModel) -> dict[str, Any]:
     """What the network is given, and what it is to answer, on the meta device in float32 as a batch of the loop is."""
     inputs = random_inputs(video_model.image_model, planned.batch_size, (planned.height, planned.width))
     inputs = _in_full(inputs)
-    text, tokens = inputs.get("encoder_hidden_states"), text_tokens(video_model.image_model)
+    tokens = adapter_of(video_model.image_model).text_tokens_of(video_model.config)
+    text = inputs.get("encoder_hidden_states")
     if text is not None and text.ndim == 3:
         inputs["encoder_hidden_states"] = text.new_empty(text.shape[0], tokens, text.shape[2])
     sample, timestep = inputs.pop("sample"), inputs.pop("timestep")
@@ -160,17 +157,6 @@ def reduced(planned: Planned, flops: int, limit: int, unit: int) -> Planned:
         else:
             break
     return small
-
-
-def text_tokens(image_model: nn.Module) -> int:
-    """Tokens that a text is padded to for this image model."""
-    if isinstance(image_model, PixArtTransformer2DModel):
-        return 300 if image_model.config.get("use_additional_conditions") is False else 120
-    if isinstance(image_model, SD3Transformer2DModel):
-        return 77 + 256  # CLIP's and T5's
-    if isinstance(image_model, FluxTransformer2DModel):
-        return 512 if image_model.config.get("guidance_embeds") else 256
-    return 77
 
 
 def _moments(numbers: int, optimizer: str) -> int:

@@ -63,15 +63,15 @@ def test_every_family_opens_encodes_and_predicts(family: str, folders: Path) -> 
     noisy = latents[:, :, None].repeat(1, 1, 3, 1, 1)
     timestep = torch.tensor([500, 10])
     with torch.no_grad():
-        plain = predict(base.family, network, noisy, timestep, arguments, None)
+        plain = predict(network, noisy, timestep, arguments, None)
         assert plain.shape == noisy.shape and bool(plain.isfinite().all())
         other = conditioner.arguments(encoding, height, width)
-        changed = predict(base.family, network, noisy, timestep, other, None)
+        changed = predict(network, noisy, timestep, other, None)
         if base.conditioner().reads != "nothing":
             assert not torch.allclose(changed[0], plain[0], atol=1e-4), "it is told something"
         torch.testing.assert_close(changed[1], plain[1], rtol=1e-4, atol=1e-4)
         scheme = "lean" if base.patch == 1 else "latte"
-        video = predict(base.family, inflate(network, scheme, 3), noisy, timestep, arguments, 8.0)
+        video = predict(inflate(network, scheme, 3), noisy, timestep, arguments, 8.0)
     torch.testing.assert_close(video, plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max()))
 
 

@@ -33,7 +33,7 @@ def test_gradients_and_number_formats(family: str, folders: Path) -> None:
     scheme = "make-a-video" if family == "stable-diffusion" else "latte"
     model = inflate(base.load_network(CPU, torch.float32), scheme, 3)
     model.freeze_image_model()
-    exact = predict(base.family, model, noisy, timestep, arguments, 8.0)
+    exact = predict(model, noisy, timestep, arguments, 8.0)
     exact.square().mean().backward()
     gradients = [one.grad for one in model.temporal_parameters() if one.grad is not None]
     assert gradients and all(bool(one.isfinite().all()) for one in gradients)
@@ -41,9 +41,9 @@ def test_gradients_and_number_formats(family: str, folders: Path) -> None:
     exact = exact.detach()
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = predict(base.family, model, noisy, timestep, arguments, 8.0)
+            mixed = predict(model, noisy, timestep, arguments, 8.0)
         model.to(torch.bfloat16)
-        rounded = predict(base.family, model, noisy, timestep, arguments, 8.0)
+        rounded = predict(model, noisy, timestep, arguments, 8.0)
     for other in (mixed, rounded):
         assert other.dtype == torch.float32 and other.shape == noisy.shape
         # These random networks make much of a rounding; with another condition they are further off than this.
@@ -57,7 +57,7 @@ def test_flux_is_told_a_thousandth_of_the_schedulers_time(folders: Path) -> None
     packed = pipeline._pack_latents(noisy[:, :, 0], 2, *noisy.shape[1:2], *noisy.shape[3:])
     places = pipeline._prepare_latent_image_ids(2, 4, 4, CPU, torch.float32)
     with torch.no_grad():
-        made = predict("flux", network, noisy, timestep, arguments, None)[:, :, 0]
+        made = predict(network, noisy, timestep, arguments, None)[:, :, 0]
         text = torch.zeros(arguments["encoder_hidden_states"].shape[1], 3)
         wanted = network(
             hidden_states=packed, timestep=timestep / 1000, img_ids=places, txt_ids=text, **arguments, return_dict=False
@@ -73,8 +73,7 @@ def test_a_frame_rate_is_told_to_schemes_that_take_it(folders: Path) -> None:
         for parameter in model.temporal["time_embedding"].parameters():
             parameter.add_(0.1)
         slow, fast, both = (
-            predict(base.family, model, noisy, timestep, arguments, fps)
-            for fps in (2.0, 30.0, torch.tensor([2.0, 30.0]))
+            predict(model, noisy, timestep, arguments, fps) for fps in (2.0, 30.0, torch.tensor([2.0, 30.0]))
         )
     assert not torch.allclose(slow, fast, atol=1e-4)
     torch.testing.assert_close(both[0], slow[0], rtol=1e-4, atol=1e-3)

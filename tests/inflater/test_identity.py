@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from inflate.adapters import adapter_of
 from inflate.checkpoint import load_temporal, save_temporal
 from inflate.errors import InputError
 from inflate.inflater import SCHEMES, InflatedModel, call_image_model, deflate, find_sites, inflate, random_inputs
-from inflate.inflater.readers import reader_of
 from tests.inflater.tiny_models import CONFIGS, as_video, build, perturb
 
 FRAMES = 3
@@ -53,7 +53,7 @@ def test_the_table_is_full() -> None:
     """Which schemes do not apply is known, and by name: nothing falls out of the table unseen."""
     assert len(CONFIGS) >= 18
     missing = {(model, scheme) for model in CONFIGS for scheme in SCHEMES if not applies(model, scheme)}
-    unets = {name for name in CONFIGS if reader_of(build(name)).family == "UNet"}
+    unets = {name for name in CONFIGS if adapter_of(build(name)).family == "UNet"}
     without_attention = {"without-attention", "karlo-super-resolution"}
     without_self_attention = {
         *("karlo-decoder", "kandinsky21", "kandinsky22", "deepfloyd", "deepfloyd-ii", "unconditional", "score-sde"),

@@ -23,8 +23,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], str]] = {  # and a weight that 
     "attention": (lambda: TemporalAttention(12, 3, 4, 4), "to_out.weight"),
     "motion": (lambda: MotionModule(12, 2, 4), "proj_out.weight"),
     "blend": (lambda: Blend(TemporalResBlock(12, 4)), "mix"),
-    "block": (lambda: TemporalBlock(12, 3, 4, 4), "modulation.weight"),
-    "block-shared": (lambda: TemporalBlock(12, 3, 4, 4, shared_condition=True), "attention.to_out.weight"),
+    "block": (lambda: TemporalBlock(12, 3, 4, 4, condition_dim=12), "modulation.weight"),
+    "block-shared": (lambda: TemporalBlock(12, 3, 4, 4, condition_dim=None), "attention.to_out.weight"),
 }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import typer.main
 
+from inflate.adapters import IMAGE_MODEL_CLASSES
 from inflate.cli.app import app, main
 from inflate.inflater import find_sites, meta_image_model, report, resolve_scheme
-from inflate.inflater.readers import IMAGE_MODEL_CLASSES
 from inflate.train.recipe import load_recipe, parse_table
 from inflate.train.video_options import VideoOptions
 from tests.bases.families import build, parts_of

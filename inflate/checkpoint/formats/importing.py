@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inflate.adapters import adapter_of
 from inflate.checkpoint.convert import check_apart, files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.formats.motion import Motion, motion_tensors, read_motion
@@ -20,7 +21,6 @@ from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import check_destination, copy_file, new_folder, write_model
 from inflate.errors import InputError, a
 from inflate.inflater import build_temporal_layers, find_sites
-from inflate.inflater.readers import reader_of
 
 # What AnimateDiff was trained with on Stable Diffusion 1.5, and on XL (its configs/inference).
 _BETAS = {4: ("linear", 0.00085, 0.012), 3: ("scaled_linear", 0.00085, 0.02)}
@@ -134,7 +134,7 @@ def _check_arguments(motion: Motion, found: Source, destination: Path, num_frame
 
 def check_motion_fits(motion: Motion, shapes: Mapping[str, tuple[int, ...]], image_model: Any, where: str) -> None:
     """Raise `InputError` unless a motion module's tensors are those that the image model's scheme has places for."""
-    if reader_of(image_model).family != "UNet":
+    if adapter_of(image_model).family != "UNet":
         raise InputError(
             f"{motion.path} is a motion module for {motion.family}, and {where} is {a(type(image_model).__name__)}, "
             "which has no blocks of layers; motion modules go onto UNets"

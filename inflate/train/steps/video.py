@@ -216,7 +216,7 @@ class VideoStep(DenoisingStep):
             told = self.encodings.conditioner.arguments(
                 on_device(conditions, self.device), height, width, self.options.guidance
             )
-            return predict(self.base.family, network, noisy, timestep, told | more, fps)
+            return predict(network, noisy, timestep, told | more, fps)
 
         unconditional = _repeated(self.encodings.unconditional(), len(clean))
         return Problem(clean, noise, call, batch["told"], unconditional, times=times, dropped=batch["dropped"])
@@ -259,7 +259,7 @@ class VideoStep(DenoisingStep):
 
         def answer(noisy: Tensor, timestep: Tensor, arguments: dict[str, Any], fps: float) -> Tensor:
             with self._autocast():
-                return predict(self.base.family, model, noisy, timestep, arguments, fps)
+                return predict(model, noisy, timestep, arguments, fps)
 
         try:
             return held_out_losses(self.held_out, self.process, answer)

@@ -1,9 +1,10 @@
-"""Where temporal layers may go: what a site is. The rules are in `unet_sites` and `dit_sites`."""
+"""Where temporal layers may go: what a site is. Which there are is for each image model's adapter to say."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 SiteKind = Literal[
     "convolution",  # after a spatial convolution
@@ -25,6 +26,20 @@ _SUFFIX: dict[SiteKind, str] = {"extra_input": "-extra", "query": "-change", "te
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """One list of alike transformer blocks: where its attentions are, and what a block takes and answers."""
+
+    name: str = ""  # dotted name of the list in the image model
+    self_attentions: tuple[str, ...] = ("attn",)  # in a block, those that are there
+    cross_attentions: tuple[str, ...] = ()  # likewise
+    # What a block is modulated by, (B*F, D): an argument's name, or a function of block and arguments by name.
+    condition: str | Callable[[nn.Module, dict[str, Any]], Tensor] = "temb"
+    shared_condition: bool = False  # whether that is projected already, to the six modulations of a block
+    answer: int = -1  # which of a block's several answers is the picture's
+    with_others: bool = False  # whether that holds tokens beside the picture's own
+
+
+@dataclass(frozen=True)
 class Site:
     """One module of the image model after which (or around which) something temporal goes."""
 
@@ -33,8 +48,11 @@ class Site:
     channels: int  # channels of the module's output
     num_heads: int = 0  # attention only
     head_dim: int = 0  # attention only
-    in_channels: int = 0  # query only
+    in_channels: int = 0  # query and patch_in only
     place: str = ""  # dotted name of the temporal layer where it is not the module's: motion modules count by block
+    condition_dim: int = 0  # temporal_block only: channels of what the block is modulated by, unless it is shared
+    blocks: Blocks = Blocks()  # transformer_block and temporal_block only: the list that the block is in
+    with_others: bool = False  # whether the module's tokens are not the picture's own alone
 
     @property
     def key(self) -> str:

@@ -1,6 +1,6 @@
-"""Finding the places in a UNet where temporal layers go.
+"""UNets: diffusers' `UNet2DConditionModel` and `UNet2DModel`.
 
-The rules, for diffusers' `UNet2DConditionModel` and `UNet2DModel`:
+The rules for the sites:
 
 * Every spatial convolution with a kernel larger than 1 gets a temporal one after it (Make-A-Video, eq. 4): those of the
   down, mid and up blocks (residual, downsampling and upsampling ones), and `conv_in`. A scheme may ask for the last
@@ -21,25 +21,106 @@ The rules, for diffusers' `UNet2DConditionModel` and `UNet2DModel`:
 * The frame-rate embedding is added to the output of `time_embedding`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProjection
 from diffusers.models.resnet import ResnetBlock2D, ResnetBlockCondNorm2D
 from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_blocks import KAttentionBlock
-from torch import nn
+from torch import Tensor, nn
 
-from inflate.inflater.schemes import Scheme
-from inflate.inflater.sites import Site, plain_module
+from inflate.adapters.adapter import Adapter
+from inflate.adapters.inputs import NUM_TEXT_TOKENS, NUM_TIMESTEPS, RandomSource
+from inflate.adapters.sites import Site, plain_module
+from inflate.adapters.transformer import query_site
+from inflate.errors import InputError
+from inflate.schemes import Scheme
+
+NUM_IMAGE_PATCHES = 5
+NUM_TIME_IDS = 6  # SDXL: original size, crop, target size
+HINT_FACTOR = 8  # a Kandinsky hint is a picture in pixels; its latents are 8 times smaller
+HINT_CHANNELS = 4  # channels the hint becomes inside the image model, beside those of the sample
 
 _RESIDUAL_BLOCKS = (ResnetBlock2D, ResnetBlockCondNorm2D)
 _PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in")
 
 
-def find_unet_sites(image_model: nn.Module, scheme: Scheme) -> list[Site]:
+class PlainUNet(Adapter):
+    """`UNet2DModel`: told a time step and perhaps a class."""
+
+    image_model_class = UNet2DModel
+    family = "UNet"
+    given = ("self", "sample", "timestep", "return_dict")
+    refused_fields: ClassVar[dict[str, str]] = {
+        "temporal_blocks": "temporal blocks go between the blocks of a transformer",
+        "patch_frames": "frames are patched together only where there are patches, in a transformer",
+    }
+    instead = "another scheme ('inflate schemes' lists them)"
+
+    def find_sites(self, image_model: nn.Module, scheme: Scheme) -> list[Site]:
+        """See `Adapter`."""
+        return _find_sites(image_model, scheme)
+
+    def in_channels(self, image_model: nn.Module) -> int:
+        """Of the first convolution, those of a hint left out."""
+        config: Any = image_model.config
+        hint = HINT_CHANNELS if config.get("addition_embed_type") == "image_hint" else 0
+        conv_in = plain_module(image_model.get_submodule("conv_in"))
+        return int(conv_in.in_channels) - hint  # type: ignore[arg-type]  # a Conv2d's int
+
+    def patch_size(self, config: Mapping[str, Any]) -> int:
+        """There are no patches."""
+        return 1
+
+    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
+        """See `Adapter`."""
+        return image_model(pictures, timestep, **arguments)
+
+    def random_inputs(
+        self, image_model: nn.Module, batch: int, size: tuple[int, int], generator: torch.Generator | None
+    ) -> dict[str, Any]:
+        """See `Adapter`."""
+        config: Any = image_model.config
+        source = RandomSource(image_model, batch, generator)
+        inputs = {
+            "sample": source.normal(self.in_channels(image_model), *size),
+            "timestep": source.integers(1, int(config.get("num_train_timesteps") or NUM_TIMESTEPS)),
+        }
+        labels = _class_labels(image_model, config, source)
+        return inputs if labels is None else {**inputs, "class_labels": labels}
+
+
+class ConditionedUNet(PlainUNet):
+    """`UNet2DConditionModel`: told a text or a picture too."""
+
+    image_model_class = UNet2DConditionModel
+
+    def random_inputs(
+        self, image_model: nn.Module, batch: int, size: tuple[int, int], generator: torch.Generator | None
+    ) -> dict[str, Any]:
+        """See `Adapter`."""
+        inputs = super().random_inputs(image_model, batch, size, generator)
+        config: Any = image_model.config
+        source = RandomSource(image_model, batch, generator)
+        inputs["encoder_hidden_states"] = _encoder_hidden_states(config, source)
+        added = _added_conditions(config, source, *size)
+        if config.encoder_hid_dim_type == "ip_image_proj":
+            added["image_embeds"] = _ip_adapter_images(image_model, source)
+        if added:
+            inputs["added_cond_kwargs"] = added
+        if config.time_cond_proj_dim is not None:
+            inputs["timestep_cond"] = source.normal(int(config.time_cond_proj_dim))
+        return inputs
+
+
+def _find_sites(image_model: nn.Module, scheme: Scheme) -> list[Site]:
     """The sites of a UNet under `scheme`, in the order of the module tree; may be empty."""
     seen: set[int] = set()  # Downsample2D may hold one convolution under two names
     sites: list[Site] = []
@@ -49,7 +130,7 @@ def find_unet_sites(image_model: nn.Module, scheme: Scheme) -> list[Site]:
     sites = [site for site in sites if _wanted(site, image_model, scheme)]
     if scheme.motion_modules:
         sites.extend(_motion_sites(image_model, scheme.mid_motion_module))
-    sites.extend(token_sites(image_model, scheme))
+    sites.extend(_token_sites(image_model, scheme))
     if not sites:
         return sites
     if scheme.embeds_numbers:
@@ -155,7 +236,7 @@ def _out_channels(block: nn.Module) -> int:
     return int(plain_module(block.get_submodule("conv2")).out_channels)  # type: ignore[arg-type]  # a Conv2d's int
 
 
-def token_sites(image_model: nn.Module, scheme: Scheme) -> Iterator[Site]:
+def _token_sites(image_model: nn.Module, scheme: Scheme) -> Iterator[Site]:
     """Sites inside diffusers' basic transformer blocks; none in models without them."""
     others = scheme.frames_seen != "own"
     if not (others or scheme.token_attention or scheme.queries):
@@ -171,8 +252,7 @@ def token_sites(image_model: nn.Module, scheme: Scheme) -> Iterator[Site]:
             for attention_name in ("attn1", "attn2") if own else ("attn2",):
                 attention = getattr(block, attention_name)
                 if attention is not None:
-                    width = int(attention.inner_dim)
-                    yield Site(f"{name}.{attention_name}.to_q", "query", width, in_channels=int(attention.query_dim))
+                    yield query_site(f"{name}.{attention_name}", attention)
         if scheme.token_attention:
             site = _attention_site(name, block.dim, block.num_attention_heads)
             yield replace(site, kind="transformer_block")
@@ -180,3 +260,66 @@ def token_sites(image_model: nn.Module, scheme: Scheme) -> Iterator[Site]:
 
 def _sees_its_own_frame(block: BasicTransformerBlock) -> bool:
     return not block.only_cross_attention
+
+
+def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: RandomSource) -> Tensor | None:
+    kind = config.get("class_embed_type")
+    if kind is None:
+        num_classes = config.get("num_class_embeds")
+        return None if num_classes is None else source.integers(0, int(num_classes))
+    if kind == "timestep":
+        return source.integers(1, 1000)
+    if kind == "identity":
+        last = plain_module(image_model.get_submodule("time_embedding.linear_2"))
+        return source.normal(int(last.out_features))  # type: ignore[arg-type]  # a Linear's int
+    if kind in ("projection", "simple_projection"):
+        return source.normal(int(config["projection_class_embeddings_input_dim"]))
+    raise InputError(f"no random inputs are known for class_embed_type {kind!r}")
+
+
+def _encoder_hidden_states(config: Mapping[str, Any], source: RandomSource) -> Tensor | None:
+    kind = config.get("encoder_hid_dim_type")
+    if kind == "image_proj":
+        return None
+    # An IP-Adapter on a model with a projection of its text leaves that projection in place.
+    if kind in ("text_proj", "text_image_proj") or (kind == "ip_image_proj" and config.get("encoder_hid_dim")):
+        return source.normal(NUM_TEXT_TOKENS, int(config["encoder_hid_dim"]))
+    if kind not in (None, "ip_image_proj"):
+        raise InputError(f"no random inputs are known for encoder_hid_dim_type {kind!r}")
+    return source.normal(NUM_TEXT_TOKENS, _first(config["cross_attention_dim"]))
+
+
+def _added_conditions(config: Mapping[str, Any], source: RandomSource, height: int, width: int) -> dict[str, Any]:
+    kind = config.get("addition_embed_type")
+    added: dict[str, Any] = {}
+    if kind == "text_time":
+        time_width = NUM_TIME_IDS * int(config["addition_time_embed_dim"])
+        added["text_embeds"] = source.normal(int(config["projection_class_embeddings_input_dim"]) - time_width)
+        added["time_ids"] = source.integers(0, 1024, NUM_TIME_IDS)
+    elif kind == "text_image":
+        added["text_embeds"] = source.normal(_first(config["cross_attention_dim"]))
+        added["image_embeds"] = source.normal(_first(config["cross_attention_dim"]))
+    elif kind in ("image", "image_hint"):
+        added["image_embeds"] = source.normal(int(config["encoder_hid_dim"]))
+        if kind == "image_hint":
+            added["hint"] = source.normal(3, HINT_FACTOR * height, HINT_FACTOR * width)
+    elif kind not in (None, "text"):
+        raise InputError(f"no random inputs are known for addition_embed_type {kind!r}")
+    if config.get("encoder_hid_dim_type") == "text_image_proj" and "image_embeds" not in added:
+        added["image_embeds"] = source.normal(_first(config["cross_attention_dim"]))
+    return added
+
+
+def _ip_adapter_images(image_model: nn.Module, source: RandomSource) -> list[Tensor]:
+    """For each IP-Adapter the embedding of one picture: (batch, 1, D), or of its patches (batch, 1, N, D)."""
+    images = []
+    for projection in image_model.get_submodule("encoder_hid_proj.image_projection_layers").children():
+        linear = next(module for module in projection.modules() if isinstance(module, nn.Linear))
+        pooled = isinstance(projection, ImageProjection | IPAdapterFullImageProjection)
+        images.append(source.normal(*((1,) if pooled else (1, NUM_IMAGE_PATCHES)), linear.in_features))
+    return images
+
+
+def _first(width: int | Sequence[int]) -> int:
+    """A width that configs give as one number or as one per block."""
+    return int(width) if isinstance(width, int) else int(width[0])
