@@ -3,11 +3,13 @@
 #   VENV      where the environment lies                 (default .venv)
 #   PIP_ARGS  more arguments for pip install             (an index of CPU-only torch builds, a proxy, …)
 #   TESTS     what pytest is given                       (make test TESTS="tests/layers -m 'not reference'")
+#   WORKERS   tests at once; default one per core, at most four of about 2 GB each   (make test WORKERS=0: one process)
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 TESTS ?=
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.inflate-installed
@@ -39,7 +41,7 @@ demo: $(STAMP)  ## a short video from a text prompt, with the weights inside the
 
 test: $(STAMP)  ## the tests that need no GPU and no network
 	$(SAY) "Running the tests"
-	@$(OFFLINE) "$(BIN)/python" -m pytest $(TESTS)
+	@$(OFFLINE) "$(BIN)/python" -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(TESTS)
 
 lint: $(STAMP)  ## ruff (rules and format) and pyright
 	$(SAY) "Checking rules (ruff check)"

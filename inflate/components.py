@@ -45,6 +45,11 @@ def files_by_variant(folder: Path, stem: str, suffix: str) -> dict[str | None, l
     return found
 
 
+def variant_there(folder: Path, wanted: str | None) -> str | None:
+    """The variant ``wanted`` where a network's folder has weights of it."""
+    return wanted if wanted in files_by_variant(folder, DIFFUSERS_STEM, "safetensors") else None
+
+
 def choose_variant(folder: Path, there: Collection[str | None], wanted: str | None) -> str | None:
     """The variant ``wanted`` if it is ``there``, else the plain weights (None), else the only variant.
 
@@ -57,7 +62,7 @@ def choose_variant(folder: Path, there: Collection[str | None], wanted: str | No
     if len(named) > 1:
         raise InputError(
             f"{folder} has weights in several variants ({', '.join(named)}) and none without; "
-            "choose one with --variant (variant=)"
+            "choose one with --variant (variant=) or, where a command has no such option, leave only one in the folder"
         )
     return named[0]
 

@@ -138,6 +138,12 @@ def stage_class(name: str, player: str = "") -> "type[ComponentStage]":
     return getattr(import_module(module), class_name)
 
 
+def known_components(players: Mapping[str, str] | None = None) -> list[str]:
+    """Names of all components that stages have, played by their own classes or by ``players``, each once."""
+    entries = [stage_entry(name, (players or {}).get(name, "")) for name in STAGES]
+    return list(dict.fromkeys(role for entry in entries for role in (*entry.needs, *entry.takes)))
+
+
 def stages_of(components: Mapping[str, Any], where: str, players: Mapping[str, str] | None = None) -> list[str]:
     """Names of the stages that a folder with these components has, in the order of the chain.
 
@@ -147,7 +153,7 @@ def stages_of(components: Mapping[str, Any], where: str, players: Mapping[str, s
         InputError: a component that no stage knows, a stage with only part of its components, or no stage at all.
     """
     entries = {name: stage_entry(name, (players or {}).get(name, "")) for name in STAGES}
-    known = list(dict.fromkeys(role for entry in entries.values() for role in (*entry.needs, *entry.takes)))
+    known = known_components(players)
     for role in components:
         if role not in known:
             raise InputError(f"{where}: no stage has a component {role!r}{nearest(role, known)}.")
@@ -179,6 +185,7 @@ class ComponentStage:
     defaults: StageSettings
     folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
     guidance_options: ClassVar[bool] = False  # whether it knows GuidanceOptions
+    variant: str | None = None  # which weights are read, such as "fp16", where a component's folder has them
     config_class: ClassVar[type] = NoConfig  # what the stage must know beside its components, a frozen dataclass
 
     def __init__(
@@ -226,7 +233,7 @@ class ComponentStage:
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """Read one component; a stage with components of its own kind overrides this."""
-        return read_diffusers_component(folder, library, class_name, dtype)
+        return read_diffusers_component(folder, library, class_name, dtype, self.variant)
 
     def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
         """Read what is not there yet, and put networks onto ``device`` as ``dtype``, in evaluation mode.

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class InterpolationStage(ComponentStage):
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network is an inflated model, whole or beside the family's own image model."""
         if role == _UNET:
-            return load_interpolation(folder, dtype=dtype)
+            return load_interpolation(folder, self._image_folder, dtype)
         return super().read(role, folder, library, class_name, dtype)
 
     def write(self, component: Any, folder: Path) -> list[str]:
@@ -70,11 +71,16 @@ class InterpolationStage(ComponentStage):
             elif role in self.components:
                 entries[role] = self.write(self.components[role], target)
             elif role == _UNET and is_partial(self.path_of(role)) and not self._still_fits(folder):
-                entries[role] = self.write(load_interpolation(self.path_of(role)), target)
+                entries[role] = self.write(load_interpolation(self.path_of(role), self._image_folder), target)
             else:
                 shutil.copytree(self.path_of(role), target)
                 entries[role] = self._entry(role)
         return entries
+
+    @property
+    def _image_folder(self) -> Path | None:
+        """Where a partial network's image weights are, where that is not beside it."""
+        return self.paths.get(IMAGE_FOLDER)
 
     def _entry(self, role: str) -> list[str]:
         return list(self.index[role]) if role in self.index else ["diffusers", type(self.components[role]).__name__]
@@ -91,6 +97,30 @@ class InterpolationStage(ComponentStage):
         frames = state.num_frames if state.frames is None else state.frames.shape[2]
         seen = sum(len(window.frames) for one in self._passes(state, frames) for window in one.windows)
         return max(1, len(state.seeds) * settings.num_inference_steps * seen) * settings.cost
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """How long ``state``, whose frames of that many pixels need not be there, will take here: a window is timed.
+
+        The stage must be loaded.
+        """
+        window, size = self._one_window(state), self.embed_size()
+        generator = stage_generator(0, self.name)
+        frames = torch.rand(1, 3, window.num_frames, height, width, generator=generator) * 2 - 1
+        embeds = None if size is None else torch.nn.functional.normalize(torch.randn(1, size, generator=generator))
+        window = replace(window, frames=frames, image_embeds=embeds)
+        for _ in range(2):  # the first time kernels are chosen and buffers made
+            start = time.perf_counter()
+            self(window, settings, lambda video, step, timestep, sample, share=None: sample)
+        taken = time.perf_counter() - start
+        return taken * self.work(state, settings) / self.work(window, settings)
+
+    def _one_window(self, state: ChainState) -> ChainState:
+        """As much of a state's work as goes through the network at once."""
+        size = self.window_size()
+        if state.known_frames is not None:
+            mask = torch.arange(size) < size // 2
+            return ChainState((), (0,), size, state.fps, frame_skip=1, known_frames=mask)
+        return ChainState((), (0,), (size - 1) // state.frame_skip + 1, state.fps, frame_skip=state.frame_skip)
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
         """Complete ``frames`` and raise ``fps``, video by video, so that memory does not grow with their number."""

@@ -62,7 +62,7 @@ class StableDiffusionX4Stage(SpatialStage):
         """The network as in our families; the rest as it comes."""
         if role == self.unet_role:
             return super().read(role, folder, library, class_name, dtype)
-        return read_part(folder, library, class_name, dtype)
+        return read_part(folder, library, class_name, dtype, self.variant)
 
     def write(self, component: Any, folder: Path) -> list[str]:
         """As :meth:`read`."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inflate.components import variant_there
 from inflate.diffusion.noise import mix_noise
 from inflate.diffusion.windows import count_windows
 from inflate.errors import InputError
@@ -95,7 +96,7 @@ class SuperResolutionStage(ComponentStage, ABC):
         if "unet" in role and (folder / _TEMPORAL_NAME).is_file():
             from inflate.checkpoint import load
 
-            return load(folder, dtype=dtype)
+            return load(folder, dtype=dtype, variant=variant_there(folder, self.variant))
         return super().read(role, folder, library, class_name, dtype)
 
     def write(self, component: Any, folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ on crops of them, because there is no data of 512 px, and then enlarges 256 px t
 
 import copy
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
 from inflate.checkpoint import load, save
-from inflate.data import ClipSampler
+from inflate.data import ClipSampler, FrameCache
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
@@ -28,9 +29,9 @@ from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.export import save_half
 from inflate.train.networks import check_model, new_network, read_network
 from inflate.train.noising import SCHEDULE, sampler_of
-from inflate.train.pictures import PictureSampler, open_data, to_model_range, write_json
+from inflate.train.pictures import PictureSampler, open_clips, open_data, to_model_range, write_json
 from inflate.train.processes import DiffusionProcess
-from inflate.train.recipe import Recipe, parse_table
+from inflate.train.recipe import DataOptions, Recipe, parse_table
 from inflate.train.sheets import write_rows
 from inflate.train.step import Batch
 from inflate.video import fold_frames, unfold_frames
@@ -173,10 +174,12 @@ class PairMaker:
 class _SuperResolutionStep(DenoisingStep):
     """What both steps do alike: true videos (B, 3, F, S, S) and what is told of them."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, device: torch.device, opened: Callable[[DataOptions], FrameCache] = open_data
+    ) -> None:
         self.options = parse_table(SuperResolutionOptions, recipe.options, "options")
         self.device, self.seed = device, recipe.train.seed
-        self.cache = open_data(recipe.data)
+        self.cache = opened(recipe.data)
         options = self.options
         self.process: DiffusionProcess = DiffusionProcess(
             SCHEDULE, weighting=options.weighting, gamma=options.gamma, power=options.timestep_power
@@ -258,7 +261,7 @@ class VideoSuperResolutionStep(_SuperResolutionStep):
     unit = "clips"
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        super().__init__(recipe, device)
+        super().__init__(recipe, device, open_clips)
         frames, steps = self.options.num_frames, recipe.train.steps
         self.sampler = ClipSampler(self.cache, frames, steps, recipe.train.seed, split=recipe.data.split)
         self.config = SpatiotemporalConfig(self.options.scale, self.options.residual_std)

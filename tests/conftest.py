@@ -15,6 +15,10 @@ os.environ.update(
     DO_NOT_TRACK="1",
 )
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run side by side, so each leaves the other cores alone.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

@@ -105,7 +105,7 @@ class Autoencoder:
 
     def fingerprint(self) -> str:
         """Of its files; nothing is loaded."""
-        return parts_fingerprint({} if self.folder is None else {"vae": self.folder}, "mode")
+        return parts_fingerprint({} if self.folder is None else {"vae": self.folder}, "mode", self.variant)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, H, W) in [-1, 1] -> latents (N, c, h, w), float32, shifted and scaled: the mode, never a draw.

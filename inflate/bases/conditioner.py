@@ -78,7 +78,7 @@ class Conditioner(ABC):
 
     def fingerprint(self) -> str:
         """Of the encoders' files and of what is done before and after them; nothing is loaded."""
-        return parts_fingerprint(self.parts, type(self).__name__, *self.preprocessing())
+        return parts_fingerprint(self.parts, type(self).__name__, *self.preprocessing(), self.variant)
 
     def preprocessing(self) -> tuple[str, ...]:
         """What an encoding depends on beside files, in words for the fingerprint."""

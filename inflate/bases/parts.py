@@ -173,12 +173,12 @@ def part_class(folder: Path) -> tuple[str, str]:
     raise InputError(f"{folder} is no part of a pipeline: none of its files says of what class it is.")
 
 
-def parts_fingerprint(parts: Mapping[str, Path], *more: str) -> str:
-    """SHA-256 over the files of parts by role, and over ``more``; nothing is loaded.
+def parts_fingerprint(parts: Mapping[str, Path], *more: str | None) -> str:
+    """SHA-256 over the files of parts by role, and over what of ``more`` is not None; nothing is loaded.
 
     Of large tensors samples are read, as for a network's own fingerprint, so that it takes no time for a T5 of 9 GB.
     """
-    digest = hashlib.sha256("\n".join(more).encode())
+    digest = hashlib.sha256("\n".join(one for one in more if one is not None).encode())
     for role, folder in sorted(parts.items()):
         digest.update(f"\n{role}\n".encode())
         for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):

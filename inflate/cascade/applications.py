@@ -102,7 +102,7 @@ class Applications:
     run: Callable[..., ChainState]
     settings: Callable[..., dict[str, StageSettings]]
     up_to: Callable[[str | None], tuple[Stage, ...]]
-    loaded: Callable[..., AbstractContextManager[Stage]]
+    running: Callable[..., AbstractContextManager[Stage]]
 
     def stage(self, name: str) -> Stage | None:
         """The stage of that name, or None."""
@@ -272,6 +272,7 @@ class Applications:
         num_frames: int | None = None,
         factor: float | None = None,
         works: Sequence[float] = (),
+        fps: float | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Iterator[Tensor]:
         """Enlarge a video of any length and size, of which a few frames and tiles are in memory at a time.
@@ -281,6 +282,7 @@ class Applications:
             num_frames: how many frames will come in all, for progress.
             factor: as in :meth:`upscale`.
             works: how long each stage will take, for progress; see :meth:`Enlarging.seconds`.
+            fps: frames per second, which networks with a frame-rate embedding are told.
             options: see ``SamplingOptions``; there is one seed for the video.
 
         Yields:
@@ -292,14 +294,14 @@ class Applications:
         stages = stages_for(self.upscalers(options.get("until")), factor)
         cascade: Any = self
         callback = options.get("callback_on_step_end")
-        made = upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, callback, works)
+        made = upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, callback, works, fps)
         return shrunk(made, scale_of(stages), factor)
 
     def _upscale_large(self, video: Video, factor: float | None, options: SamplingOptions) -> CascadeOutput:
         output_type = options.get("output_type", "pil")
         check_output_type(output_type)
         read = (from_uint8(frame[None, None])[0] for frame in video.frames)
-        made = self.upscale_chunks(read, video.num_frames, factor, **options)
+        made = self.upscale_chunks(read, video.num_frames, factor, fps=video.fps, **options)
         return CascadeOutput(gathered(made, video.num_frames, output_type), float(video.fps), None)
 
     def embed_images(self, frames: Tensor) -> Tensor:
@@ -327,7 +329,7 @@ class Applications:
         prior: Any = self.stage("prior")
         if prior is None:
             raise InputError("This cascade has no CLIP model (it belongs to the prior), which embedding images needs.")
-        with torch.no_grad(), self.loaded(prior, prior.image_roles):
+        with torch.no_grad(), self.running(prior, prior.image_roles):
             parts = [prior.embed_pictures(chunk.transpose(0, 1).to(self.device)) for chunk in chunks]
         embeds = torch.cat(parts).unflatten(0, (videos, -1))
         return functional.normalize(embeds.mean(1), dim=-1) * embeds.norm(dim=-1).mean(1, keepdim=True)

@@ -5,8 +5,9 @@ is the stage's own business. On disk it is a diffusers pipeline folder.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from inflate.cascade.output import (
     StepCallback,
     as_output,
     check_output_type,
+    tell_end,
 )
 from inflate.cascade.pipelines import PIPELINES
-from inflate.cascade.roles import is_role_file, read_pipeline, read_roles
+from inflate.cascade.role_file import is_role_file, read_role_file
+from inflate.cascade.roles import choose_weights, read_pipeline, stages_of_roles
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stages import ChainState, OnStep, Stage, StageSettings
@@ -66,8 +69,10 @@ class Cascade(Applications):
         self.keep_loaded = keep_loaded
         self.family = family
         self.folder: Path | None = None
-        # Several threads may share a cascade: one stage runs at a time.
-        self._lock = threading.RLock()
+        # Several threads may share a cascade, and streams be read by turns: one stage runs at a time, and weights are
+        # let go of when nobody uses them any more. Copies (``sized``) share both.
+        self._turn = threading.RLock()
+        self._users: Counter[str] = Counter()
 
     @classmethod
     def from_pretrained(
@@ -76,19 +81,33 @@ class Cascade(Applications):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         keep_loaded: bool = False,
+        variant: str | None = None,
     ) -> "Cascade":
         """The cascade in a pipeline folder, one that ships inside the package (``bundled:emoji``), or a role file's.
 
         The folder may also be somebody's pipeline (Stable Diffusion, Karlo, …), inflated or not: then it plays what
-        stages it can. A role file (``.toml``) says whose pipeline plays each stage; see :mod:`inflate.cascade.roles`.
-        Only ``model_index.json`` and configs are read here; weights are read when their stage runs.
+        stages it can. A role file (``.toml``) says what plays each stage; see :mod:`inflate.cascade.role_file`.
+        Only ``model_index.json`` and configs are read here; weights are read when their stage runs. ``variant`` says
+        which, such as "fp16", of components that have weights in several; the plain ones by default.
 
         Raises:
-            InputError: no such folder or name, or its index is damaged or names what no stage knows.
+            InputError: no such folder or name, its index is damaged or names what no stage knows, or no component has
+                weights of ``variant``.
         """
+        cascade = cls._opened(folder_or_name, device, dtype, keep_loaded)
+        if variant is not None:
+            stages: Any = cascade.stages
+            choose_weights(stages, variant, str(folder_or_name))
+        return cascade
+
+    @classmethod
+    def _opened(
+        cls, folder_or_name: str | Path, device: torch.device | str | None, dtype: torch.dtype | None, keep_loaded: bool
+    ) -> "Cascade":
         if is_role_file(folder_or_name):
-            stages, family = read_roles(Path(folder_or_name).expanduser())
-            return cls(stages, device, dtype, keep_loaded, family)
+            file = read_role_file(Path(folder_or_name).expanduser())
+            stages: Any = stages_of_roles(file, str(folder_or_name))
+            return cls(stages, device, dtype, keep_loaded, file.name)
         folder = family_folder(folder_or_name)
         index = read_index(folder)
         if index.get("_class_name") in PIPELINES:
@@ -199,11 +218,10 @@ class Cascade(Applications):
         todo = [stage for stage in self.up_to(until) if not stage.done(state)]
         works = [stage.work(state, settings[stage.name]) for stage in todo]
         for number, stage in enumerate(todo):
-            with self._lock, self.loaded(stage):
+            with self.running(stage):
                 on_step = self.step_callback(todo, works, number, state, settings, callback_on_step_end)
                 state = stage(state, settings[stage.name], on_step)
-            if callback_on_stage_end is not None and callback_on_stage_end(self, stage.name, state) is False:
-                raise CancelledError(f"cancelled after {stage.name}")
+            tell_end(callback_on_stage_end, self, stage.name, state)
         return state
 
     def settings(
@@ -255,7 +273,7 @@ class Cascade(Applications):
         decoder: Any = self.stage("decoder")
         if decoder is None:
             raise InputError("This cascade has no decoder, to which LoRAs are added.")
-        with self._lock:
+        with self._turn:
             return decoder.add_lora(Path(path).expanduser(), weight)
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
@@ -277,13 +295,40 @@ class Cascade(Applications):
 
     @contextmanager
     def loaded(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
-        """Hold a stage's weights in memory, or those of some of its components only, and release them after."""
+        """Hold a stage's weights in memory, or those of some of its components only; the last user releases them.
+
+        To run it too takes a turn (:meth:`running`, :meth:`making`).
+        """
+        with self._turn:
+            self._users[stage.name] += 1
         try:
-            stage.load(self.device, self.dtype, roles)
+            with self._turn:
+                stage.load(self.device, self.dtype, roles)
             yield stage
         finally:
-            if not self.keep_loaded:
-                stage.release()
+            with self._turn:
+                self._users[stage.name] -= 1
+                if not (self.keep_loaded or self._users[stage.name]):
+                    stage.release()
+
+    @contextmanager
+    def running(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
+        """Hold a stage's weights, and let no other stage run meanwhile."""
+        with self._turn, self.loaded(stage, roles):
+            yield stage
+
+    def making(self, stage: Stage, made: Generator[Tensor]) -> Iterator[Tensor]:
+        """What a stage makes chunk by chunk, its weights being held until the end; no other stage runs meanwhile.
+
+        Others may run between two chunks, so that a stream that nobody reads on with stops nobody.
+        """
+        with self.loaded(stage), closing(made):
+            while True:
+                with self._turn, torch.no_grad():
+                    chunk = next(made, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     def _by_stage(self, what: str, value: Any) -> dict[str, Any]:
         names = [stage.name for stage in self.stages]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.inputs import video_frames
-from inflate.cascade.output import CascadeOutput, as_output, check_output_type
+from inflate.cascade.output import CascadeOutput
 from inflate.cascade.reconstruction import Completing
 from inflate.errors import InputError
 from inflate.video import Video, fold_frames, unfold_frames
@@ -46,8 +46,6 @@ def raise_frame_rate(
     Raises:
         InputError: bad numbers, a frame rate the decoder does not know, or no decoder that can.
     """
-    output_type = options.get("output_type", "pil")
-    check_output_type(output_type)
     if frame_skip < 2 or video.num_frames < 2:
         raise InputError(
             f"Frames between the known ones need two of these and frame_skip of 2 or more; got {video.num_frames} and "
@@ -70,7 +68,7 @@ def raise_frame_rate(
         for part in parts:
             frames[:, :, part] = work.complete(frames[:, :, part], have[part])
             have[part] = True
-    return CascadeOutput(as_output(frames, output_type), video.fps * frame_skip, None)
+    return work.output(frames)
 
 
 def enlarge_video(
@@ -88,8 +86,6 @@ def enlarge_video(
     Raises:
         InputError: the video is as large as what the decoder makes, or larger; or as above.
     """
-    output_type = options.get("output_type", "pil")
-    check_output_type(output_type)
     height, width = cascade.frame_shape(video.height, video.width)
     if video.height >= height or video.width >= width:
         raise InputError(
@@ -106,7 +102,7 @@ def enlarge_video(
         for part in parts:
             frames[:, :, part] = work.complete(frames[:, :, part], have[part], low[:, :, part])
             have[part] = True
-    return CascadeOutput(as_output(frames, output_type), video.fps, None)
+    return work.output(frames)
 
 
 def _windows(total: int, size: int, stride: int) -> Iterator[slice]:

@@ -123,7 +123,7 @@ class Enlarging:
         """How long each stage will take here, from one small tile of each, which is timed."""
         found = []
         for number, stage in enumerate(self.stages):
-            with cascade.loaded(stage):
+            with cascade.running(stage):
                 found.append(stage.seconds(self.num_frames, *self.made(number), settings[stage.name]))
         return found
 

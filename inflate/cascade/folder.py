@@ -3,7 +3,7 @@
 import filecmp
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,12 @@ def _by_stage(index: dict[str, Any], key: str, classes: dict[str, type], where: 
 
 
 def write_folder(
-    folder: Path, stages: Sequence[Stage], family: str | None, source: Path | None, overwrite: bool
+    folder: Path,
+    stages: Sequence[Stage],
+    family: str | None,
+    source: Path | None,
+    overwrite: bool,
+    change: Callable[[Path], None] | None = None,
 ) -> None:
     """Write stages as a pipeline folder, which appears whole or not at all.
 
@@ -105,6 +110,7 @@ def write_folder(
         family: the name these weights go by.
         source: the folder they came from, whose model card and licence go along.
         overwrite: replace an existing folder.
+        change: what is done to the folder before it takes its place.
 
     Raises:
         InputError: ``folder`` exists and ``overwrite`` is not set, or two stages have different components of one name.
@@ -114,7 +120,7 @@ def write_folder(
     _check_one_folder_holds(stages)
     with staged(folder) as partial:
         if folder.exists() and not overwrite:
-            raise InputError(f"{folder} exists; name another folder, or ask for it to be overwritten.")
+            raise InputError(f"{folder} exists; name another folder, or replace it with --force (overwrite=True).")
         index: dict[str, Any] = {"_class_name": "Cascade", "_inflate_version": __version__, "family": family}
         for stage in stages:
             index |= stage.save(partial)
@@ -125,6 +131,8 @@ def write_folder(
             if source is not None and (source / name).is_file():
                 shutil.copy(source / name, partial / name)
         (partial / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        if change is not None:
+            change(partial)
         finish_folder(partial, folder)
 
 

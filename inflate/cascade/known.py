@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inflate.cascade.applications import SamplingOptions
+from inflate.cascade.enlarging import Enlarging
 from inflate.cascade.inputs import Timing, draw_seeds
 from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream, stream_stages
 from inflate.cascade.streaming import FrameFile
@@ -24,6 +25,10 @@ from inflate.stages import ChainState
 
 if TYPE_CHECKING:
     from inflate.cascade.chain import Cascade
+    from inflate.data.decode import VideoFacts
+    from inflate.video import Video
+
+_LONG = 160  # frames made, of which the two windows that are timed are a fifth or less
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,36 @@ def extend_stream(
     new = Timing(num_frames, video.fps, 1)
     count = Timing(video.num_frames + num_frames, video.fps, 1, MAX_STREAMED_FRAMES).num_frames
     return FrameStream(_Known(cascade, video, new, options).behind(), count, video.fps)
+
+
+def seconds_of_known(
+    cascade: "Cascade",
+    video: "Video | VideoFacts",
+    frame_skip: int = 1,
+    new: int = 0,
+    **options: Unpack[SamplingOptions],
+) -> float | None:
+    """How long a video of that length and size takes, ``frame_skip`` times its rate and with ``new`` frames behind it.
+
+    A small part of each stage's work is timed. None where that would take a large share of the work itself, or where a
+    stage cannot tell.
+    """
+    count = (video.num_frames - 1) * frame_skip + 1 + new
+    stages, stage = cascade.up_to(options.get("until")), cast(Any, cascade.stage("interpolation"))
+    if count < _LONG or (stage is not None and not hasattr(stage, "seconds")):
+        return None
+    settings, size = cascade.chosen_settings(options), cascade.frame_shape(video.height, video.width)
+    larger = Enlarging(tuple(one for one in stages if hasattr(one, "stream")), size, count)
+    seconds = sum(larger.seconds(cascade, settings))
+    if stage is not None and (new or (frame_skip > 1 and stage in stages)):
+        frames, known = video.num_frames, None
+        if new:
+            told = min(frames, stage.window_size() - 1)
+            frames, known = told + new, torch.arange(told + new) < told
+        state = ChainState((), (0,), frames, video.fps, frame_skip=frame_skip, known_frames=known)
+        with cascade.running(stage):
+            seconds += stage.seconds(state, *size, settings[stage.name])
+    return seconds
 
 
 class _Known:
@@ -98,7 +133,7 @@ class _Known:
             works = [*self._works([self.stage], last), *self._works(self.larger, state)]
             todo = [self.stage, *self.larger]
             on_step = self.cascade.step_callback(todo, works, 0, last, self.settings, self.callback)
-            with self.cascade.loaded(self.stage):
+            with self.cascade.running(self.stage):
                 made = self.stage(last, self.settings[self.stage.name], on_step).frames
             chunks = self._after(file, made[0, :, told:])
             yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, chunks, first=1)

@@ -1,12 +1,11 @@
 """The whole chain for videos of any length in constant memory: stage after stage, with a file of frames between."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from inflate.cascade.output import StepCallback
@@ -88,13 +87,13 @@ def stream_stages(
         for number, stage in list(enumerate(todo))[first:]:
             on_step = cascade.step_callback(todo, works, number, state, settings, callback)
             if chunks is None and stage.name != "decoder":
-                with cascade.loaded(stage):
+                with cascade.running(stage):
                     state = stage(state, settings[stage.name], on_step)
                 continue
             if stage.name == "interpolation":
                 count = (count - 1) * state.frame_skip + 1
             on_frames = FrameCounter(cascade, todo, number, works, count, callback)
-            made = _made(cascade, stage, state, chunks, settings[stage.name], on_step, on_frames)
+            made = cascade.making(stage, _made(stage, state, chunks, settings[stage.name], on_step, on_frames))
             if number + 1 == len(todo):
                 yield from made
                 return
@@ -107,21 +106,19 @@ def stream_stages(
 
 
 def _made(
-    cascade: "Cascade",
     stage: Any,
     state: ChainState,
     chunks: Iterator[Tensor] | None,
     settings: StageSettings,
     on_step: Any,
     on_frames: FrameCounter,
-) -> Iterator[Tensor]:
-    """What one stage makes, its weights being there meanwhile."""
-    with cascade.loaded(stage), torch.no_grad():
-        if chunks is None:
-            yield from stage.draw_chunks(state, settings, on_step)
-        elif hasattr(stage, "interpolate_chunks"):
-            yield from stage.interpolate_chunks(chunks, state, settings, on_frames)
-        elif hasattr(stage, "stream"):
-            yield from stage.stream(chunks, state.seeds[0], settings, on_frames, state.fps)
-        else:
-            raise InputError(f"The stage {stage.name!r} works on whole videos only; stop before it (until).")
+) -> Generator[Tensor]:
+    """What one stage makes, once its weights are there."""
+    if chunks is None:
+        yield from stage.draw_chunks(state, settings, on_step)
+    elif hasattr(stage, "interpolate_chunks"):
+        yield from stage.interpolate_chunks(chunks, state, settings, on_frames)
+    elif hasattr(stage, "stream"):
+        yield from stage.stream(chunks, state.seeds[0], settings, on_frames, state.fps)
+    else:
+        raise InputError(f"The stage {stage.name!r} works on whole videos only; stop before it (until).")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from inflate.cancelling import CancelledError
 from inflate.errors import InputError, nearest
 from inflate.stages import ChainState
 from inflate.video import to_uint8
@@ -63,6 +64,12 @@ def check_output_type(output_type: str) -> None:
     if output_type not in _OUTPUT_TYPES:
         hint = nearest(str(output_type), _OUTPUT_TYPES)
         raise InputError(f"output_type {output_type!r} is unknown{hint}; use {', '.join(_OUTPUT_TYPES)}.")
+
+
+def tell_end(callback: StageCallback | None, cascade: "Cascade", name: str, state: ChainState) -> None:
+    """Say that a stage has ended, and what there is; raises ``CancelledError`` if the answer is False."""
+    if callback is not None and callback(cascade, name, state) is False:
+        raise CancelledError(f"cancelled after {name}")
 
 
 def as_output(frames: Tensor, output_type: OutputType) -> Frames:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.inputs import draw_seeds, video_frames
-from inflate.cascade.output import CascadeOutput, as_output, check_output_type
+from inflate.cascade.output import CascadeOutput, OutputType, as_output, check_output_type, tell_end
 from inflate.diffusion.reconstruction import error_correlation, frames_constraint, smaller_constraint
 from inflate.errors import InputError, nearest
 from inflate.inflater import InflatedModel
@@ -50,13 +50,11 @@ def extend_video(
         save_memory: gradient checkpointing of the decoder's network.
         prompt: what the video shows, for decoders that read it (Stable Diffusion).
         guide: the form of guidance, one of ``GUIDES``.
-        options: as for the other applications; ``callback_on_stage_end`` and ``until`` are not used, and what the other
-            callback is told counts a window as a video.
+        options: as for the other applications; what ``callback_on_step_end`` is told counts a window as a video.
 
     Raises:
-        InputError: the video lasts that long already, or there is no such decoder.
+        InputError: the video lasts that long already, there is no such decoder, or ``until`` names another stage.
     """
-    check_output_type(options.get("output_type", "pil"))
     if not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"The video is to last {seconds} s; give more than 0.")
     total = round(seconds * video.fps)
@@ -81,7 +79,7 @@ def extend_video(
             blank = torch.zeros(1, 3, work.window - old, *frames.shape[-2:])
             made = work.complete(torch.cat([frames[:, :, -old:], blank], 2), torch.arange(work.window) < old)
             frames = torch.cat([frames, made[:, :, old : old + new]], dim=2)
-    return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
+    return work.output(frames)
 
 
 def infill_video(
@@ -99,7 +97,6 @@ def infill_video(
     Raises:
         InputError: nothing is known or nothing is missing, or more frames than a window has.
     """
-    check_output_type(options.get("output_type", "pil"))
     if tuple(known.shape) != (video.num_frames,) or known.dtype != torch.bool:
         raise InputError(f"known must be bool, one for each of the {video.num_frames} frames.")
     if not bool(known.any()) or bool(known.all()):
@@ -111,7 +108,7 @@ def infill_video(
                 f"The video has {video.num_frames} frames and the model draws {work.window} at once; cut it first."
             )
         frames = work.complete(video_frames(video, size), known)
-    return CascadeOutput(as_output(frames, options.get("output_type", "pil")), video.fps, None)
+    return work.output(frames)
 
 
 def frame_numbers(text: str, count: int, what: str) -> list[int]:
@@ -166,6 +163,11 @@ class Completing:
     ) -> None:
         """As :func:`extend_video` is called; ``fps`` is that of the frames to be made."""
         check_guidance(weight, guide)
+        self.output_type: OutputType = options.get("output_type", "pil")
+        check_output_type(self.output_type)
+        until = options.get("until")
+        if until not in (None, "decoder"):
+            raise InputError(f"until={until!r}: reconstruction guidance is the decoder's work alone; leave until out.")
         stage = cascade.stage("decoder")
         if not isinstance(stage, DecoderStage):
             raise InputError("This cascade has no decoder, which completing a video needs.")
@@ -178,25 +180,26 @@ class Completing:
         self.save_memory, self.prompt, self.guide = save_memory, prompt, guide
         self.settings: StageSettings = cascade.chosen_settings(options)["decoder"]
         self.callback, self.done = options.get("callback_on_step_end"), 0
-        [seed] = draw_seeds(options.get("generator"), 1)
-        self.generator = stage_generator(seed, "reconstruction")
-        self.loaded = cascade.loaded(stage)
+        self.stage_callback = options.get("callback_on_stage_end")
+        [self.seed] = draw_seeds(options.get("generator"), 1)
+        self.generator = stage_generator(self.seed, "reconstruction")
+        self.running = cascade.running(stage)
 
     def __enter__(self) -> "Completing":
-        self.loaded.__enter__()
+        self.running.__enter__()
         try:
             model = self.stage.components["unet"]
             if not isinstance(model, InflatedModel):
                 raise InputError("The decoder has no temporal layers, so its frames know nothing of each other.")
             check_fps(model, self.fps)
         except BaseException:
-            self.loaded.__exit__(None, None, None)
+            self.running.__exit__(None, None, None)
             raise
         self.model, self.window = model, model.num_frames
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.loaded.__exit__(*error)
+        self.running.__exit__(*error)
 
     def complete(self, frames: Tensor, mask: Tensor, low: Tensor | None = None) -> Tensor:
         """Frames (1, 3, F, H, W) in [-1, 1] with those made where ``mask`` is False; the others are as they were.
@@ -233,6 +236,12 @@ class Completing:
         self.done += 1
         pixels = self.stage.to_pixels(made).cpu()
         return torch.where(mask[None, None, :, None, None], frames, pixels)
+
+    def output(self, frames: Tensor) -> CascadeOutput:
+        """What a whole video (1, 3, F, H, W) in [-1, 1] is handed out as, the decoder's end being told."""
+        state = ChainState((), (self.seed,), frames.shape[2], self.fps, frames=frames)
+        tell_end(self.stage_callback, self.cascade, "decoder", state)
+        return CascadeOutput(as_output(frames, self.output_type), self.fps, None)
 
     def _step_callback(self, num_frames: int) -> Callable[[int, Tensor, Tensor], Tensor]:
         """The cascade's, to which the windows are videos."""

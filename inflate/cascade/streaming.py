@@ -67,6 +67,7 @@ def upscale_chunks(
     num_frames: int | None,
     callback: StepCallback | None,
     works: Sequence[float] = (),
+    fps: float | None = None,
 ) -> Iterator[Tensor]:
     """Run the chunks of one video through stages that stream, one stage in memory at a time.
 
@@ -79,6 +80,7 @@ def upscale_chunks(
         num_frames: frames in all, for progress; None if nobody knows.
         callback: as a cascade's; its step counts frames, and it gets no latents.
         works: how long each stage will take, in any unit; by default by number of steps and cost.
+        fps: frames per second, which networks with a frame-rate embedding are told.
 
     Yields:
         Chunks of the last stage's frames.
@@ -87,7 +89,7 @@ def upscale_chunks(
     with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
         for number, stage in enumerate(stages):
             on_frames = FrameCounter(cascade, stages, number, works, num_frames, callback)
-            made = _stream(cascade, stage, chunks, seed, settings[stage.name], on_frames)
+            made = cascade.making(stage, stage.stream(chunks, seed, settings[stage.name], on_frames, fps))
             if number + 1 == len(stages):
                 yield from made
             else:
@@ -95,13 +97,6 @@ def upscale_chunks(
                 file.write(made)
                 (Path(folder) / f"{number - 1}.rgb").unlink(missing_ok=True)
                 chunks = file.read()
-
-
-def _stream(
-    cascade: "Cascade", stage: Any, chunks: Iterable[Tensor], seed: int, settings: StageSettings, on_frames: Any
-) -> Iterator[Tensor]:
-    with cascade.loaded(stage), torch.no_grad():
-        yield from stage.stream(chunks, seed, settings, on_frames)
 
 
 class FrameCounter:

@@ -19,7 +19,7 @@ def what_it_is(path: Path) -> str:
     if path.is_file():
         refuse_stand_in(path)
         if path.suffix.lower() == ".toml":
-            return "a role file, a family file or a recipe (.toml)"
+            return "a role file or a recipe (.toml)"
         weights = path.suffix.lower() in SAFETENSORS_SUFFIXES or is_pickle(path)
         return "a single file of weights" if weights else "a file of a kind that inflate does not read"
     kind = _class_in(path / "model_index.json")

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from inflate.cli.enlarge import upscale_file
-from inflate.cli.generate import (
+from inflate.cli.known_video import extend_known, interpolate_known, read_chunks, read_video
+from inflate.cli.options import (
     AsJson,
     Device,
     Dtype,
@@ -19,8 +20,8 @@ from inflate.cli.generate import (
     Seed,
     Steps,
     Until,
+    Variant,
 )
-from inflate.cli.known_video import extend_known, interpolate_known, read_chunks, read_video
 from inflate.cli.video_job import VideoJob, read_picture
 from inflate.errors import InputError, nearest
 
@@ -51,6 +52,7 @@ def animate(
     image: Annotated[Path, typer.Argument(help="A picture; it becomes the first frame.")],
     output: Output,
     model: Model = "bundled:emoji",
+    variant: Variant = None,
     frames: Frames = 16,
     fps: Fps = 8,
     frame_skip: FrameSkip = 5,
@@ -66,7 +68,7 @@ def animate(
 ) -> None:
     """Make a picture move."""
     _check_timing(frames, fps, frame_skip)
-    job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    job = VideoJob(output, model, variant, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     picture = read_picture(image)
     job.tell_size(picture.height, picture.width)
     job.run(lambda cascade, options: cascade.animate(picture, frames, fps, frame_skip, **options))
@@ -76,6 +78,7 @@ def interpolate(
     source: Annotated[list[Path], typer.Argument(help="Two pictures, or one video.")],
     output: Output,
     model: Model = "bundled:emoji",
+    variant: Variant = None,
     frames: Frames = 16,
     fps: Fps = 8,
     frame_skip: FrameSkip = 5,
@@ -98,7 +101,7 @@ def interpolate(
     """Fill in what lies between two pictures, or between the frames of a video (--frame-skip times as many)."""
     _check_between(source, method, weight, guide)
     _check_timing(frames, fps, frame_skip)
-    job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    job = VideoJob(output, model, variant, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if len(source) == 1 and method == "reconstruction":
         from inflate.cascade.constrained import raise_frame_rate
 
@@ -123,6 +126,7 @@ def extend(
     video: VideoFile,
     output: Output,
     model: Model = "bundled:emoji",
+    variant: Variant = None,
     frames: Frames = 8,
     seconds: Annotated[
         float | None, typer.Option(help="How long the result lasts; with --method reconstruction, instead of --frames.")
@@ -150,7 +154,7 @@ def extend(
     _check_guidance(weight, guide)
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"--seconds is {seconds}; give a number of seconds above 0.")
-    job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    job = VideoJob(output, model, variant, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     if method is None:
         method = "interpolation" if seconds is None and job.cascade.stage("interpolation") else "reconstruction"
     if method == "interpolation":
@@ -172,6 +176,7 @@ def infill(
     output: Output,
     missing: Annotated[str, typer.Option(help="Numbers of the frames to make, from 0: 4-11 or 1,3,5.")],
     model: Model = "bundled:emoji",
+    variant: Variant = None,
     weight: Weight = DEFAULT_WEIGHT,
     guide: Guide = "errors",
     prompt: Prompt = "",
@@ -190,7 +195,7 @@ def infill(
     from inflate.cascade.reconstruction import frame_numbers, infill_video
 
     _check_guidance(weight, guide)
-    job = VideoJob(output, model, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
+    job = VideoJob(output, model, variant, seed, steps, guidance_scale, None, force, device, dtype, quiet, as_json)
     job.keeps_alpha = False  # nobody knows that of the missing frames
     source = read_video(video, job)
     known = torch.ones(source.num_frames, dtype=torch.bool)
@@ -205,6 +210,7 @@ def vary(
     video: VideoFile,
     output: Output,
     model: Model = "bundled:emoji",
+    variant: Variant = None,
     frames: Frames = 16,
     fps: Fps = 8,
     frame_skip: FrameSkip = 5,
@@ -222,7 +228,7 @@ def vary(
     from inflate.data import video_facts
 
     _check_timing(frames, fps, frame_skip)
-    job = VideoJob(output, model, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
+    job = VideoJob(output, model, variant, seed, steps, guidance_scale, until, force, device, dtype, quiet, as_json)
     facts = video_facts(video)
     job.tell_size(facts.height, facts.width)
     chunks = read_chunks(video, facts)
@@ -234,6 +240,7 @@ def upscale(
     video: VideoFile,
     output: Output,
     model: Model = "bundled:emoji",
+    variant: Variant = None,
     method: Annotated[
         str, typer.Option(help="super-resolution; or reconstruction: videos smaller than D^t's, by D^t alone.")
     ] = "super-resolution",
@@ -261,7 +268,7 @@ def upscale(
     """
     check_method(method, ("super-resolution", "reconstruction"))
     _check_guidance(weight)
-    job = VideoJob(output, model, seed, steps, "", until, force, device, dtype, quiet, as_json)
+    job = VideoJob(output, model, variant, seed, steps, "", until, force, device, dtype, quiet, as_json)
     if method == "super-resolution":
         upscale_file(job, video, factor)
         return

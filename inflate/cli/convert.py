@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inflate.cli.generate import check_device, check_dtype
+from inflate.cli.options import Variant
 
 if TYPE_CHECKING:
     from inflate.inflater import InflatedModel, Report, Scheme
@@ -25,9 +26,6 @@ Force = Annotated[bool, typer.Option("--force", help="Replace DST if it is a mod
 Config = Annotated[
     str | None,
     typer.Option("--config", help="For a single file: a config.json, or a folder with it, of its image model."),
-]
-Variant = Annotated[
-    str | None, typer.Option("--variant", help="Which of a folder's weights, such as fp16. Default: the plain ones.")
 ]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Read .ckpt, .bin and .pt too: tensors only, nothing in them is run.")

@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inflate.cli.generate import (
-    AsJson,
-    Device,
-    Dtype,
-    Force,
-    Model,
-    Quiet,
-    Seed,
-    check_device,
-    check_dtype,
-    progress_bar,
-)
+from inflate.cli.generate import check_device, check_dtype, progress_bar
+from inflate.cli.options import AsJson, Device, Dtype, Force, Model, Quiet, Seed
 from inflate.errors import InputError
 
 if TYPE_CHECKING:

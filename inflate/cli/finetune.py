@@ -1,10 +1,12 @@
 """``inflate finetune`` and ``inflate distill``: run a training recipe, or a chain of them; ``inflate assemble``."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inflate.cli.options import Variant
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def finetune(
     data: Data = None,
     output: Output = None,
     scheme: SchemeName = None,
+    variant: Variant = None,
     overrides: Overrides = None,
     device: Device = None,
     dry_run: DryRun = False,
@@ -46,7 +49,7 @@ def finetune(
 
     Interrupted or killed, the same command goes on where it stopped.
     """
-    resolved = _resolve(recipe, overrides, data, output, dry_run, model, scheme)
+    resolved = _resolve(recipe, _with_variant(overrides, variant), data, output, dry_run, model, scheme)
     if resolved is None:
         return
     from inflate.train.loop import train
@@ -61,6 +64,7 @@ def print_recipe(
     data: Data = None,
     output: Output = None,
     scheme: SchemeName = None,
+    variant: Variant = None,
     overrides: Overrides = None,
 ) -> None:
     """Print the recipe that `finetune --model MODEL` would use, to keep and to change."""
@@ -68,7 +72,7 @@ def print_recipe(
     from inflate.train.from_model import recipe_table, recipe_text
     from inflate.train.recipe import parse_recipe
 
-    table = recipe_table(model, data or "CLIPS", output or "", scheme or "", overrides or [])
+    table = recipe_table(model, data or "CLIPS", output or "", scheme or "", _with_variant(overrides, variant))
     check_values(parse_recipe(table, f"the recipe of {model}"))
     typer.echo(recipe_text(table), nl=False)
 
@@ -98,20 +102,23 @@ def distill(
 
 
 def assemble(
-    family: Annotated[Path, typer.Argument(help="A family file (TOML) naming one folder per role.")],
+    roles: Annotated[Path, typer.Argument(help="A role file (TOML), which says what plays each stage.")],
     destination: Annotated[Path, typer.Argument(help="The cascade's folder to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace DESTINATION if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing.")] = False,
 ) -> None:
-    """Put trained parts together as one cascade folder that `generate` loads."""
-    from inflate.train.assemble import assemble as assemble_family
-    from inflate.train.assemble import load_family
+    """Put what a role file names together as one cascade folder that `generate` loads."""
+    from inflate.cascade.assembling import assemble as write_cascade
 
-    sizes = assemble_family(load_family(family), destination, force)
+    sizes = write_cascade(roles, destination, force)
     if not quiet:
         for role, size in sizes.items():
             typer.echo(f"{role:>16}  {size / 1e6:6.1f} MB")
         typer.echo(f"{destination}: {sum(sizes.values()) / 1e6:.1f} MB of weights.")
+
+
+def _with_variant(overrides: list[str] | None, variant: str | None) -> list[str]:
+    return [*(overrides or []), *([] if variant is None else [f"options.variant={json.dumps(variant)}"])]
 
 
 def _resolve(
@@ -124,8 +131,6 @@ def _resolve(
     scheme: str | None = None,
 ) -> "Recipe | None":
     """The recipe as the options change it; with ``dry_run`` it is printed, and None comes back."""
-    import json
-
     from inflate.train.recipe import load_recipe
 
     changes = list(overrides or [])

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from inflate.cli.options import Variant
+
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at DST.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
@@ -41,7 +43,7 @@ def import_(
     config: Annotated[
         str | None, typer.Option("--config", help="For a single file: the config.json of its image model.")
     ] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="Which of a folder's weights, such as fp16.")] = None,
+    variant: Variant = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -12,6 +12,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inflate.cli.options import (
+    DTYPES,
+    AsJson,
+    Device,
+    Dtype,
+    Force,
+    FrameSkip,
+    GuidanceOscillate,
+    GuidanceRescale,
+    GuidanceScale,
+    InitImage,
+    LongFrames,
+    Loras,
+    Model,
+    PromptAt,
+    Prompts,
+    Quiet,
+    Scale,
+    Seed,
+    Side,
+    Steps,
+    Strength,
+    Threshold,
+    Transition,
+    Until,
+    Variant,
+)
 from inflate.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -20,75 +47,8 @@ if TYPE_CHECKING:
     from inflate.cascade import Cascade
     from inflate.stages import Segment
 
-DTYPES = ("float32", "float16", "bfloat16")
 _FRAMES = 16  # of a model that says no number
 RESAMPLES = ("nearest", "lanczos")
-
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: CUDA if there is one, else cpu.")]
-Dtype = Annotated[str, typer.Option(help=f"Number format of the networks: {', '.join(DTYPES)}.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while working.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Report on standard output as JSON.")]
-Seed = Annotated[
-    int, typer.Option(help="The same seed, prompt and settings give the same video.", min=0, max=2**63 - 1)
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
-Steps = Annotated[str, typer.Option(help="Sampling steps of every stage, or by stage: prior=10,decoder=15.")]
-GuidanceScale = Annotated[str, typer.Option(help="Guidance (1 is none), for all stages or by stage.")]
-GuidanceRescale = Annotated[
-    str, typer.Option(help="Share, 0 to 1, by which guidance's contrast is taken back; the decoder's, or by stage.")
-]
-GuidanceOscillate = Annotated[
-    str, typer.Option(help="Low guidance, in turns with --guidance-scale after a quarter of the steps; likewise.")
-]
-Threshold = Annotated[
-    str, typer.Option(help="Quantile, such as 0.995, of dynamic thresholding; likewise, for decoders of pixels only.")
-]
-Prompts = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help='What to show: one or several, such as "party popper"; a class\'s name or number for a model of classes, '
-        "nothing for one that is told nothing."
-    ),
-]
-Side = Annotated[
-    int | None, typer.Option(help="Pixels; by default the size that the model was made or trained for.", min=8)
-]
-FrameSkip = Annotated[
-    int, typer.Option(help="Frame interpolation multiplies the frame rate by this; 1 leaves it out.", min=1)
-]
-Until = Annotated[str | None, typer.Option(help="Last stage to run, such as decoder.")]
-Model = Annotated[str, typer.Option(help="A cascade's folder, or a family that ships with inflate.")]
-LongFrames = Annotated[
-    int | None,
-    typer.Option(
-        help="Frames that the decoder makes per video; by default those it was trained for (16 in bundled:emoji). More "
-        "are made in overlapping windows, and the chain works by chunks, in memory that does not grow with length "
-        "(mp4; gif and webp hold all frames).",
-        min=1,
-    ),
-]
-PromptAt = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--prompt-at", help='SECONDS=TEXT: what a long video shows from then on, such as --prompt-at 8="a moon".'
-    ),
-]
-Transition = Annotated[float, typer.Option(help="Seconds in which one prompt turns into the next.", min=0)]
-
-Scale = Annotated[int, typer.Option(help="Enlarge the pictures by this whole number, for viewing.", min=1, max=64)]
-
-InitImage = Annotated[
-    Path | None,
-    typer.Option(help="A picture that every frame begins as; its centre is cut to the shape of the frames."),
-]
-Strength = Annotated[
-    float | None,
-    typer.Option(help="How far frames go from --init-image, above 0 to 1: the share of steps left; default 0.8."),
-]
-Loras = Annotated[
-    list[str] | None,
-    typer.Option("--lora", help="FILE or FILE:WEIGHT; a LoRA for the decoder or its motion module; may be repeated."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -100,6 +60,7 @@ def generate(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .mp4, .webp or .gif; several prompts: out-1.mp4 …")],
     prompts: Prompts = None,
     model: Model = "bundled:emoji",
+    variant: Variant = None,
     frames: LongFrames = None,
     prompt_at: PromptAt = None,
     transition: Transition = 1.0,
@@ -137,7 +98,7 @@ def generate(
     names = prompts or [""]
     videos, sheet_path, settings_path = _outputs(output, len(names), sheet, save_settings, force)
     start = time.monotonic()
-    cascade = _opened(model, device, dtype, prompts)
+    cascade = _opened(model, variant, device, dtype, prompts)
     drawn = _configure(cascade, negative_prompt, height, width) | add_loras(cascade, loras or [])
     begin = _beginning(init_image, strength)
     options = chosen | begin | {"frame_skip": frame_skip, "until": until}
@@ -335,11 +296,12 @@ def check_device(name: str | None) -> str | None:
     return name
 
 
-def _opened(model: str, device: str | None, dtype: str, prompts: list[str] | None) -> "Cascade":
+def _opened(model: str, variant: str | None, device: str | None, dtype: str, prompts: list[str] | None) -> "Cascade":
     """The cascade; ``InputError`` where one that is told something gets no prompt, or one told nothing gets one."""
     from inflate.cascade import Cascade
 
-    cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
+    place = check_device(device), check_dtype(dtype)
+    cascade = Cascade.from_pretrained(check_model(model), *place, variant=variant)
     if prompts and cascade.told_nothing():
         raise InputError("This model is told nothing of what to show, so a prompt would change nothing; leave it out.")
     if not prompts and not cascade.told_nothing():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inflate.cli.how_long import say_how_long
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,13 +77,17 @@ def _run(
         rate: how many times as many frames.
     """
     from inflate.cascade.inputs import MAX_FRAMES
-    from inflate.cascade.known import KnownVideo
+    from inflate.cascade.known import KnownVideo, seconds_of_known
     from inflate.data.writing import check_room
 
     count = (facts.num_frames - 1) * rate + 1 + new
     size = made_size(job.cascade, job.until, facts)
     check_room(job.output, count, size)
     longer = new > 0
+    if not job.quiet:
+        seconds = seconds_of_known(job.cascade, facts, rate, new, until=job.until, **job.chosen)
+        if seconds is not None:
+            say_how_long(path, job.output, count, size, seconds)
     if max(count, facts.num_frames) <= MAX_FRAMES and count * size[0] * size[1] * 3 * 4 <= _MADE_BYTES:
         video = read_video(path, job, facts)
         job.run(lambda cascade, options: small(cascade, video, options), path, rate, longer)

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from inflate.cli.generate import Device, Dtype, Model, check_device, check_dtype
+from inflate.cli.generate import check_device, check_dtype
+from inflate.cli.options import Device, Dtype, Model
 from inflate.errors import InputError
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 serves other machines too.")]

@@ -31,6 +31,7 @@ class VideoJob:
         self,
         output: Path,
         model: str,
+        variant: str | None,
         seed: int,
         steps: str,
         guidance_scale: str,
@@ -50,7 +51,8 @@ class VideoJob:
         self.keeps_alpha = True  # where the format can
         self.loops = 0  # how many times the video is shown, as its source is
         self.finish: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]] = iter
-        self.cascade = Cascade.from_pretrained(check_model(model), check_device(device), check_dtype(dtype))
+        place = check_device(device), check_dtype(dtype)
+        self.cascade = Cascade.from_pretrained(check_model(model), *place, variant=variant)
         self.chosen = {
             "num_inference_steps": parse_by_stage("--steps", steps, int),
             "guidance_scale": parse_by_stage("--guidance-scale", guidance_scale, float),
@@ -214,7 +216,7 @@ def read_picture(path: Path) -> "Image.Image":
     """
     import numpy as np
 
-    from inflate.data.reading.pictures import as_looked_at, picture_at, plain
+    from inflate.data.reading.pictures import as_looked_at, picture_at, plain, to_first_frame
 
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a picture in it.")
@@ -222,6 +224,7 @@ def read_picture(path: Path) -> "Image.Image":
         raise InputError(f"There is no picture {path}.")
     try:
         with picture_at(path) as image:
+            to_first_frame(image)
             image.load()
             if image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255:
                 typer.echo(f"Transparent parts of {path} become white.", err=True)

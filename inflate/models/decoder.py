@@ -12,6 +12,7 @@ from torch import Tensor
 from inflate.bases.autoencoder import decode_pictures, encode_pixels, pixels_per_cell, size_multiple
 from inflate.bases.conditioners.images import image_conditioning
 from inflate.checkpoint.temporal import read_temporal_info
+from inflate.components import variant_there
 from inflate.diffusion.guidance import Guidance, GuidanceOptions
 from inflate.diffusion.long_noise import reschedule_noise
 from inflate.diffusion.noise import mix_noise
@@ -242,7 +243,7 @@ class DecoderStage(LoraStage):
         if role == "unet" and (folder / TEMPORAL_NAME).is_file():
             from inflate.checkpoint import load
 
-            return load(folder, dtype=dtype)
+            return load(folder, dtype=dtype, variant=variant_there(folder, self.variant))
         return super().read(role, folder, library, class_name, dtype)
 
     def write(self, component: Any, folder: Path) -> list[str]:

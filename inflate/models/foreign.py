@@ -230,7 +230,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
         """The network as in our families, with temporal layers where its folder has them; the rest as it comes."""
         if role == "unet":
             return super().read(role, folder, library, class_name, dtype)
-        return read_part(folder, library, class_name, dtype)
+        return read_part(folder, library, class_name, dtype, self.variant)
 
     def write(self, component: Any, folder: Path) -> list[str]:
         """As :meth:`read`."""

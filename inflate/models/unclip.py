@@ -29,7 +29,7 @@ class UnclipPriorStage(PriorStage):
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """Parts of diffusers and transformers."""
-        return read_part(folder, library, class_name, dtype)
+        return read_part(folder, library, class_name, dtype, self.variant)
 
     def write(self, component: Any, folder: Path) -> list[str]:
         """As :meth:`read`."""

@@ -71,7 +71,8 @@ def check_recipe(recipe: Recipe) -> None:
     if options is None:
         return
     if recipe.step == VIDEO:
-        sizes_for(recipe.clip_options, open_base(options.model, options.parts or None).multiple)
+        base = open_base(options.model, options.parts or None, options.variant or None)
+        sizes_for(recipe.clip_options, base.multiple)
     clips = recipe.clips
     places = {"path": clips.path, "pictures": clips.pictures} if clips else {"path": recipe.data.path}
     for name, place in places.items():

@@ -41,7 +41,8 @@ def recipe_table(
         apply_override(given, override)
     if scheme:
         resolve_scheme(scheme)
-    base = base or open_base(model, (given.get("options") or {}).get("parts"))
+    chosen_parts = given.get("options") or {}
+    base = base or open_base(model, chosen_parts.get("parts"), chosen_parts.get("variant"))
     steps = (given.get("train") or {}).get("steps", 2000)
     table: dict[str, Any] = {
         "name": _name(model),

@@ -51,6 +51,17 @@ def open_data(options: DataOptions, captions: bool = False) -> FrameCache:
     return cache
 
 
+def open_clips(options: DataOptions) -> FrameCache:
+    """As :func:`open_data`, for a recipe whose step draws clips and nothing else.
+
+    Raises:
+        InputError: as there, or ``kinds`` leaves clips out.
+    """
+    if "clip" not in options.kinds:
+        raise InputError(f"data.kinds is {list(options.kinds)}, and this recipe trains on clips; add 'clip' to it.")
+    return open_data(options)
+
+
 def to_model_range(frames: np.ndarray) -> Tensor:
     """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3))).float() / 127.5 - 1

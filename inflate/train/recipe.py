@@ -34,8 +34,8 @@ class About:
 class DataOptions:
     """Where the pictures and clips come from.
 
-    ``path`` is a prepared dataset or any folder of videos; ``size`` in pixels; ``kinds`` of entries to draw from;
-    ``split`` is never ``test`` in a recipe of ours.
+    ``path`` is a prepared dataset or any folder of videos; ``size`` in pixels; ``kinds`` of entries to draw from
+    (a step that trains on clips draws these alone); ``split`` is never ``test`` in a recipe of ours.
     """
 
     path: str

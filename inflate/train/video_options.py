@@ -23,8 +23,9 @@ class VideoOptions:
     """The ``[options]`` of a recipe with ``step = "video"``.
 
     ``model``: a pipeline's folder, a lone network's, a single file or a hub name; ``parts``: folders of what it lacks,
-    by role (``base`` lends everything). ``scheme``: of temporal layers; ``init``: an inflated folder or a motion module
-    whose temporal weights to start from. ``trainable``: ``temporal``, ``temporal+lora`` (a LoRA of ``lora_rank`` on the
+    by role (``base`` lends everything); ``variant``: which of its weights, such as ``fp16``, the plain ones by default.
+    ``scheme``: of temporal layers; ``init``: an inflated folder or a motion module whose temporal weights to start
+    from. ``trainable``: ``temporal``, ``temporal+lora`` (a LoRA of ``lora_rank`` on the
     spatial attention, saved by itself: a domain adapter) or ``all``; with ``motion_lora_rank`` above 0, a MotionLoRA on
     ``init``. ``condition``: ``auto``, ``text``, ``empty``, ``image``, ``class`` or ``nothing``;
     ``condition_dropout``: share of clips told nothing, for guidance. ``shared_noise``, ``noise_time``: correlation of
@@ -36,6 +37,7 @@ class VideoOptions:
 
     model: str
     parts: dict[str, str] = field(default_factory=dict)
+    variant: str = ""
     scheme: str = "make-a-video"
     init: str = ""
     trainable: str = "temporal"

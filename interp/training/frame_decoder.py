@@ -18,7 +18,7 @@ from inflate.errors import InputError
 from inflate.train.choices import check_choices
 from inflate.train.export import save_half
 from inflate.train.networks import check_model, new_network, read_network
-from inflate.train.pictures import open_data, to_model_range
+from inflate.train.pictures import open_clips, to_model_range
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
 from inflate.train.step import Batch, StepLoss
@@ -75,7 +75,7 @@ class FrameDecoderStep:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(FrameDecoderOptions, recipe.options, "options")
         self.device, self.seed = device, recipe.train.seed
-        self.cache = open_data(recipe.data)
+        self.cache = open_clips(recipe.data)
         total = round(recipe.train.steps / self.options.curriculum_end)
         fps, split = self.options.fps or None, recipe.data.split
         self.sampler = ClipSampler(self.cache, self.options.num_frames, total, self.seed, fps, split)

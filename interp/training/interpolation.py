@@ -22,7 +22,7 @@ from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem, frame_noise
 from inflate.train.networks import read_network
 from inflate.train.noising import SCHEDULE, sampler_of
-from inflate.train.pictures import open_data, to_model_range
+from inflate.train.pictures import open_clips, to_model_range
 from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
@@ -84,7 +84,7 @@ class _MaskedClips:
         num_frames: int,
         device: torch.device,
     ) -> None:
-        self.cache, self.num_frames = open_data(recipe.data), num_frames
+        self.cache, self.num_frames = open_clips(recipe.data), num_frames
         self.seed, self.masks = recipe.train.seed, options.masks
         total = round(recipe.train.steps / options.curriculum_end)
         self.sampler = ClipSampler(self.cache, num_frames, total, self.seed, split=recipe.data.split)

@@ -1,5 +1,6 @@
 """What a chain can do than answer a prompt, on stages that show what they were given."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ class Doubling(ComponentStage):
 
     def __init__(self) -> None:
         super().__init__({})
-        self.loads, self.releases, self.seeds = 0, 0, []
+        self.loads, self.releases, self.seeds, self.rates = 0, 0, [], []
 
     def load(self, device: torch.device, dtype: torch.dtype, roles: Any = None) -> None:
         self.loads += 1
@@ -88,8 +89,10 @@ class Doubling(ComponentStage):
         seed: int,
         settings: StageSettings,
         on_frames: Callable[[int], None] | None = None,
+        fps: float | None = None,
     ) -> Iterator[Tensor]:
         self.seeds.append(seed)
+        self.rates.append(fps)
         for chunk in chunks:
             yield chunk.repeat_interleave(2, -1).repeat_interleave(2, -2)
             if on_frames is not None:
@@ -211,6 +214,70 @@ def test_streaming_reports_rising_progress_and_can_be_cancelled() -> None:
     with pytest.raises(CancelledError, match="cancelled in upscaler after"):
         list(cascade.upscale_chunks(iter(chunks), 16, callback_on_step_end=callback))
     assert seen == sorted(seen) and seen[3] == pytest.approx(0.5)
+
+
+def test_every_way_to_enlarge_tells_the_frame_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [Doubling(), DoublingAgain()]
+    cascade, clip = Cascade(stages, device="cpu"), video(size=10)
+    assert clip.fps == 8
+    list(cascade.upscale_chunks(iter([torch.zeros(3, 4, 4, 4)]), 4, fps=8.0))
+    monkeypatch.setattr("inflate.cascade.applications._HELD_BYTES", 0)
+    cascade.upscale(clip)
+    assert [stage.rates for stage in stages] == [[8.0, 8.0]] * 2
+
+
+def test_a_stream_may_be_read_by_turns_while_other_videos_are_made() -> None:
+    """Each runs when it is asked for a chunk; weights are let go of when the last of both is done."""
+    stage = Doubling()
+    cascade = Cascade([stage], device="cpu")
+    first, second = (cascade.upscale_chunks(iter([torch.full((3, 1, 4, 4), value)] * 3), 3) for value in (0.1, 0.2))
+    next(first)
+    made: list[Tensor] = []
+    # Another thread goes on with the first stream while this one is in the middle of its own.
+    next(second)
+    reader = threading.Thread(target=lambda: made.extend(first))
+    reader.start()
+    reader.join(60)
+    assert [float(chunk.max()) for chunk in made] == [pytest.approx(0.1)] * 2 and not stage.releases
+    assert len(list(second)) == 2 and stage.releases == 1
+
+
+def test_stages_of_several_threads_run_one_after_the_other() -> None:
+    running, most, inside = 0, 0, threading.Lock()
+    both = threading.Barrier(2)
+
+    class Counting(Doubling):
+        def stream(self, *arguments: Any, **named: Any) -> Iterator[Tensor]:
+            nonlocal running, most
+            for chunk in super().stream(*arguments, **named):
+                with inside:
+                    running += 1
+                    most = max(most, running)
+                threading.Event().wait(0.01)  # room for another to come in
+                with inside:
+                    running -= 1
+                yield chunk
+
+    cascade = Cascade([Counting()], device="cpu")
+
+    def read() -> None:
+        both.wait(60)
+        list(cascade.upscale_chunks((torch.zeros(3, 1, 4, 4) for _ in range(4)), 4))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(60)
+    assert most == 1
+
+
+def test_a_stream_that_is_given_up_lets_go_of_its_stage() -> None:
+    stage = Doubling()
+    stream = Cascade([stage], device="cpu").upscale_chunks((torch.zeros(3, 1, 4, 4) for _ in range(9)), 9)
+    next(stream)
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue]  # it is a generator
+    assert stage.releases == 1
 
 
 def test_streaming_needs_no_more_memory_for_more_frames(tmp_path: Path) -> None:

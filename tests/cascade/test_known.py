@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
-from inflate.cascade.known import KnownVideo, extend_stream, interpolate_stream
+from inflate.cascade.known import KnownVideo, extend_stream, interpolate_stream, seconds_of_known
 from inflate.cascade.streaming import FrameFile
 from inflate.errors import InputError
 from inflate.video import Video
@@ -149,3 +149,48 @@ def test_a_file_of_frames_is_read_from_any_frame_on(tmp_path: Any) -> None:
         assert sum(chunk.shape[1] for chunk in read) == 30 - first
         if read:
             torch.testing.assert_close(torch.cat(read, dim=1), frames[:, first:])
+
+
+def test_the_time_is_that_of_one_window_as_often_as_there_are(chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that a network moves by one second for each pixel it sees, the estimate is near."""
+    clock = 0.0
+
+    def moves(module: Any, inputs: Any) -> None:
+        nonlocal clock
+        clock += inputs[0].numel() // inputs[0].shape[1]
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
+    monkeypatch.setattr("inflate.cascade.known._LONG", 40)
+    cascade = Cascade(chain.stages, device="cpu", keep_loaded=True)
+    networks = {"interpolation_unet", "frame_decoder", "sr_unet", "upscaler_unet"}
+    hooks = [
+        network.register_forward_pre_hook(moves)
+        for stage in cascade.stages
+        for name, network in stage.components.items()  # pyright: ignore[reportAttributeAccessIssue]
+        if name in networks
+    ]
+    assert len(hooks) == len(networks)
+    try:
+        for until in ("interpolation", "super_resolution"):
+            for told, made in (
+                (
+                    seconds_of_known(cascade, whole(30), 3, until=until, **ONCE),
+                    interpolate_stream(cascade, known(30), 3, generator=seeded(), until=until, **ONCE),
+                ),
+                (
+                    seconds_of_known(cascade, whole(40), new=12, until=until, **ONCE),
+                    extend_stream(cascade, known(40), 12, generator=seeded(), until=until, **ONCE),
+                ),
+            ):
+                before = clock
+                joined(made.chunks)
+                assert clock > before and told == pytest.approx(clock - before, rel=0.2)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def test_no_time_is_told_where_finding_it_out_takes_long(chain: Any) -> None:
+    assert seconds_of_known(chain, whole(9), 3, **ONCE) is None
+    mute = Cascade((*tiny_cascade().stages, RecordingInterpolation()), device="cpu", keep_loaded=True)
+    assert seconds_of_known(mute, whole(80), 3, **ONCE) is None, "this stage cannot tell"

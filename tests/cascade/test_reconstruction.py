@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from inflate.cancelling import CancelledError
+from inflate.cascade.constrained import enlarge_video, raise_frame_rate
 from inflate.cascade.reconstruction import extend_video, frame_numbers, infill_video
 from inflate.errors import InputError
 from inflate.video import Video
@@ -48,6 +50,31 @@ def test_missing_frames_are_made_and_the_others_stay() -> None:
     alone, spread, gradient, same = (torch.as_tensor(frames) for frames in made)
     assert torch.equal(alone, same) and not torch.equal(alone, gradient)
     assert not torch.equal(alone, spread) and not torch.equal(spread, gradient)
+
+
+@pytest.mark.parametrize("what", ["extend", "infill", "between", "larger"])
+def test_its_end_is_told_and_may_cancel(what: str) -> None:
+    cascade, told = tiny_cascade(), []
+
+    def make(**options: Any) -> Any:
+        if what == "infill":
+            return infill_video(cascade, VIDEO, torch.tensor([True, False, False, True]), 1.0, **options)
+        if what == "between":
+            return raise_frame_rate(cascade, VIDEO, 2, 1.0, **options)
+        if what == "larger":
+            return enlarge_video(cascade, Video(VIDEO.frames[:, ::2, ::2], 8.0), 1.0, **options)
+        return extend_video(cascade, VIDEO, 1.0, 1.0, **options)
+
+    def on_end(cascade: Any, stage: str, state: Any) -> bool:
+        told.append((stage, state.frames.shape[2], state.fps))
+        return len(told) < 2
+
+    out = make(callback_on_stage_end=on_end, output_type="pt", until="decoder")
+    assert told == [("decoder", out.frames.shape[1], out.fps)]
+    with pytest.raises(CancelledError, match="cancelled after decoder"):
+        make(callback_on_stage_end=on_end)
+    with pytest.raises(InputError, match=r"until='upscaler'.*the decoder's work alone; leave until out"):
+        make(until="upscaler")
 
 
 def test_what_is_wrong_is_told() -> None:

@@ -206,6 +206,33 @@ def test_upscale_takes_a_factor_and_says_how_long(
     assert "--factor is for --method super-resolution" in error
 
 
+@pytest.mark.parametrize("command", ["interpolate", "extend"])
+def test_long_work_on_a_video_says_how_long_first(
+    interpolation: RecordingInterpolation,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    more = {"interpolate": ["--frame-skip", 1], "extend": ["--frames", 3]}[command]
+    out = tmp_path / "out.mp4"
+    assert run(command, video, "-o", out, *more) == 0
+    assert " on this machine" not in capsys.readouterr().err, "so little is done before a part of it were timed"
+    monkeypatch.setattr("inflate.cascade.known._LONG", 1)
+    told: list[tuple[int, int]] = []
+    seconds = lambda state, height, width, settings: told.append((height, width)) or 600.0  # noqa: E731
+    monkeypatch.setattr(RecordingInterpolation, "seconds", staticmethod(seconds), raising=False)
+    monkeypatch.setattr(RecordingInterpolation, "window_size", lambda self: 4, raising=False)
+    assert run(command, video, "-o", out, "--force", *more) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    # Of a pixel of each super-resolution stage a millisecond, as these stages say, and ten minutes for new frames.
+    count, minutes = (6, 0) if command == "interpolate" else (9, 10)
+    assert f"{count} frames of 64 x 64 px: about" in said and told == [(SIZE, SIZE)] * (minutes > 0)
+    assert ("about 10 min" in said) == (minutes > 0)
+    assert run(command, video, "-o", out, "--force", "--quiet", *more) == 0 and not capsys.readouterr().err
+
+
 def test_what_does_not_fit_is_refused_before_any_work(
     interpolation: RecordingInterpolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -211,7 +211,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["recipe", EMOJI, "--scheme", "lena"], "lena"),
     (["recipe", EMOJI, "--set", "train.learning_rate=nan"], "learning_rate is nan"),
     (["distill", "nowhere.toml"], "There is no recipe at nowhere.toml"),
-    (["assemble", "nowhere.toml", "made"], "There is no family file at nowhere.toml"),
+    (["assemble", "nowhere.toml", "made"], "There is no role file nowhere.toml"),
     (["assemble", "picture.png", "made"], "picture.png is a file of a kind"),
     (["plan", "nowhere"], "nowhere"),
     (["plan", EMOJI, "--fit", "lots", "--no-measure"], "--fit 'lots' is no size of memory"),

@@ -52,7 +52,7 @@ CASES = [
     *((name, "page.safetensors", PAGE) for name in (*READERS, "assemble")),
     *((name, "model.gguf", GGUF) for name in (*READERS, "assemble")),
     *((name, "clip.mp4", OTHER) for name in NETWORKS if name != "inspect"),
-    *((name, "role.toml", "is a role file, a family file or a recipe") for name in NETWORKS),
+    *((name, "role.toml", "is a role file or a recipe") for name in NETWORKS),
     *((name, "prior", f"is a cascade's folder, {NETWORK}") for name in NETWORKS),
     *((name, "clips", f"is no model's folder, {NETWORK}") for name in NETWORKS),
     *((name, "diffusion_pytorch_model-00001-of-00003.safetensors", "one of 3 parts of a model") for name in NETWORKS),
@@ -64,8 +64,8 @@ CASES = [
     ("generate", "clips", f"is no model's folder {ALONE}"),
     ("convert", "inflated", "is inflated already"),
     ("deflate", "network", "is not inflated: it has no temporal.safetensors"),
-    ("assemble", "clip.mp4", f"{OTHER}, and a family file"),
-    ("assemble", "network", "is the folder of a network alone (UNet2DConditionModel), and a family file"),
+    ("assemble", "clip.mp4", f"{OTHER}, and a role file (.toml)"),
+    ("assemble", "network", "is the folder of a network alone (UNet2DConditionModel), and a role file (.toml)"),
 ]
 
 

@@ -18,6 +18,7 @@ from inflate.data.decode import frame_times, iterate_alpha, stated_size
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.frames import shown_frames
 from inflate.data.reading.hdr import linear_light
+from inflate.data.reading.pictures import as_looked_at
 from inflate.page.uploads import check_picture
 from tests.data.test_as_shown import pq, sdr
 
@@ -236,3 +237,36 @@ def test_the_default_image_of_an_apng_is_no_frame(tmp_path: Path, count: int) ->
     assert video.timestamps == pytest.approx(0.08 * np.arange(count)) and video.duration == pytest.approx(0.08 * count)
     assert tuple(video.frames[0, 0, 0]) == BLUE and tuple(video.frames[0, 0, -1]) == WHITE
     assert video.loop == (count > 1)
+
+
+def apng(path: Path, mode: str, default: bool = True) -> Path:
+    """A green default image, then two frames: blue in the left half alone, and red."""
+    frames = [Image.new(mode, (SIDE, SIDE), (*colour, 255)[: len(mode)]) for colour in (BLUE, RED)]
+    if mode == "RGBA":
+        frames[0].paste(0, (SIDE // 2, 0, SIDE, SIDE))
+    green = Image.new(mode, (SIDE, SIDE), (0, 200, 0, 255)[: len(mode)])
+    if not default:
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=80)
+    else:
+        options: dict[str, Any] = {"default_image": True, "append_images": frames, "duration": 80, "blend": 1}
+        green.save(path, save_all=True, **options)
+    return path
+
+
+@pytest.mark.parametrize(("mode", "right"), [("RGBA", WHITE), ("RGB", BLUE)])
+@pytest.mark.parametrize("default", [True, False])
+def test_a_still_of_an_apng_is_its_first_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, right: tuple[int, ...], default: bool
+) -> None:
+    """As browsers show it, and the reader of videos, whichever reader of stills it goes through."""
+    path = apng(tmp_path / "a.png", mode, default)
+    first = Image.fromarray(decode_video(path).frames[0])
+    with Image.open(path) as opened:
+        stills = [as_looked_at(opened), read_picture(path), check_picture(path)]
+        # A picture that is handed over stays where it was.
+        assert opened.tell() == 0 and opened.convert("RGB").getpixel((0, 0)) == ((0, 200, 0) if default else BLUE)
+    stills.append(Image.fromarray(clips.read_picture(Footage("a.png", path, ".png"))))
+    for still in [first, *stills]:
+        assert (still.getpixel((0, 0)), still.getpixel((SIDE - 1, 0))) == (BLUE, right)
+        assert np.array_equal(np.asarray(still), np.asarray(first))
+    assert ("become white" in capsys.readouterr().err) == (mode == "RGBA")

@@ -382,3 +382,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come about"
         threading.Event().wait(0.05)
+
+
+def test_the_footer_offers_no_api(tab: Any) -> None:
+    tab.wait_for_selector("footer >> text=Settings")
+    assert "API" not in tab.inner_text("footer")

@@ -277,6 +277,13 @@ def test_disguised_and_damaged_uploads_get_a_sentence_and_the_server_lives_on(se
 # Models
 
 
+def test_the_footer_leads_to_nothing_that_the_gate_shuts(server: Any) -> None:
+    # Left out are "api", whose page asks for the first of these, and "runs", whose pages ask for the second.
+    assert httpx.get(f"{server.url}/config", timeout=30).json()["footer_links"] == ["gradio", "settings"]
+    for path in ("/openapi.json", "/runs"):
+        assert httpx.get(f"{server.url}{API}{path}", timeout=30).status_code == 404
+
+
 def test_a_page_with_one_model_has_no_tab_for_others(server: Any) -> None:
     config = httpx.get(f"{server.url}/config", timeout=30).json()
     assert not [c for c in config["components"] if c["props"].get("elem_id") in ("model-name", "go-model")]

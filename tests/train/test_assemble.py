@@ -64,7 +64,7 @@ def test_half_precision_files_are_copied_byte_for_byte(family_file, tmp_path, ti
     [
         ("vae =", "vea =", "did you mean 'vae'?"),
         ("scheduler =", "# scheduler =", "lacks its component 'scheduler'"),
-        ('unet = "', 'unet = "/nowhere', "is no folder; train it first"),
+        ('unet = "', 'unet = "/nowhere', "which is to be its 'unet'; train it first"),
         ("guidance_scale", "guidance", "unknown key 'guidance'"),
     ],
 )

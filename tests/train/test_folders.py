@@ -1,4 +1,4 @@
-"""The folders that recipes, role files and family files name: what is meant, and what is refused before any work."""
+"""The folders that recipes and role files name: what is meant, and what is refused before any work."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from inflate.bases.clip import TextImageEncoder
 from inflate.checkpoint import resolve_path
 from inflate.cli.app import main
 from inflate.errors import InputError
-from inflate.train.assemble import load_family
 from inflate.train.checking import check_recipe, place_folders
 from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions
 
@@ -67,16 +66,10 @@ def test_a_size_that_the_family_cannot_do_is_refused_at_once(tmp_path: Path, siz
         check_recipe(made)
 
 
-ROLE, FAMILY_FILE, RECIPE = '[decoder]\nfrom = "bundled:emoji"\n', '[roles]\nunet = "x"\n', "[train]\nsteps = 1\n"
-
-
-def test_role_and_family_files_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, text in (("role", ROLE), ("family", 'name = "x"\n' + FAMILY_FILE), ("recipe", RECIPE)):
-        (tmp_path / f"{name}.toml").write_text(text)
-    with pytest.raises(InputError, match=r"role.toml is a role file, which goes wherever a model does \(--model"):
-        load_family(tmp_path / "role.toml")
-    for name, said in (("family", "run 'inflate assemble"), ("recipe", "run 'inflate finetune")):
-        command = ["generate", "x", "--model", str(tmp_path / f"{name}.toml"), "-o", str(tmp_path / "x.mp4")]
-        assert main(command) == 2
-        printed = capsys.readouterr().err.strip()
-        assert said in printed and "\n" not in printed
+@pytest.mark.parametrize("command", ["generate x -o x.mp4 --model", "assemble"])
+def test_a_recipe_is_no_role_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    recipe_file = tmp_path / "recipe.toml"
+    recipe_file.write_text("[train]\nsteps = 1\n")
+    assert main([*command.split(), str(recipe_file), *(["made"] if command == "assemble" else [])]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert "run 'inflate finetune" in printed and "\n" not in printed

@@ -9,16 +9,18 @@ from inflate.errors import InputError
 from inflate.train.loop import train
 from inflate.train.recipe import TrainOptions
 
-from .test_steps import _options, _recipe
+from .family_recipes import family_options, family_recipe
 
 PREFIX = "temporal.conv_in"
 
 
 def _weights(folder, **changes):
     def run(name, **more):
-        options = _options("video-decoder", folder[0])
+        options = family_options("video-decoder", folder[0])
         settings = {"steps": 1, "checkpoint_every": 1, "max_grad_norm": 1e9, "weight_decay": 0.0} | changes | more
-        train(_recipe("video-decoder", folder[1], folder[2] / name, options, **settings), device="cpu", quiet=True)
+        train(
+            family_recipe("video-decoder", folder[1], folder[2] / name, options, **settings), device="cpu", quiet=True
+        )
         return load_file(folder[2] / name / "state/step-00000001/state.safetensors")
 
     return run
@@ -48,7 +50,7 @@ def test_compile_is_asked_of_the_trained_network_and_sheets_do_without(videos, t
     stances = []
     set_stance = torch.compiler.set_stance
     monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: stances.append(stance) or set_stance(stance))
-    recipe = _recipe("decoder", videos, tmp_path / "run", _options("decoder", tiny_family), compile=True)
+    recipe = family_recipe("decoder", videos, tmp_path / "run", family_options("decoder", tiny_family), compile=True)
     train(recipe, device="cpu", quiet=True)
     assert compiled == ["UNet2DConditionModel"]
     assert stances and set(stances) == {"force_eager"}

@@ -19,7 +19,7 @@ from inflate.train.loop import train
 from inflate.train.noising import SCHEDULE, sampler_of, schedule_of
 from inflate.train.processes import DiffusionProcess, squared_errors
 
-from .test_steps import _options, _recipe
+from .family_recipes import family_options, family_recipe
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
@@ -134,21 +134,21 @@ def test_an_epsilon_model_becomes_a_v_model(videos: Path, tiny_family: Path, tmp
     DDPMScheduler(beta_schedule="linear", prediction_type="epsilon").save_pretrained(tmp_path / "eps")
     eps = {"clip": str(tiny_family / "clip"), "vae": str(tiny_family / "vae"), "init": str(tiny_family / "unet")}
     eps |= {"scheduler": str(tmp_path / "eps"), "weighting": "snr"}
-    first = train(_recipe("decoder", videos, tmp_path / "first", eps), device="cpu", quiet=True)
+    first = train(family_recipe("decoder", videos, tmp_path / "first", eps), device="cpu", quiet=True)
     written = json.loads((first / "scheduler/scheduler_config.json").read_text())
     assert (written["prediction_type"], written["beta_schedule"]) == ("epsilon", "linear")
 
     then = eps | {"init": str(first / "unet"), "scheduler": str(first / "scheduler"), "weighting": "truncated-snr"}
     then |= {"predict": "v_prediction", "zero_terminal_snr": True}
     assert schedule_of(start=str(first / "unet"))["prediction_type"] == "epsilon", "the scheduler beside it is asked"
-    second = train(_recipe("decoder", videos, tmp_path / "second", then), device="cpu", quiet=True)
+    second = train(family_recipe("decoder", videos, tmp_path / "second", then), device="cpu", quiet=True)
     found: Any = DPMSolverMultistepScheduler.from_pretrained(second / "scheduler")
     assert found.config["prediction_type"] == "v_prediction" and found.config["timestep_spacing"] == "trailing"
     assert found.config["rescale_betas_zero_snr"] and found.config["beta_schedule"] == "linear"
 
-    video = _options("video-decoder", tiny_family)
+    video = family_options("video-decoder", tiny_family)
     video |= {"image_model": str(second / "unet"), "scheduler": str(second / "scheduler")}
-    third = train(_recipe("video-decoder", videos, tmp_path / "third", video), device="cpu", quiet=True)
+    third = train(family_recipe("video-decoder", videos, tmp_path / "third", video), device="cpu", quiet=True)
     kept = json.loads((third / "scheduler/scheduler_config.json").read_text())
     assert kept["prediction_type"] == "v_prediction" and kept["rescale_betas_zero_snr"], (
         "what the image model says stays"

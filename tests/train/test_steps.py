@@ -1,7 +1,6 @@
 """Every step of the bundled family on tiny models: it learns, exports what loads, and trains only what it should."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,75 +12,15 @@ from safetensors.torch import load_file
 import inflate
 from inflate.errors import InputError
 from inflate.train.loop import train
-from inflate.train.recipe import About, DataOptions, Recipe, TrainOptions
-from inflate.train.step import TRAIN_STEPS, TrainStep, build_step
+from inflate.train.step import TrainStep, build_step
 
-from .conftest import CLIP, SIZE, SR_UNET, UNET, VAE
-
-# The steps of our own families; `video` and those of emoji-sd have tests of their own, and toys are no steps.
-ELSEWHERE = ("video", "autoencoder-kl", "text-encoder", "text-to-image", "toy", "talking-toy")
-FAMILY_STEPS = sorted(set(TRAIN_STEPS) - set(ELSEWHERE))
-PICTURE_STEPS = ("autoencoder", "clip", "prior", "decoder", "image-super-resolution")
-ABOUT = About("a test", "none", "CPU", "seconds", "none")
-
-
-def _recipe(step: str, videos: Path, output: Path, options: dict, **changes) -> Recipe:
-    settings = {
-        "steps": 4,
-        "batch_size": 4,
-        "learning_rate": 3e-3,
-        "warmup_steps": 1,
-        "ema_decay": 0.5,
-        "log_every": 1,
-        "checkpoint_every": 4,
-        "sample_every": 0,
-    }
-    kinds = ("still", "clip") if step in PICTURE_STEPS else ("clip",)
-    data = DataOptions(str(videos), SIZE, kinds)
-    return Recipe("t", step, ABOUT, data, TrainOptions(**(settings | changes)), options, str(output))
-
-
-def _options(step: str, family: Path) -> dict:
-    clip, vae = str(family / "clip"), str(family / "vae")
-    video = {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "num_frames": 4}
-    return {
-        "distillation": {
-            "of": "video-decoder",
-            "method": "progressive",
-            "num_inference_steps": 2,
-            "guidance_range": [1.0, 4.0],
-            "step": video,
-        },
-        "autoencoder": {"model": VAE},
-        "clip": {"model": CLIP},
-        "prior": {
-            "clip": clip,
-            "model": {
-                "num_attention_heads": 2,
-                "attention_head_dim": 8,
-                "num_layers": 1,
-                "embedding_dim": 32,
-                "num_embeddings": 32,
-                "additional_embeddings": 4,
-            },
-        },
-        "decoder": {"clip": clip, "vae": vae, "model": UNET},
-        "video-decoder": video,
-        "interpolation": {"clip": clip, "vae": vae, "image_model": str(family / "unet"), "init": str(family / "video")},
-        "frame-decoder": {
-            "vae": vae,
-            "num_frames": 4,
-            "frames_per_clip": 2,
-            "model": {"block_out_channels": [8, 8], "norm_num_groups": 4},
-        },
-        "image-super-resolution": {"model": SR_UNET, "crop": 16},
-        "video-super-resolution": {"image_model": str(family / "sr_unet"), "num_frames": 3},
-    }[step]
+from .conftest import UNET, VAE
+from .family_recipes import FAMILY_STEPS, PICTURE_STEPS, family_options, family_recipe
 
 
 @pytest.mark.parametrize("step", FAMILY_STEPS)
 def test_each_step_runs_from_recipe_to_export(step, videos, tiny_family, tmp_path):
-    recipe = _recipe(step, videos, tmp_path / "run", _options(step, tiny_family))
+    recipe = family_recipe(step, videos, tmp_path / "run", family_options(step, tiny_family))
     export = train(recipe, device="cpu", quiet=True)
     written = list(export.rglob("*.safetensors"))
     assert written and all(bool(load_file(path)) for path in written)
@@ -95,7 +34,7 @@ def test_each_step_runs_from_recipe_to_export(step, videos, tiny_family, tmp_pat
 
 @pytest.mark.parametrize("step", FAMILY_STEPS)
 def test_batches_are_functions_of_the_update_alone(step, videos, tiny_family, tmp_path):
-    recipe = _recipe(step, videos, tmp_path / "run", _options(step, tiny_family))
+    recipe = family_recipe(step, videos, tmp_path / "run", family_options(step, tiny_family))
     another = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + 1))
     first, second, third = (build_step(one, torch.device("cpu")) for one in (recipe, recipe, another))
     assert isinstance(first, TrainStep)
@@ -109,8 +48,8 @@ def test_batches_are_functions_of_the_update_alone(step, videos, tiny_family, tm
 
 def test_clips_are_told_their_middle_frame_and_their_rate(videos, tiny_family, tmp_path, monkeypatch):
     """Make-A-Video, arXiv:2209.14792, section 3.4: D^t knows the middle frame's embedding, and frames per second."""
-    options = _options("video-decoder", tiny_family) | {"condition_dropout": 0.0}
-    step: Any = build_step(_recipe("video-decoder", videos, tmp_path / "run", options), torch.device("cpu"))
+    options = family_options("video-decoder", tiny_family) | {"condition_dropout": 0.0}
+    step: Any = build_step(family_recipe("video-decoder", videos, tmp_path / "run", options), torch.device("cpu"))
     batch, drawn = step.draw(3, 0, 2), [step.sampler.sample(3, index) for index in range(2)]
     # Latents are the autoencoder's times its factor, as its decoder takes them divided by it.
     pixels = torch.from_numpy(step.cache.frames[drawn[0].frame_indices]).permute(0, 3, 1, 2) / 127.5 - 1
@@ -134,13 +73,13 @@ def test_clips_are_told_their_middle_frame_and_their_rate(videos, tiny_family, t
 
 @pytest.mark.parametrize("step", ["video-decoder", "video-super-resolution"])
 def test_training_begins_with_the_temporal_weights_of_init(step, videos, tiny_family, tmp_path):
-    options = _options(step, tiny_family)
-    fresh: Any = build_step(_recipe(step, videos, tmp_path / "run", options), torch.device("cpu"))
+    options = family_options(step, tiny_family)
+    fresh: Any = build_step(family_recipe(step, videos, tmp_path / "run", options), torch.device("cpu"))
     before = {name: torch.randn_like(value) for name, value in fresh.trained.temporal_state_dict().items()}
     fresh.trained.load_temporal_state_dict(before)
     inflate.save(fresh.trained, tmp_path / "before")
     begun: Any = build_step(
-        _recipe(step, videos, tmp_path / "run", options | {"init": str(tmp_path / "before")}), torch.device("cpu")
+        family_recipe(step, videos, tmp_path / "run", options | {"init": str(tmp_path / "before")}), torch.device("cpu")
     )
     after = begun.trained.temporal_state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
@@ -148,8 +87,8 @@ def test_training_begins_with_the_temporal_weights_of_init(step, videos, tiny_fa
 
 @pytest.mark.parametrize("trainable", ["temporal", "all"])
 def test_only_what_is_trainable_changes(trainable, videos, tiny_family, tmp_path):
-    options = _options("video-decoder", tiny_family) | {"trainable": trainable}
-    export = train(_recipe("video-decoder", videos, tmp_path / "run", options), device="cpu", quiet=True)
+    options = family_options("video-decoder", tiny_family) | {"trainable": trainable}
+    export = train(family_recipe("video-decoder", videos, tmp_path / "run", options), device="cpu", quiet=True)
     made = load_file(export / "unet/diffusion_pytorch_model.safetensors")
     before = load_file(tiny_family / "unet/diffusion_pytorch_model.safetensors")
     unchanged = all(torch.equal(made[name], value.half()) for name, value in before.items())
@@ -160,7 +99,7 @@ def test_only_what_is_trainable_changes(trainable, videos, tiny_family, tmp_path
 
 
 def test_overfitting_one_batch_lowers_the_loss(videos, tiny_family, tmp_path):
-    recipe = _recipe("decoder", videos, tmp_path / "run", _options("decoder", tiny_family))
+    recipe = family_recipe("decoder", videos, tmp_path / "run", family_options("decoder", tiny_family))
     step = build_step(recipe, torch.device("cpu"))
     batch = step.draw(0, 0, 8)
     optimizer = torch.optim.AdamW(step.trained.parameters(), lr=3e-3)
@@ -185,13 +124,21 @@ def test_overfitting_one_batch_lowers_the_loss(videos, tiny_family, tmp_path):
     ],
 )
 def test_bad_options_are_one_sentence(step, change, sentence, videos, tiny_family, tmp_path):
-    recipe = _recipe(step, videos, tmp_path / "run", _options(step, tiny_family) | change)
+    recipe = family_recipe(step, videos, tmp_path / "run", family_options(step, tiny_family) | change)
     with pytest.raises(InputError, match=sentence):
+        build_step(recipe, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("step", sorted(set(FAMILY_STEPS) - {*PICTURE_STEPS, "distillation"}))
+def test_steps_that_draw_clips_want_them_among_the_kinds(step, videos, tiny_family, tmp_path):
+    recipe = family_recipe(step, videos, tmp_path / "run", family_options(step, tiny_family))
+    recipe = replace(recipe, data=replace(recipe.data, kinds=("still",)))
+    with pytest.raises(InputError, match=r"data.kinds is \['still'\], and this recipe trains on clips; add 'clip'"):
         build_step(recipe, torch.device("cpu"))
 
 
 def test_a_folder_without_clips_is_refused(tiny_family, tmp_path):
     (tmp_path / "empty").mkdir()
-    recipe = _recipe("decoder", tmp_path / "empty", tmp_path / "run", _options("decoder", tiny_family))
+    recipe = family_recipe("decoder", tmp_path / "empty", tmp_path / "run", family_options("decoder", tiny_family))
     with pytest.raises(InputError):
         build_step(recipe, torch.device("cpu"))

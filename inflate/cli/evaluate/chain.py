@@ -24,7 +24,8 @@ from inflate.cli.evaluate.options import (
     write_json,
     write_sheet,
 )
-from inflate.cli.generate import FrameSkip, Steps, Until, parse_by_stage
+from inflate.cli.generate import parse_by_stage
+from inflate.cli.options import FrameSkip, Steps, Until
 from inflate.errors import InputError
 
 if TYPE_CHECKING:

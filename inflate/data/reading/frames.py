@@ -27,6 +27,7 @@ from inflate.data.reading.pictures import (
     open_picture,
     picture_at,
     plain,
+    to_first_frame,
 )
 
 Timing = Literal["stamped", "counted", "mended"]
@@ -193,9 +194,7 @@ def _animation(footage: Footage) -> Iterator[Shown]:
     with footage.open() as file, open_picture(file) as image:
         numbers, start = frame_numbers(image), 0.0
         count = len(numbers)
-        if numbers.start and "A" in image.mode:  # Pillow draws the first frame on what is none
-            image.load()
-            image.paste(0, (0, 0, *image.size))
+        to_first_frame(image)
         for number in numbers:
             image.seek(number)
             image.load()

@@ -72,8 +72,28 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 
 def as_looked_at(picture: Image.Image) -> Image.Image:
-    """A picture turned as its EXIF says (cameras store what the sensor saw), as :func:`on_white` makes it."""
-    return on_white(ImageOps.exif_transpose(picture))
+    """A picture turned as its EXIF says (cameras store what the sensor saw), as :func:`on_white` makes it.
+
+    An animation that is opened at its default image shows its first frame, as :func:`to_first_frame` has it.
+    """
+    place = picture.tell()
+    to_first_frame(picture)
+    try:
+        return on_white(ImageOps.exif_transpose(picture))
+    finally:
+        if picture.tell() != place:
+            picture.seek(place)
+
+
+def to_first_frame(picture: Image.Image) -> None:
+    """Go from the picture that an APNG has for others to the first one that browsers show; any other stays."""
+    if not frame_numbers(picture).start or picture.tell():
+        return
+    picture.load()
+    # Pillow draws the first frame on what is none; uncovered parts are transparent, which is white here.
+    if picture.mode != "P":
+        picture.paste(0 if "A" in picture.mode else "white", (0, 0, *picture.size))
+    picture.seek(1)
 
 
 def open_picture(file: BinaryIO) -> Image.Image:

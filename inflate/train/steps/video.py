@@ -53,7 +53,7 @@ class VideoStep(DenoisingStep):
         self.options = options = parse_table(VideoOptions, recipe.options, "options")
         self.data = recipe.clip_options
         self.seed = recipe.train.seed
-        self.base: Base = open_base(options.model, options.parts or None)
+        self.base: Base = open_base(options.model, options.parts or None, options.variant or None)
         self.clips: ClipSet = open_clips(self.data, self.base.multiple)
         self.train_numbers = self.clips.select("train", "clip")
         self.picture_numbers = self.clips.select("train", "picture")

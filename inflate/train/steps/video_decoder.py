@@ -23,7 +23,7 @@ from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem, frame_noise
 from inflate.train.networks import read_network
 from inflate.train.noising import sampler_of, schedule_of
-from inflate.train.pictures import open_data, to_model_range
+from inflate.train.pictures import open_clips, to_model_range
 from inflate.train.processes import DiffusionProcess
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.sheets import write_rows
@@ -73,7 +73,7 @@ class VideoDecoderStep(DenoisingStep):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.options = parse_table(VideoDecoderOptions, recipe.options, "options")
         self.device = device
-        self.cache = open_data(recipe.data)
+        self.cache = open_clips(recipe.data)
         frames, steps = self.options.num_frames, recipe.train.steps
         self.sampler = ClipSampler(self.cache, frames, steps, recipe.train.seed, split=recipe.data.split)
         self.encodings = Encodings(self.cache, self.options.clip, self.options.vae, device)
