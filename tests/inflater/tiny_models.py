@@ -114,7 +114,7 @@ Z_IMAGE: dict[str, Any] = {
     "n_kv_heads": 2,
     "cap_feat_dim": 12,
     "axes_dims": [4, 4, 4],
-    "axes_lens": [64, 16, 16],
+    "axes_lens": [96, 16, 16],
 }
 FLUX2: dict[str, Any] = {
     "in_channels": 8,
