@@ -119,11 +119,7 @@ class VideoJob:
         """When ``count`` frames are shown, and with what sound."""
         if source is None or times is None:
             return (), None
-        spans, sound = self.beside(source, times, rate, count - len(times.spans) if longer else 0)
-        if spans and len(spans) != count:
-            typer.echo(f"The {count} frames made are shown evenly; those of {source} were not.", err=True)
-            return (), sound
-        return spans, sound
+        return self.beside(source, times, rate, count - len(times.spans) if longer else 0)
 
     def beside(
         self, source: Path, times: "Timeline", rate: int = 1, more: int = 0
