@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from inflate.building import alone
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
 from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import load_image_model
@@ -73,6 +74,7 @@ def save_temporal(video_model: InflatedModel, path: str | Path) -> Path:
     return path / TEMPORAL_FILE
 
 
+@alone
 def load(
     folder_or_name: "str | Path | Source",
     device: "str | torch.device | None" = None,
@@ -107,6 +109,7 @@ def load(
     return _attach(load_image_model(source, device, dtype), info, source.temporal_file)
 
 
+@alone
 def load_temporal(image_model: Any, path: str | Path) -> InflatedModel:
     """Inflate `image_model` with the temporal weights of a file, or of a folder that has `temporal.safetensors`.
 

@@ -546,9 +546,9 @@ def test_numbers_do_for_time_steps_and_guidance_and_pictures_need_not_be_square(
     assert torch.equal(call(video_model, inputs), expected)
 
 
-# Published sizes; where only the billions are, as of HiDream's 17B, AuraFlow's 6.8B and FLUX.2's 32B and 4B, those that
-# diffusers makes of the published config. SD3.5's configs are SD3's with what its documentation in diffusers names:
-# dual attention in the first 13 blocks, normed queries and keys, more positions (medium); 38 blocks of 38 heads (large).
+# Published sizes; where only the billions are, as of HiDream's 17B, AuraFlow's 6.8B and FLUX.2's 32B and 4B, those
+# that diffusers makes of the published config. SD3.5's configs are SD3's with what its documentation in diffusers names:
+# dual attention in its first 13 blocks, normed queries and keys, more positions (medium); 38 blocks of 38 heads (large)
 SANA_600M: dict[str, Any] = {
     **{"num_attention_heads": 36, "num_layers": 28},
     **{"num_cross_attention_heads": 16, "cross_attention_head_dim": 72, "cross_attention_dim": 1152},
