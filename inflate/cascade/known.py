@@ -19,11 +19,12 @@ from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.inputs import Timing, draw_seeds
 from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream, stream_stages
 from inflate.cascade.streaming import FrameFile
-from inflate.errors import InputError
 from inflate.stages import ChainState
 
 if TYPE_CHECKING:
     from inflate.cascade.chain import Cascade
+    from inflate.data.decode import VideoFacts
+    from inflate.video import Video
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def interpolate_stream(
     Raises:
         InputError: bad numbers, or this cascade has no frame interpolation.
     """
-    timing = Timing(video.num_frames, video.fps, frame_skip, MAX_STREAMED_FRAMES)
+    timing = checked_timing(video, frame_skip)
     count = (video.num_frames - 1) * frame_skip + 1
     return FrameStream(_Known(cascade, video, timing, options).between(), count, video.fps * frame_skip)
 
@@ -56,30 +57,33 @@ def extend_stream(
     Raises:
         InputError: bad numbers, or this cascade has no frame interpolation.
     """
-    new = Timing(num_frames, video.fps, 1)
-    count = Timing(video.num_frames + num_frames, video.fps, 1, MAX_STREAMED_FRAMES).num_frames
-    return FrameStream(_Known(cascade, video, new, options).behind(), count, video.fps)
+    timing = checked_timing(video, new=num_frames)
+    return FrameStream(_Known(cascade, video, timing, options).behind(), video.num_frames + num_frames, video.fps)
+
+
+def checked_timing(video: "KnownVideo | Video | VideoFacts", frame_skip: int = 1, new: int | None = None) -> Timing:
+    """The timing of the known frames, or of ``new`` ones behind them; raises ``InputError`` for bad numbers."""
+    if new is None:
+        return Timing(video.num_frames, video.fps, frame_skip, MAX_STREAMED_FRAMES)
+    Timing(video.num_frames + new, video.fps, 1, MAX_STREAMED_FRAMES)
+    return Timing(new, video.fps, 1)
 
 
 class _Known:
     """One such job; nothing is read before the first frame is asked for."""
 
     def __init__(self, cascade: "Cascade", video: KnownVideo, timing: Timing, options: SamplingOptions) -> None:
-        stage: Any = cascade.stage("interpolation")
-        if stage is None:
-            raise InputError("This cascade has no interpolation stage, which this needs.")
+        stage = cascade.interpolation(options.get("until"))
         self.cascade, self.video, self.timing, self.stage = cascade, video, timing, stage
         self.settings = cascade.chosen_settings(options)
         self.callback = options.get("callback_on_step_end")
         self.seeds = draw_seeds(options.get("generator"), 1)
-        stages = cascade.up_to(options.get("until"))
-        self.larger = [one for one in stages if hasattr(one, "stream")]
-        self.todo = [stage, *self.larger] if stage in stages else self.larger
+        self.larger = [one for one in cascade.up_to(options.get("until")) if hasattr(one, "stream")]
 
     def between(self) -> Iterator[Tensor]:
         """Chunks (3, n, H, W) of all frames, where ``timing`` is the known ones'."""
-        raised = self.stage in self.todo and self.timing.frame_skip > 1
-        todo = self.todo if raised else self.larger
+        raised = self.timing.frame_skip > 1
+        todo = [self.stage, *self.larger] if raised else self.larger
         with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
             file, state = self._read(Path(folder), raised)
             works = self._works(todo, state)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.enlarging import Enlarging
+from inflate.cascade.known import checked_timing
 from inflate.models.beginning import drawn_pixels
 from inflate.stages import ChainState, StageSettings, stage_generator
 
@@ -31,7 +32,11 @@ def seconds_of_known(
     """How long a video of that length and size takes, ``frame_skip`` times its rate and with ``new`` frames behind it.
 
     None where finding it out would take a large share of the work itself, or where a stage cannot tell.
+
+    Raises:
+        InputError: bad numbers.
     """
+    checked_timing(video, frame_skip, new or None)
     count = (video.num_frames - 1) * frame_skip + 1 + new
     stages, stage = cascade.up_to(options.get("until")), cast(Any, cascade.stage("interpolation"))
     if count < _LONG or (stage is not None and not hasattr(stage, "seconds")):
@@ -39,7 +44,7 @@ def seconds_of_known(
     settings, size = cascade.chosen_settings(options), cascade.frame_shape(video.height, video.width)
     larger = Enlarging(tuple(one for one in stages if hasattr(one, "stream")), size, count)
     seconds = sum(larger.seconds(cascade, settings))
-    if stage is not None and (new or (frame_skip > 1 and stage in stages)):
+    if stage is not None and (new or frame_skip > 1):
         frames, known = video.num_frames, None
         if new:
             told = min(frames, stage.window_size() - 1)
