@@ -99,9 +99,10 @@ def generate(
     videos, sheet_path, settings_path = _outputs(output, len(names), sheet, save_settings, force)
     start = time.monotonic()
     cascade = _opened(model, variant, device, dtype, prompts)
-    drawn = _configure(cascade, negative_prompt, height, width) | add_loras(cascade, loras or [])
-    begin, later = _beginning(init_image, strength), parse_segments(prompt_at or [], transition)
-    options = chosen | begin | {"frame_skip": frame_skip, "until": until, "segments": later}
+    drawn = {"variant": variant} | _configure(cascade, negative_prompt, height, width) | add_loras(cascade, loras or [])
+    begin = _beginning(init_image, strength)
+    options = chosen | begin | {"frame_skip": frame_skip, "until": until}
+    options["segments"] = parse_segments(prompt_at or [], transition)
     frames = frames or cascade.window_size() or _FRAMES
     job = Job(cascade, prompts or [], frames, fps, seed, quiet, options)
     job.check()
@@ -110,20 +111,11 @@ def generate(
     if sheet:
         write_contact_sheet(sheet_path, shown, names, overwrite=force)
     settings = {"model": model} | job.record() | {"shown_fps": shown_fps, "scale": scale, "resample": resample}
-    settings |= {"dtype": dtype} | drawn | ({} if variant is None else {"variant": variant})
-    settings |= _told_beside(begin, init_image, prompt_at, transition)
+    settings |= {"dtype": dtype} | drawn | (begin | {"init_image": str(init_image)} if begin else {})
+    settings |= {"prompt_at": prompt_at, "transition": transition} if prompt_at else {}
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
-    seconds = round(time.monotonic() - start, 2)
-    report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
-
-
-def _told_beside(
-    begin: dict[str, Any], init_image: Path | None, prompt_at: list[str] | None, transition: float
-) -> dict[str, Any]:
-    """What a video's settings say of its beginning and of later prompts, where there are any."""
-    found = begin | {"init_image": str(init_image)} if begin else {}
-    return found | ({"prompt_at": prompt_at, "transition": transition} if prompt_at else {})
+    report_files(videos, sheet_path if sheet else None, settings, round(time.monotonic() - start, 2), quiet, as_json)
 
 
 def _outputs(output: Path, count: int, sheet: bool, save_settings: bool, force: bool) -> tuple[list[Path], Path, Path]:

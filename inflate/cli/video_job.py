@@ -60,8 +60,13 @@ class VideoJob:
         self.until, self.unsaid = until, list[str]()
         self.cascade.settings(**self.chosen)  # refused here if they cannot be, and not once something is loaded
         self.cascade.up_to(until)
-        self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
-        self.settings |= {} if variant is None else {"variant": variant}
+        self.settings: dict[str, Any] = {
+            "model": model,
+            "variant": variant,
+            "seed": seed,
+            "until": until,
+            "dtype": dtype,
+        }
 
     def options(self, on_step: Callable[..., Any]) -> dict[str, Any]:
         """What a method of the cascade is called with."""
