@@ -286,9 +286,12 @@ class ComponentStage:
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{path} is not JSON ({error}).") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{path} holds no object of settings: it is damaged; copy it again.")
+        return found
 
     def write(self, component: Any, folder: Path) -> list[str]:
         """Save one component into ``folder``; returns [library, class]. Overridden beside :meth:`read`."""

@@ -256,6 +256,8 @@ class TextImageEncoder(nn.Module):
             merges = gzip.decompress((folder / _MERGES_NAME).read_bytes()).decode().split("\n")[1:]
         except (ValueError, OSError, EOFError) as error:
             raise InputError(f"{folder}: the CLIP config or merges cannot be read ({error}).") from error
+        if not isinstance(raw, dict):
+            raise InputError(f"{folder / _CONFIG_NAME} holds no object of settings: it is damaged; copy it again.")
         config = ClipConfig.from_open_clip(raw, str(folder / _CONFIG_NAME))
         if len(merges) != config.num_merges:
             raise InputError(f"{folder / _MERGES_NAME} has {len(merges)} merges; the config wants {config.num_merges}.")

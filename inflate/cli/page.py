@@ -58,6 +58,9 @@ def serve(
     root = "" if root_path is None else serving.read_root_path(root_path)
     allowed = serving.Serving(serving.read_auth(auth), root, serving.read_size(max_size))
     serving.check_address(host, port)
+    warning = serving.seen_by_others(host, allowed.auth)
+    if warning:
+        typer.echo(warning, err=True)
     models = Models(check_device(device), check_dtype(dtype), serving.read_models_folder(allow_models))
     models.get(model)
     page: Any = build_page(models, model, max_waiting=max_queue)

@@ -1,6 +1,6 @@
 """Models that visitors may open: folders below one that the page's owner named, of safetensors and without pickles."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from inflate.checkpoint.header import is_pickle
 from inflate.errors import InputError
@@ -42,6 +42,9 @@ class Offered:
 
     def _below(self, name: str) -> Path | None:
         assert self.root is not None
+        # One spelling for each: what is learned about models is kept by their names.
+        if PurePosixPath(name).as_posix() != name or ".." in PurePosixPath(name).parts:
+            return None
         try:
             folder = (self.root / name).resolve()
             found = folder.is_relative_to(self.root) and (folder / INDEX).is_file()

@@ -3,6 +3,7 @@
 import re
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ def check_address(host: str, port: int) -> None:
         raise InputError(
             f"Port {port} of {host} cannot be used ({reason}); choose another with --port or --host."
         ) from error
+
+
+def seen_by_others(host: str, auth: tuple[str, str] | None) -> str:
+    """A warning where machines beside this one can see the page; else empty."""
+    try:
+        here = all(ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+    except (OSError, ValueError):  # check_address says it
+        here = False
+    if here:
+        return ""
+    asked = "with the password of --auth, sent unencrypted" if auth else "without a password (--auth asks for one)"
+    return (
+        f"WARNING: --host {host} lets every machine that reaches this one use the page, {asked}; see docs/serving.md."
+    )
 
 
 def read_models_folder(folder: Path | None) -> Path | None:

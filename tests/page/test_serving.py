@@ -15,7 +15,7 @@ from tests.page.serve import served
 pytest.importorskip("gradio", reason="the page needs the app extra")
 from inflate.page.jobs import Models
 from inflate.page.offered import Offered
-from inflate.page.serving import read_auth, read_root_path, read_size
+from inflate.page.serving import read_auth, read_root_path, read_size, seen_by_others
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -70,6 +70,16 @@ def test_an_unknown_host_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert main(["app", "--host", "none.invalid"]) == 2
     assert "Port 7860 of none.invalid cannot be used (Name or service not known)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "seen"),
+    [("127.0.0.1", False), ("localhost", False), ("127.0.0.2", False), ("0.0.0.0", True), ("192.0.2.1", True)],
+)
+def test_who_lets_other_machines_in_is_warned(host: str, seen: bool) -> None:
+    told = seen_by_others(host, None)
+    assert bool(told) == seen and (not seen or ("without a password" in told and host in told))
+    assert ("without a password" in seen_by_others(host, ("ann", "secret"))) is False
 
 
 def test_good_values(tmp_path: Path) -> None:
@@ -145,8 +155,11 @@ def test_only_what_is_below_the_folder_is_opened(offered: Path, tmp_path: Path) 
     models = Models("cpu", offered=offered)
     assert models.offered.names() == ["bare", "deeper/second", "own", "pickled", "third"]
     assert models.for_visitor("own") is models.for_visitor("own")
-    assert models.for_visitor("deeper/../own") is models.for_visitor("own")
     for name in (
+        "deeper/../own",
+        "./own",
+        "own/",
+        "deeper//second",
         "../private",
         str(tmp_path / "private"),
         "link",
