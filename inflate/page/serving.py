@@ -107,16 +107,19 @@ def check_address(host: str, port: int) -> None:
 
 def seen_by_others(host: str, auth: tuple[str, str] | None) -> str:
     """A warning where machines beside this one can see the page; else empty."""
-    try:
-        here = all(ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
-    except (OSError, ValueError):  # check_address says it
-        here = False
-    if here:
+    if all(ip_address(address).is_loopback for address in _addresses(host)):
         return ""
     asked = "with the password of --auth, sent unencrypted" if auth else "without a password (--auth asks for one)"
     return (
         f"WARNING: --host {host} lets every machine that reaches this one use the page, {asked}; see docs/serving.md."
     )
+
+
+def _addresses(host: str) -> list[str]:
+    try:
+        return [str(ip_address(host))]
+    except ValueError:  # a name
+        return [str(found[4][0]) for found in socket.getaddrinfo(host, None)]
 
 
 def read_models_folder(folder: Path | None) -> Path | None:
