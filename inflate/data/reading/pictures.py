@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from inflate.data.reading.colours import SRGB_CURVE, STATED, VIDEO_CURVES, profile_of
-from inflate.data.reading.containers import recognise
+from inflate.data.reading.containers import PICTURE, NoMediaError, recognise
 from inflate.data.reading.gifs import GifPicture
 from inflate.data.reading.hdr import CURVES, to_sdr
 from inflate.errors import InputError
@@ -46,7 +46,7 @@ class VideoError(InputError):
 def plain(error: BaseException) -> str:
     """A library's reason in a few words."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a picture file Pillow knows"
+        return "its header is damaged, or of a kind that is not read here"
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     text = text.splitlines()[0].rstrip(".").strip()
     return (
@@ -103,9 +103,11 @@ def open_picture(file: BinaryIO) -> Image.Image:
     """Open a picture or an animation; of an animation the canvas counts as transparent.
 
     Raises:
-        NoMediaError: its first bytes are those of a playlist, a script or another text, or of nothing known here.
+        NoMediaError: its first bytes are those of a video, a playlist, a script or another text, or of nothing known
+            here.
     """
-    recognise(file)
+    if recognise(file) != PICTURE:
+        raise NoMediaError("it is a video")
     header = file.read(21)
     file.seek(0)
     if header.startswith(b"GIF8"):
@@ -121,8 +123,18 @@ def open_picture(file: BinaryIO) -> Image.Image:
 
 
 def frame_numbers(image: Image.Image) -> range:
-    """Numbers of the frames of an opened picture; the picture that an APNG has for others is none of them."""
-    return range(1 if getattr(image, "default_image", False) else 0, getattr(image, "n_frames", 1))
+    """Numbers of the frames of an opened picture.
+
+    The picture that an APNG has for others is none of them, nor is what a camera's JPEG (MPO) has behind its photo.
+    """
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    return range(1 if getattr(image, "default_image", False) else 0, count)
+
+
+def used_alone(image: Image.Image) -> str:
+    """What a still of an opened picture is made of where there is more, in words; empty where there is not."""
+    count = len(frame_numbers(image))
+    return f"only the first of its {count} frames is used" if count > 1 else ""
 
 
 @contextlib.contextmanager
