@@ -1,6 +1,7 @@
 """Parts of people's models from their folders: no file that stands in for another, no weight made up at random."""
 
 import inspect
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from inflate.errors import InputError, a
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"  # what the libraries call weight files
 _LFS = b"version https://git-lfs"
 _NAMED = 3
+_SHARD_INDEX = re.compile(r"\.safetensors\.index(\.\w+)?\.json$")
 # What files begin with that people have under a weight file's name, and what to say of them.
 _STAND_INS = (
     (_LFS, "Git LFS's pointer to the file and not the file: run 'git lfs pull' in its repository, or download it"),
@@ -67,6 +69,26 @@ def choose_variant(folder: Path, there: Collection[str | None], wanted: str | No
     return named[0]
 
 
+def read_shard_index(path: Path) -> dict[str, str]:
+    """Which file beside the index each weight is in.
+
+    Raises:
+        InputError: it names a file elsewhere, or it is damaged.
+    """
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        outside = next((file for file in weight_map.values() if file == ".." or Path(file).name != file), None)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        weight_map, outside = {}, None
+    if outside is not None:
+        raise InputError(
+            f"{path} names {outside!r}, which is outside its folder: files must lie beside it; copy it again"
+        )
+    if not weight_map:
+        raise InputError(f"{path} does not say which weight is in which file: it is damaged; copy it again")
+    return weight_map
+
+
 def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = None, variant: str | None = None) -> Any:
     """A model of class ``found`` of diffusers or transformers from its folder; nothing is downloaded.
 
@@ -76,8 +98,8 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
     that follow from the config are theirs to know. Tensors that the model has no place for are left out, as they do.
 
     Raises:
-        InputError: weights are missing, by name; the folder is missing, damaged, or holds stand-ins; several variants
-            to choose from.
+        InputError: weights are missing, by name; the folder is missing, damaged, or holds stand-ins; an index of shards
+            is damaged or leads out of the folder; several variants to choose from.
     """
     from diffusers.models.modeling_utils import ModelMixin
 
@@ -143,6 +165,8 @@ def _one_sentence(folder: Path, class_name: str) -> Iterator[None]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.is_file():
             refuse_stand_in(path)
+            if _SHARD_INDEX.search(path.name):
+                read_shard_index(path)  # before the libraries, which follow it wherever it leads
     try:
         yield
     except Exception as error:  # diffusers, transformers, safetensors and json each raise their own kinds

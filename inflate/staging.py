@@ -1,6 +1,7 @@
-"""One process at a time per folder, and folders that are made beside their place, whatever was killed half way."""
+"""One process at a time per folder; folders and files are made beside their place, whatever was killed half way."""
 
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -95,6 +96,62 @@ def put_in_place(partial: Path, destination: Path) -> None:
         os.replace(aside, destination)
         raise
     _remove(aside)
+
+
+def check_free(path: Path, overwrite: bool = False) -> None:
+    """Raise ``InputError`` where something has the name ``path``, unless it may be replaced."""
+    if not overwrite and os.path.lexists(path):
+        raise InputError(f"{path} exists; choose another name, or replace it with --force.")
+
+
+@contextmanager
+def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A file beside ``path``, to be written, which takes its place when the block ends, or vanishes if it fails.
+
+    Args:
+        path: the file to make; its parents are made.
+        overwrite: replace what is there by then. Without it, of two that make one file the first to end has made it.
+
+    Raises:
+        InputError: something is there, if not before the block then after it, and ``overwrite`` is not set.
+    """
+    check_free(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Its name has a length of its own, so that any name that ``path`` may have will do.
+    partial = path.with_name(f".inflate-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = partial.stat().st_mode & 0o777
+        yield partial
+        partial.chmod(mode)  # the user's; safetensors makes its files readable by their owner alone
+        if overwrite:
+            os.replace(partial, path)
+        else:
+            _take(path, partial)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _take(path: Path, partial: Path) -> None:
+    """Give a finished file its name, which it gets only if nothing has it: renaming would replace what has."""
+    try:
+        os.link(partial, path)
+        return
+    except FileExistsError:
+        check_free(path)
+        raise
+    except OSError:  # a file system without hard links; there an empty file holds the name until it is replaced
+        pass
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        check_free(path)
+        raise
+    try:
+        os.replace(partial, path)
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def write_whole(path: Path, payload: bytes) -> None:

@@ -1,5 +1,6 @@
 """Parts of people's models: weights that are missing are refused by name, whatever the libraries would make up."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,25 @@ def test_the_only_variant_is_read_and_of_several_one_is_chosen(tmp_path: Path, k
         read(kind, folder, part)
     found = read_part(folder, MAKERS[kind][0], name, torch.float32, "ema").state_dict()
     assert all(torch.equal(found[name], value) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("place", ["../{name}", "{folder}/{name}", "..", "sub/{name}", 3])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_an_index_that_leads_out_of_the_folder_is_refused(kind: str, place: str | int, tmp_path: Path) -> None:
+    """A link in an index is one more way to have a file opened that nobody named."""
+    library, make = MAKERS[kind]
+    model = make()
+    model.save_pretrained(tmp_path / "part", max_shard_size="1KB")
+    [index] = (tmp_path / "part").glob("*.safetensors.index.json")
+    same = read_part(tmp_path / "part", library, type(model).__name__, torch.float32)
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in model.state_dict().items())
+    content = json.loads(index.read_text())
+    tensor, file = next(iter(content["weight_map"].items()))
+    (tmp_path / file).write_bytes((tmp_path / "part" / file).read_bytes())  # where the first two lead
+    named = place.format(name=file, folder=tmp_path) if isinstance(place, str) else place
+    content["weight_map"][tensor] = named
+    index.write_text(json.dumps(content))
+    said = f"{index} names {named!r}, which is outside its folder" if isinstance(place, str) else "it is damaged"
+    with pytest.raises(InputError) as raised:
+        read_part(tmp_path / "part", library, type(model).__name__, torch.float32)
+    assert said in str(raised.value) and "\n" not in str(raised.value)

@@ -1,16 +1,18 @@
 """One process at a time makes a folder; what a killed one left there goes, and what it had moved aside comes back."""
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from inflate.errors import InputError
-from inflate.staging import held, put_in_place, staged, write_whole
+from inflate.staging import held, new_file, put_in_place, staged, write_whole
 
 from .killed import Paused
 
@@ -148,3 +150,84 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     with pytest.raises(OSError, match="No space"):
         write_whole(tmp_path / "one.bin", b"new")
     assert list(tmp_path.iterdir()) == [tmp_path / "one.bin"] and (tmp_path / "one.bin").read_bytes() == b"old"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(params=["links", "no links"])
+def linking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a file system without hard links, such as that of a memory card."""
+
+    def refused(*names: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refused)
+
+
+@pytest.mark.usefixtures("linking")
+def test_of_two_that_make_one_file_the_second_is_told(tmp_path: Path) -> None:
+    path, together, said = tmp_path / "out.txt", threading.Barrier(2), list[str]()
+
+    def make(text: str) -> None:
+        try:
+            with new_file(path) as partial:
+                partial.write_text(text)
+                together.wait(60)  # both have found the name free
+        except InputError as error:
+            said.append(str(error))
+
+    makers = [threading.Thread(target=make, args=(text,)) for text in ("one", "two")]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join(60)
+    assert said == [f"{path} exists; choose another name, or replace it with --force."]
+    assert path.read_text() in ("one", "two") and names(tmp_path) == ["out.txt"]
+
+
+@pytest.mark.usefixtures("linking")
+def test_a_file_that_came_meanwhile_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    for force, left in ((False, "theirs"), (True, "ours")):
+        path.unlink(missing_ok=True)
+
+        def make(force: bool = force) -> None:
+            with new_file(path, force) as partial:
+                partial.write_text("ours")
+                path.write_text("theirs")
+
+        if force:
+            make()
+        else:
+            with pytest.raises(InputError, match="exists; choose another name"):
+                make()
+        assert path.read_text() == left and names(tmp_path) == ["out.txt"]
+
+
+@pytest.mark.usefixtures("linking")
+def test_a_link_to_nothing_is_somebodys_too(tmp_path: Path) -> None:
+    (tmp_path / "out.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match="exists; choose another name"), new_file(tmp_path / "out.txt"):
+        pytest.fail("this is known before any work")
+    assert (tmp_path / "out.txt").is_symlink() and names(tmp_path) == ["out.txt"]
+
+
+@pytest.mark.usefixtures("linking")
+def test_a_file_whose_making_fails_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "out.txt") as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert not names(tmp_path)
+
+
+@pytest.mark.usefixtures("linking")
+def test_a_file_has_the_users_permissions_and_as_long_a_name_as_can_be(tmp_path: Path) -> None:
+    path, usual = tmp_path / ("x" * 251 + ".txt"), tmp_path / "usual"
+    usual.touch()
+    with new_file(path) as partial:
+        partial.touch()
+        partial.chmod(0o600)  # as safetensors leaves its files
+    assert path.stat().st_mode == usual.stat().st_mode

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from inflate.adapters.inputs import NUM_TIMESTEPS
 from inflate.adapters.sites import Site
 from inflate.errors import InputError
 from inflate.schemes import Scheme
@@ -58,6 +59,8 @@ class Adapter(ABC):
         listed: arguments that are lists of one tensor for each picture.
         layered: arguments that are one tensor for each of several layers.
         text_tokens: that a prompt is padded to.
+        fractions: whether its time steps lie between 0 and 1.
+        without_memory: whether it can be called on the meta device.
         native_cells: height and width that the model was made for, where its config does not say.
     """
 
@@ -70,6 +73,8 @@ class Adapter(ABC):
     layered: ClassVar[tuple[str, ...]] = ()
     text_tokens: ClassVar[int] = 77
     native_cells: ClassVar[int] = 64
+    fractions: ClassVar[bool] = False
+    without_memory: ClassVar[bool] = True
 
     @abstractmethod
     def find_sites(self, image_model: nn.Module, scheme: Scheme) -> list[Site]:
@@ -122,7 +127,7 @@ class Adapter(ABC):
 
     def model_timestep(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """A scheduler's time step, of a thousand, as the model takes it; `dtype` is that of its pictures."""
-        return timestep
+        return timestep.to(dtype) / NUM_TIMESTEPS if self.fractions else timestep
 
     def picture_tokens(
         self, image_model: nn.Module, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
@@ -190,3 +195,21 @@ def each(value: Any, pictures: Tensor) -> Tensor:
     """A number for each picture: `value` is one, or as many as there are pictures."""
     values = torch.as_tensor(value, device=pictures.device).flatten()
     return values.expand(pictures.shape[0]) if values.numel() == 1 else values
+
+
+def with_guidance(
+    image_model: nn.Module, arguments: Mapping[str, Any], pictures: Tensor, usual: float = 3.5
+) -> dict[str, Any]:
+    """`arguments`, the guidance scale a number for each picture.
+
+    Raises:
+        InputError: the model needs a scale and there is none, or the other way round.
+    """
+    config: Any = image_model.config
+    arguments = dict(arguments)
+    guidance = arguments.pop("guidance", None)
+    if (guidance is not None) != bool(config.guidance_embeds):
+        needs = f"needs guidance: pass guidance={usual}, say"
+        takes = needs if config.guidance_embeds else "takes no guidance: leave it out"
+        raise InputError(f"this {type(image_model).__name__} {takes}")
+    return arguments if guidance is None else {**arguments, "guidance": each(guidance, pictures)}

@@ -8,11 +8,10 @@ from diffusers import FluxTransformer2DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import each, require
-from inflate.adapters.inputs import NUM_TEXT_TOKENS, NUM_TIMESTEPS, RandomSource
+from inflate.adapters.adapter import each, require, with_guidance
+from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.adapters.sites import Blocks
 from inflate.adapters.transformer import Transformer
-from inflate.errors import InputError
 
 FLUX_PATCH = 2  # FLUX takes patches of its latents as tokens; its pipeline packs them, and its config does not say so
 ROTARY_AXES = 3  # of a token's place: not used, row, column
@@ -28,6 +27,7 @@ class Flux(Transformer):
     features = "c p q"
     conditions = ("encoder_hidden_states", "pooled_projections")
     native_cells = 128
+    fractions = True
 
     def channels(self, config: Mapping[str, Any]) -> int:
         """Of its latents before they are packed."""
@@ -41,10 +41,6 @@ class Flux(Transformer):
         """Those of dev, or of schnell."""
         return 512 if config.get("guidance_embeds") else 256
 
-    def model_timestep(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
-        """A thousand counts as 1; divided in the network's dtype, as its pipeline does it."""
-        return timestep.to(dtype) / NUM_TIMESTEPS
-
     def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """See `Adapter`."""
         height, width = pictures.shape[-2:]
@@ -54,7 +50,7 @@ class Flux(Transformer):
         output = image_model(
             hidden_states=self.patch(pictures, image_model),
             timestep=each(timestep, pictures),
-            img_ids=places(height // FLUX_PATCH, width // FLUX_PATCH, ROTARY_AXES, pictures.device),
+            img_ids=row_and_column(height // FLUX_PATCH, width // FLUX_PATCH, ROTARY_AXES, pictures.device),
             txt_ids=torch.zeros(text.shape[1], ROTARY_AXES, device=pictures.device),
             **with_guidance(image_model, arguments, pictures),
         )
@@ -71,24 +67,7 @@ class Flux(Transformer):
         return told
 
 
-def with_guidance(image_model: nn.Module, arguments: dict[str, Any], pictures: Tensor) -> dict[str, Any]:
-    """`arguments`, the guidance scale a number for each picture.
-
-    Raises:
-        InputError: the model needs a scale and there is none, or the other way round.
-    """
-    config: Any = image_model.config
-    arguments = dict(arguments)
-    guidance = arguments.pop("guidance", None)
-    if (guidance is not None) != bool(config.guidance_embeds):
-        takes = (
-            "needs guidance: pass guidance=3.5, say" if config.guidance_embeds else "takes no guidance: leave it out"
-        )
-        raise InputError(f"this {type(image_model).__name__} {takes}")
-    return arguments if guidance is None else {**arguments, "guidance": each(guidance, pictures)}
-
-
-def places(height: int, width: int, num_axes: int, device: torch.device) -> Tensor:
+def row_and_column(height: int, width: int, num_axes: int, device: torch.device) -> Tensor:
     """Row and column of each token in the second and third of `num_axes`, `(height * width, num_axes)`.
 
     float32 holds them exactly, as bfloat16 does only to 256.

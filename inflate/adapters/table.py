@@ -6,12 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from inflate.adapters.adapter import DEFAULT_SIZE, Adapter
+from inflate.adapters.aura_flow import AuraFlow
 from inflate.adapters.dit import DiT
 from inflate.adapters.flux import Flux
+from inflate.adapters.flux2 import Flux2
+from inflate.adapters.hidream import HiDream
+from inflate.adapters.hunyuan_dit import HunyuanDiT
+from inflate.adapters.lumina2 import Lumina2
 from inflate.adapters.pixart import PixArt
+from inflate.adapters.qwen_image import QwenImage
+from inflate.adapters.sana import Sana
 from inflate.adapters.sd3 import SD3
 from inflate.adapters.sites import Site
 from inflate.adapters.unet import ConditionedUNet, PlainUNet
+from inflate.adapters.z_image import ZImage
 from inflate.errors import InputError, a
 from inflate.schemes import Scheme, resolve_scheme
 
@@ -24,6 +32,14 @@ ADAPTERS: dict[str, Adapter] = {
         PixArt(),
         SD3(),
         Flux(),
+        Sana(),
+        QwenImage(),
+        Lumina2(),
+        ZImage(),
+        Flux2(),
+        AuraFlow(),
+        HunyuanDiT(),
+        HiDream(),
     )
 }
 IMAGE_MODEL_CLASSES: dict[str, type[Any]] = {name: adapter.image_model_class for name, adapter in ADAPTERS.items()}

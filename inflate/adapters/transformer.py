@@ -130,13 +130,14 @@ class Transformer(Adapter):
 
     def last_tokens(self, image_model: nn.Module, size: tuple[int, int], num_pictures: int) -> PictureTokens:
         """The picture's tokens where they stand behind all others."""
-        return PictureTokens(num_pictures, slice(-self._num_tokens(image_model, size), None))
+        return PictureTokens(num_pictures, slice(-self.num_tokens(image_model, size), None))
 
     def first_tokens(self, image_model: nn.Module, size: tuple[int, int], num_pictures: int) -> PictureTokens:
         """The picture's tokens where they stand before all others."""
-        return PictureTokens(num_pictures, slice(0, self._num_tokens(image_model, size)))
+        return PictureTokens(num_pictures, slice(0, self.num_tokens(image_model, size)))
 
-    def _num_tokens(self, image_model: nn.Module, size: tuple[int, int]) -> int:
+    def num_tokens(self, image_model: nn.Module, size: tuple[int, int]) -> int:
+        """Of a picture of `size`."""
         config: Any = image_model.config
         return size[0] * size[1] // self.patch_size(config) ** 2
 

@@ -7,7 +7,6 @@ A folder holds ``config.json`` (the layout of open_clip's hub configs: ``model_c
 import gzip
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inflate.errors import InputError, nearest
+from inflate.staging import new_file
 
 # SimpleTokenizer: 256 bytes, the same 256 closed by "</w>", one entry per merge, start and end of text.
 _NUM_BYTE_TOKENS = 2 * 256
@@ -308,12 +308,8 @@ def _read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with new_file(path, overwrite=True) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -36,7 +36,7 @@ from inflate.cascade.output import (
     check_output_type,
     gathered,
 )
-from inflate.cascade.shapes import fitting_size
+from inflate.cascade.shapes import Shape, fitting_size
 from inflate.cascade.streaming import upscale_chunks
 from inflate.errors import InputError
 from inflate.stages import ChainState, Stage, StageSettings
@@ -44,25 +44,6 @@ from inflate.video import Video, fold_frames, from_uint8
 
 _FRAMES_AT_ONCE = 64
 _HELD_BYTES = 256 * 2**20  # of frames as float32, of which there are several copies on the way
-
-
-class Shape(Protocol):
-    """What has a length and a size in pixels: a ``Video``, or the ``VideoFacts`` of a file."""
-
-    @property
-    def num_frames(self) -> int:
-        """The number of frames."""
-        ...
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        ...
 
 
 class GuidanceChoice(TypedDict, total=False):
@@ -188,14 +169,14 @@ class Applications:
 
         Frames are brought to about the size of the decoder's (:meth:`frame_shape`); later stages enlarge them.
         """
-        self._need("interpolation")
+        self.interpolation(options.get("until"))
         frames = video_frames(video, self.frame_shape(video.height, video.width))
         timing = Timing(video.num_frames, video.fps, frame_skip)
         return self._finish(self._known_state(frames, None, timing, options), options)
 
     def extend(self, video: Video, num_frames: int = 8, **options: Unpack[SamplingOptions]) -> CascadeOutput:
         """Go on where a video ends: ``num_frames`` more frames at its frame rate, after its own."""
-        self._need("interpolation")
+        self.interpolation(options.get("until"))
         timing = Timing(video.num_frames + num_frames, video.fps, 1)
         known = video_frames(video, self.frame_shape(video.height, video.width))
         blank = torch.zeros(1, 3, num_frames, *known.shape[-2:])
@@ -337,7 +318,7 @@ class Applications:
     def _between(
         self, pictures: Sequence[Picture], positions: Sequence[int], timing: Timing, options: SamplingOptions
     ) -> CascadeOutput:
-        self._need("interpolation")
+        self.interpolation(options.get("until"))
         size = self.frame_shape(*picture_size(pictures[0]))
         known = torch.cat([picture_frames(picture, size) for picture in pictures], dim=2)
         frames = torch.zeros(1, 3, timing.num_frames, *known.shape[-2:])
@@ -375,10 +356,19 @@ class Applications:
         assert state.frames is not None
         return CascadeOutput(as_output(state.frames, output_type), state.fps, state.image_embeds)
 
-    def _need(self, name: str) -> None:
-        if self.stage(name) is None:
+    def interpolation(self, until: str | None = None) -> Any:
+        """The stage that makes frames between or behind known ones.
+
+        Raises:
+            InputError: there is none, or ``until`` stops before it.
+        """
+        stage = self.stage("interpolation")
+        if stage is None:
             names = ", ".join(stage.name for stage in self.stages)
-            raise InputError(f"This cascade has no {name} stage, which this needs; it has {names}.")
+            raise InputError(f"This cascade has no interpolation stage, which this needs; it has {names}.")
+        if stage not in self.up_to(until):
+            raise InputError(f"until={until!r} stops before interpolation, which makes the frames; name a later stage.")
+        return stage
 
     def upscalers(self, until: str | None = None) -> tuple[Any, ...]:
         """The super-resolution stages up to and with ``until``.

@@ -9,26 +9,22 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inflate.cascade.applications import SamplingOptions
-from inflate.cascade.enlarging import Enlarging
 from inflate.cascade.inputs import Timing, draw_seeds
 from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream, stream_stages
 from inflate.cascade.streaming import FrameFile
-from inflate.errors import InputError
 from inflate.stages import ChainState
 
 if TYPE_CHECKING:
     from inflate.cascade.chain import Cascade
     from inflate.data.decode import VideoFacts
     from inflate.video import Video
-
-_LONG = 160  # frames made, of which the two windows that are timed are a fifth or less
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ def interpolate_stream(
     Raises:
         InputError: bad numbers, or this cascade has no frame interpolation.
     """
-    timing = Timing(video.num_frames, video.fps, frame_skip, MAX_STREAMED_FRAMES)
+    timing = checked_timing(video, frame_skip)
     count = (video.num_frames - 1) * frame_skip + 1
     return FrameStream(_Known(cascade, video, timing, options).between(), count, video.fps * frame_skip)
 
@@ -61,60 +57,33 @@ def extend_stream(
     Raises:
         InputError: bad numbers, or this cascade has no frame interpolation.
     """
-    new = Timing(num_frames, video.fps, 1)
-    count = Timing(video.num_frames + num_frames, video.fps, 1, MAX_STREAMED_FRAMES).num_frames
-    return FrameStream(_Known(cascade, video, new, options).behind(), count, video.fps)
+    timing = checked_timing(video, new=num_frames)
+    return FrameStream(_Known(cascade, video, timing, options).behind(), video.num_frames + num_frames, video.fps)
 
 
-def seconds_of_known(
-    cascade: "Cascade",
-    video: "Video | VideoFacts",
-    frame_skip: int = 1,
-    new: int = 0,
-    **options: Unpack[SamplingOptions],
-) -> float | None:
-    """How long a video of that length and size takes, ``frame_skip`` times its rate and with ``new`` frames behind it.
-
-    A small part of each stage's work is timed. None where that would take a large share of the work itself, or where a
-    stage cannot tell.
-    """
-    count = (video.num_frames - 1) * frame_skip + 1 + new
-    stages, stage = cascade.up_to(options.get("until")), cast(Any, cascade.stage("interpolation"))
-    if count < _LONG or (stage is not None and not hasattr(stage, "seconds")):
-        return None
-    settings, size = cascade.chosen_settings(options), cascade.frame_shape(video.height, video.width)
-    larger = Enlarging(tuple(one for one in stages if hasattr(one, "stream")), size, count)
-    seconds = sum(larger.seconds(cascade, settings))
-    if stage is not None and (new or (frame_skip > 1 and stage in stages)):
-        frames, known = video.num_frames, None
-        if new:
-            told = min(frames, stage.window_size() - 1)
-            frames, known = told + new, torch.arange(told + new) < told
-        state = ChainState((), (0,), frames, video.fps, frame_skip=frame_skip, known_frames=known)
-        with cascade.running(stage):
-            seconds += stage.seconds(state, *size, settings[stage.name])
-    return seconds
+def checked_timing(video: "KnownVideo | Video | VideoFacts", frame_skip: int = 1, new: int | None = None) -> Timing:
+    """The timing of the known frames, or of ``new`` ones behind them; raises ``InputError`` for bad numbers."""
+    if new is None:
+        return Timing(video.num_frames, video.fps, frame_skip, MAX_STREAMED_FRAMES)
+    Timing(video.num_frames + new, video.fps, 1, MAX_STREAMED_FRAMES)
+    return Timing(new, video.fps, 1)
 
 
 class _Known:
     """One such job; nothing is read before the first frame is asked for."""
 
     def __init__(self, cascade: "Cascade", video: KnownVideo, timing: Timing, options: SamplingOptions) -> None:
-        stage: Any = cascade.stage("interpolation")
-        if stage is None:
-            raise InputError("This cascade has no interpolation stage, which this needs.")
+        stage = cascade.interpolation(options.get("until"))
         self.cascade, self.video, self.timing, self.stage = cascade, video, timing, stage
         self.settings = cascade.chosen_settings(options)
         self.callback = options.get("callback_on_step_end")
         self.seeds = draw_seeds(options.get("generator"), 1)
-        stages = cascade.up_to(options.get("until"))
-        self.larger = [one for one in stages if hasattr(one, "stream")]
-        self.todo = [stage, *self.larger] if stage in stages else self.larger
+        self.larger = [one for one in cascade.up_to(options.get("until")) if hasattr(one, "stream")]
 
     def between(self) -> Iterator[Tensor]:
         """Chunks (3, n, H, W) of all frames, where ``timing`` is the known ones'."""
-        raised = self.stage in self.todo and self.timing.frame_skip > 1
-        todo = self.todo if raised else self.larger
+        raised = self.timing.frame_skip > 1
+        todo = [self.stage, *self.larger] if raised else self.larger
         with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
             file, state = self._read(Path(folder), raised)
             works = self._works(todo, state)

@@ -4,12 +4,32 @@ The largest part of the size's shape is cut out of a picture's centre.
 """
 
 import math
+from typing import Protocol
 
 LONGEST = 3.0
 """How many times as long as the other a side is at most; longer pictures are cropped to that."""
 
 _AREAS = (2 / 3, 3 / 2)  # times the usual one
 _AREA_WEIGHT = 0.25  # of a logarithm of the area, where one of the shape counts 1
+
+
+class Shape(Protocol):
+    """What has a length and a size in pixels: a ``Video``, or the ``VideoFacts`` of a file."""
+
+    @property
+    def num_frames(self) -> int:
+        """The number of frames."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        ...
 
 
 def fitting_size(height: int, width: int, usual: tuple[int, int] | None, multiple: int | None) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from inflate.checkpoint.hub import download, is_hub_name
 from inflate.checkpoint.kinds import SAFETENSORS_SUFFIXES, TEMPORAL_FILE, what_it_is
 from inflate.checkpoint.pickled import read_pickle
 from inflate.checkpoint.single_file import SingleFile, recognise, recognise_layout
-from inflate.components import DIFFUSERS_STEM, choose_variant, files_by_variant
+from inflate.components import DIFFUSERS_STEM, choose_variant, files_by_variant, read_shard_index
 from inflate.errors import InputError, a, nearest
 from inflate.inflater import IMAGE_MODEL_CLASSES, meta_image_model
 
@@ -235,7 +235,7 @@ def find_weights(source: Source) -> Weights:
         if pickles and not source.allow_pickle:
             refuse_pickle(pickles[0])
         for index in sorted(source.folder.glob(f"{DIFFUSERS_STEM}.*index*.json")):
-            named = min(_read_index(index).values())
+            named = min(read_shard_index(index).values())
             raise InputError(f"{index} names {named!r}, and none of the model's files is there; copy the folder again")
         raise InputError(f"{source.folder} has no weights: {DIFFUSERS_STEM}.safetensors is missing")
     variant = _chosen(source, by_variant)
@@ -279,7 +279,7 @@ def _complete(
     shards = [path for path in found if re.search(r"-\d+-of-\d+", path.name)]
     if index is None and len(shards) < len(found):
         return (next(path for path in found if path not in shards),), None
-    weight_map = {} if index is None else _read_index(index)
+    weight_map = {} if index is None else read_shard_index(index)
     names = sorted(set(weight_map.values())) or _numbered(shards[0].name)
     for name in names:
         if not (folder / name).is_file():
@@ -297,22 +297,6 @@ def _numbered(shard: str) -> list[str]:
         re.sub(r"-(\d+)-of-", lambda match, n=number: f"-{n:0{len(match[1])}d}-of-", shard)
         for number in range(1, int(total[1]) + 1)
     ]
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """Which file each weight is in."""
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        outside = next((file for file in weight_map.values() if Path(file).name != file), None)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        weight_map, outside = {}, None
-    if outside is not None:
-        raise InputError(
-            f"{path} names {outside!r}, which is outside its folder: files must lie beside it; copy it again"
-        )
-    if not weight_map:
-        raise InputError(f"{path} does not say which weight is in which file: it is damaged; copy it again")
-    return weight_map
 
 
 def _check_index(index: Path, weight_map: dict[str, str], headers: tuple[Header, ...]) -> None:

@@ -252,6 +252,9 @@ def _print_report(report: "Report", sites: bool = False) -> None:
         table.add_row(layer, str(len(numbers)), f"{sum(numbers):,}", f"{share:.3f}")
     table.add_row("all new", str(len(report.sites)), f"{report.new_parameters:,}", f"{report.parameter_ratio:.3f}")
     console.print(table)
+    if report.image_flops is None or report.new_flops is None:
+        console.print("its arithmetic cannot be counted without weights")
+        return
     console.print(
         f"one pass over {report.num_frames} frames of {report.height}x{report.width}: "
         f"{report.image_flops / 1e12:.3f} TFLOP for the image model, {report.new_flops / 1e12:.3f} more "

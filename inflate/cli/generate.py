@@ -99,7 +99,7 @@ def generate(
     videos, sheet_path, settings_path = _outputs(output, len(names), sheet, save_settings, force)
     start = time.monotonic()
     cascade = _opened(model, variant, device, dtype, prompts)
-    drawn = _configure(cascade, negative_prompt, height, width) | add_loras(cascade, loras or [])
+    drawn = {"variant": variant} | _configure(cascade, negative_prompt, height, width) | add_loras(cascade, loras or [])
     begin = _beginning(init_image, strength)
     options = chosen | begin | {"frame_skip": frame_skip, "until": until}
     options["segments"] = parse_segments(prompt_at or [], transition)
@@ -115,8 +115,7 @@ def generate(
     settings |= {"prompt_at": prompt_at, "transition": transition} if prompt_at else {}
     if save_settings:
         write_text(settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n", overwrite=force)
-    seconds = round(time.monotonic() - start, 2)
-    report_files(videos, sheet_path if sheet else None, settings, seconds, quiet, as_json)
+    report_files(videos, sheet_path if sheet else None, settings, round(time.monotonic() - start, 2), quiet, as_json)
 
 
 def _outputs(output: Path, count: int, sheet: bool, save_settings: bool, force: bool) -> tuple[list[Path], Path, Path]:

@@ -10,13 +10,13 @@ _SAMPLE_FRAMES, _SAMPLE_SIDE = 8, 768  # of what is encoded to see how long that
 
 
 def say_how_long(
-    source: Path, output: Path, num_frames: int, size: tuple[int, int], seconds: float, disk_bytes: int = 0
+    source: Path | None, output: Path, num_frames: int, size: tuple[int, int], seconds: float, disk_bytes: int = 0
 ) -> None:
     """Print it.
 
     Args:
-        source: the video that is worked on.
-        output: the file to write, which takes time of its own.
+        source: the video that is worked on, if any: how long it takes to write what is made of it is added.
+        output: the file to write.
         num_frames: frames made.
         size: their height and width, in pixels.
         seconds: of the networks.
@@ -24,7 +24,8 @@ def say_how_long(
     """
     from inflate.cascade.enlarging import in_words
 
-    seconds += _encoding_seconds(source, num_frames, size, output.suffix)
+    if source is not None:
+        seconds += _encoding_seconds(source, num_frames, size, output.suffix)
     (height, width), room = size, f", and {disk_bytes / 1e9:.1f} GB for temporary files" if disk_bytes > 1e8 else ""
     typer.echo(
         f"{num_frames} frames of {width} x {height} px: about {in_words(seconds)} on this machine{room}.", err=True

@@ -77,7 +77,8 @@ def _run(
         rate: how many times as many frames.
     """
     from inflate.cascade.inputs import MAX_FRAMES
-    from inflate.cascade.known import KnownVideo, seconds_of_known
+    from inflate.cascade.known import KnownVideo
+    from inflate.cascade.timing import seconds_of_known
     from inflate.data.writing import check_room
 
     count = (facts.num_frames - 1) * rate + 1 + new

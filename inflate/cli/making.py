@@ -13,10 +13,13 @@ from inflate.cascade import Cascade
 from inflate.cascade.inputs import MAX_FRAMES, Timing, begun, first_state, picture_size
 from inflate.cascade.long import MAX_STREAMED_FRAMES
 from inflate.cascade.shapes import cropped_share
+from inflate.cascade.timing import seconds_of_stream
 from inflate.cli.generate import progress_bar
+from inflate.cli.how_long import say_how_long
 from inflate.data.writing import SHEET_COLUMNS, shown_otherwise, spread, write_video
 from inflate.errors import InputError
 from inflate.models.beginning import drawn_pixels
+from inflate.stages import ChainState
 from inflate.video import to_uint8
 
 View = Callable[[np.ndarray], np.ndarray]
@@ -38,11 +41,7 @@ class Job:
         """Raise ``InputError`` for what cannot be made, before any weights are read."""
         if not any(stage.name == "decoder" for stage in self.cascade.up_to(self.options["until"])):
             raise InputError("This model stops before it makes frames; it needs a decoder.")
-        most = MAX_STREAMED_FRAMES if self._is_long() else MAX_FRAMES
-        timing = Timing(self.frames, self.fps, self.options["frame_skip"], most)
-        told_nothing = self.cascade.told_nothing()
-        state = first_state(self.prompts or None, None, timing, None, self.options["segments"], told_nothing)
-        begun(state, self.cascade.stage("decoder"), self.options.get("init_image"), self.options.get("strength", 1.0))
+        self._state(self.prompts)
 
     def write(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
         """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
@@ -57,6 +56,24 @@ class Job:
         said = {"prompts": self.prompts, "seed": self.seed, "fps": self.fps, "frames": self.frames, "stages": used}
         said |= {name: self.options[name] for name in ("frame_skip", "until")}
         return said | {"device": str(self.cascade.device)}
+
+    def _state(self, prompts: list[str]) -> ChainState:
+        """What the chain begins with."""
+        most = MAX_STREAMED_FRAMES if self._is_long() else MAX_FRAMES
+        timing = Timing(self.frames, self.fps, self.options["frame_skip"], most)
+        told_nothing = self.cascade.told_nothing()
+        state = first_state(prompts or None, None, timing, None, self.options["segments"], told_nothing)
+        begin = self.options.get("init_image"), self.options.get("strength", 1.0)
+        return begun(state, self.cascade.stage("decoder"), *begin)
+
+    def _say_how_long(self, output: Path) -> None:
+        """Of long videos, all of one length."""
+        state, settings = self._state(self.prompts[:1]), self.cascade.chosen_settings(self.options)
+        found = seconds_of_stream(self.cascade, state, settings, self.options["until"])
+        if found is not None:
+            seconds, count, size = found
+            videos = max(1, len(self.prompts))
+            say_how_long(None, output, videos * count, size, videos * seconds)
 
     def _is_long(self) -> bool:
         """Whether the decoder cuts the video into windows."""
@@ -96,6 +113,8 @@ class Job:
     def _stream(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
         """A chunk at a time; of a long video only what the sheet shows stays in memory."""
         rows, fps = [], self.fps
+        if not self.quiet:
+            self._say_how_long(paths[0])
         for prompt, path in zip(self.prompts or [None], paths, strict=True):
             with progress_bar(self.quiet) as on_step:
                 made = self.cascade.stream(

@@ -70,7 +70,7 @@ def _row(scheme: Any, image_model: Any, frames: int, size: int | None) -> dict[s
         **row,
         "new_parameters": what.new_parameters,
         "parameter_ratio": what.parameter_ratio,
-        "flop_ratio": 1 + what.flop_ratio,
+        "flop_ratio": None if what.flop_ratio is None else 1 + what.flop_ratio,
     }
 
 
@@ -88,7 +88,8 @@ def _print(rows: list[dict[str, Any]], image_model: Any) -> None:
         for row in rows:
             if "refused" not in row:
                 count, share = f"{row['new_parameters']:,}", f"{row['parameter_ratio']:.3f}"
-                table.add_row(row["scheme"], count, share, f"{row['flop_ratio']:.3f}")
+                arithmetic = "not counted" if row["flop_ratio"] is None else f"{row['flop_ratio']:.3f}"
+                table.add_row(row["scheme"], count, share, arithmetic)
     Console(file=sys.stdout).print(table)
     for row in rows:
         if "refused" in row:

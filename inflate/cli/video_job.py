@@ -60,7 +60,13 @@ class VideoJob:
         self.until, self.unsaid = until, list[str]()
         self.cascade.settings(**self.chosen)  # refused here if they cannot be, and not once something is loaded
         self.cascade.up_to(until)
-        self.settings: dict[str, Any] = {"model": model, "seed": seed, "until": until, "dtype": dtype}
+        self.settings: dict[str, Any] = {
+            "model": model,
+            "variant": variant,
+            "seed": seed,
+            "until": until,
+            "dtype": dtype,
+        }
 
     def options(self, on_step: Callable[..., Any]) -> dict[str, Any]:
         """What a method of the cascade is called with."""
@@ -119,11 +125,7 @@ class VideoJob:
         """When ``count`` frames are shown, and with what sound."""
         if source is None or times is None:
             return (), None
-        spans, sound = self.beside(source, times, rate, count - len(times.spans) if longer else 0)
-        if spans and len(spans) != count:
-            typer.echo(f"The {count} frames made are shown evenly; those of {source} were not.", err=True)
-            return (), sound
-        return spans, sound
+        return self.beside(source, times, rate, count - len(times.spans) if longer else 0)
 
     def beside(
         self, source: Path, times: "Timeline", rate: int = 1, more: int = 0

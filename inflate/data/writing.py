@@ -1,9 +1,8 @@
 """Writing videos (mp4, webp, gif, told by the suffix) and contact sheets; a file appears whole or not at all."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from inflate.data.animations import write_gif, write_webp
 from inflate.data.sound import Sound
 from inflate.errors import InputError
 from inflate.places import check_place
+from inflate.staging import check_free, new_file
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SHEET_COLUMNS = 16
@@ -50,8 +50,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
         raise InputError(f"{path} ends in {path.suffix!r}; it must end in one of {', '.join(suffixes)}.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; name another file, or use --force to replace it.")
+    check_free(path, overwrite)
     return path
 
 
@@ -86,7 +85,7 @@ def write_video(
     if not 0 < fps <= 1000:
         raise InputError(f"fps must be above 0 and at most 1000, got {fps}.")
     chunks = _checked([frames] if isinstance(frames, np.ndarray) else frames)
-    with _whole_file(path) as partial:
+    with new_file(path, overwrite) as partial:
         if path.suffix.lower() == ".mp4":
             _write_mp4(partial, (opaque(chunk) for chunk in chunks), fps, spans, sound)
         else:
@@ -209,7 +208,7 @@ def write_contact_sheet(
     """
     path = check_output(path, (".png",), overwrite)
     sheet = contact_sheet(rows, labels, columns)
-    with _whole_file(path) as partial:
+    with new_file(path, overwrite) as partial:
         sheet.save(partial, format="PNG")
     return path
 
@@ -221,7 +220,7 @@ def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
         InputError: not a .json, or an existing file without ``overwrite``.
     """
     path = check_output(path, (".json",), overwrite)
-    with _whole_file(path) as partial:
+    with new_file(path, overwrite) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
@@ -229,17 +228,6 @@ def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
 def spread(count: int, columns: int) -> np.ndarray:
     """Numbers of at most ``columns`` of ``count`` frames, evenly spread, the first and the last among them."""
     return np.linspace(0, count - 1, min(count, columns)).round().astype(int)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix.lower()}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_mp4(

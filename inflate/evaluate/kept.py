@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from inflate.errors import InputError
+from inflate.staging import new_file
 
 _SETTINGS = "settings.json"
 _WEIGHTS = (".safetensors", ".json", ".txt")
@@ -43,7 +43,8 @@ class KeptClips:
             raise InputError(f"{folder} holds something other than kept clips; name another folder for --keep")
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            self._write(path, json.dumps(wanted, indent=2).encode() + b"\n")
+            with new_file(path, overwrite=True) as partial:
+                partial.write_bytes(json.dumps(wanted, indent=2).encode() + b"\n")
 
     def get(self, kind: str, name: str) -> np.ndarray | None:
         """A clip, or None where it is not made yet."""
@@ -67,24 +68,12 @@ class KeptClips:
             self.memory[kind, name] = frames
             return
         path = self._path(kind, name)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.part.npy")
-        try:
+        with new_file(path, overwrite=True) as partial:
             np.save(partial, frames, allow_pickle=False)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _path(self, kind: str, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{kind.replace(' ', '-')}.{name}.npy"
-
-    def _write(self, path: Path, content: bytes) -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def folder_fingerprint(folder: Path | None) -> str:

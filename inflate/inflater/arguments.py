@@ -81,7 +81,8 @@ def per_frame(value: Any, name: str, batch: int, num_frames: int, patch_frames: 
     if value.shape[0] == batch * num_frames:
         if patch_frames == 1:
             return value
-        return value.unflatten(0, (batch, num_frames))[:, ::patch_frames].flatten(0, 1)
+        firsts = value.unflatten(0, (batch, num_frames))[:, ::patch_frames].flatten(0, 1)
+        return firsts.contiguous()  # some image models ask for a `view` of what they are given
     if value.shape[0] == batch:
         return value.repeat_interleave(num_groups_of(num_frames, patch_frames), dim=0)
     if name.startswith(("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")):

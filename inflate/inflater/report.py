@@ -36,8 +36,8 @@ class Report:
     sites: tuple[SiteReport, ...]
     image_parameters: int
     new_parameters: int
-    image_flops: int  # of the image model on `num_frames` pictures
-    new_flops: int  # of the temporal layers for one video of them
+    image_flops: int | None  # of the image model on `num_frames` pictures; None where it does not run without weights
+    new_flops: int | None  # of the temporal layers for one video of them; None likewise
 
     @property
     def parameter_ratio(self) -> float:
@@ -45,9 +45,9 @@ class Report:
         return self.new_parameters / self.image_parameters
 
     @property
-    def flop_ratio(self) -> float:
-        """New arithmetic over the image model's."""
-        return self.new_flops / self.image_flops
+    def flop_ratio(self) -> float | None:
+        """New arithmetic over the image model's; None where it was not counted."""
+        return None if self.image_flops is None or self.new_flops is None else self.new_flops / self.image_flops
 
     def count(self, kind: str) -> int:
         """Number of sites of a kind."""
@@ -77,22 +77,16 @@ def report(
     """What inflating `image_model` with `scheme` adds; works without weights and changes nothing.
 
     Arithmetic is counted on a copy on the meta device, for one video of `num_frames` frames of `size` (by default the
-    config's `sample_size`), in floating-point operations (a multiplication and an addition are two).
+    config's `sample_size`), in floating-point operations (a multiplication and an addition are two). An image model
+    that looks at numbers, of a mask say, cannot run there: then nothing is counted.
     """
     plain = meta_image_model(type(image_model), image_model.config)
     height, width = size or sample_size_of(plain)
     with torch.device("meta"):
         video_model = InflatedModel(plain, scheme, num_frames)
-    inputs = random_inputs(plain, num_frames, (height, width))
-    with torch.no_grad():
-        image_flops = _count(lambda: call_image_model(plain, **inputs))
-        frames = inputs.pop("sample")
-        extra = torch.empty(
-            num_frames, video_model.scheme.extra_in_channels, height, width, device="meta", dtype=frames.dtype
-        )
-        sample = torch.cat([frames, extra], dim=1).transpose(0, 1)[None]
-        fps = 8 if video_model.scheme.fps_range else None
-        all_flops = _count(lambda: video_model(sample, inputs.pop("timestep"), fps=fps, **inputs))
+    image_flops = new_flops = None
+    if video_model.adapter.without_memory:
+        image_flops, new_flops = _flops(plain, video_model, num_frames, (height, width))
     # one layer that serves several sites counts once
     firsts = {site.key: site for site in reversed(video_model.sites)}
     sites = tuple(
@@ -117,8 +111,20 @@ def report(
         image_parameters=sum(p.numel() for p in plain.parameters()),
         new_parameters=sum(site.new_parameters for site in sites),
         image_flops=image_flops,
-        new_flops=all_flops - image_flops,
+        new_flops=new_flops,
     )
+
+
+@torch.no_grad()
+def _flops(plain: nn.Module, video_model: InflatedModel, num_frames: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Of the image model on the frames of one video, and what its temporal layers add."""
+    inputs = random_inputs(plain, num_frames, size)
+    image_flops = _count(lambda: call_image_model(plain, **inputs))
+    frames = inputs.pop("sample")
+    extra = frames.new_empty(num_frames, video_model.scheme.extra_in_channels, *size)
+    sample = torch.cat([frames, extra], dim=1).transpose(0, 1)[None]
+    fps = 8 if video_model.scheme.fps_range else None
+    return image_flops, _count(lambda: video_model(sample, inputs.pop("timestep"), fps=fps, **inputs)) - image_flops
 
 
 def _layer(video_model: InflatedModel, site: Site) -> nn.Module:

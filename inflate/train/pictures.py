@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from inflate.data import FrameCache, build_frame_cache
 from inflate.data.listing.report import captions_missing
 from inflate.errors import InputError
+from inflate.staging import new_file
 from inflate.train.recipe import DataOptions
 
 
@@ -142,19 +142,15 @@ def encode_all(
         with torch.no_grad():
             made = encode(to_model_range(cache.frames[start : start + batch_size]))
         parts.append(made.float().cpu().numpy().astype(np.float16))
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with unfinished.open("wb") as file:
-            np.save(file, np.concatenate(parts))
-        os.replace(unfinished, target)
+        with new_file(target, overwrite=True) as unfinished:
+            np.save(unfinished, np.concatenate(parts))
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}); free some space.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r")
 
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON with a final newline, creating the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with new_file(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inflate.adapters import adapter_of
+from inflate.errors import InputError
 from inflate.inflater import IMAGE_MODEL_CLASSES, InflatedModel, inflate, meta_image_model, random_inputs
 from inflate.train.simulation import Simulated, simulate
 from inflate.train.video_options import DTYPES
@@ -68,6 +69,11 @@ class Lasting:
 def meta_network(planned: Planned) -> InflatedModel:
     """The video model as the training step makes it, on the meta device, in train mode."""
     image_model = meta_image_model(IMAGE_MODEL_CLASSES[planned.image_model_class], planned.config)
+    if not adapter_of(image_model).without_memory:
+        raise InputError(
+            f"a run of {planned.image_model_class} cannot be planned: it looks at numbers, and planning has none; "
+            "train for a few updates and read the memory off"
+        )
     name = planned.image_dtype
     if name == "auto":
         frozen = planned.trainable == "temporal" and planned.autocast is not None

@@ -58,7 +58,8 @@ def test_of_several_variants_the_named_one_is_read(
     both, out = as_variants(pipeline, tmp_path / "both", "fp16", "large"), tmp_path / "out.webp"
     plain = frames(pipeline, out)
     assert np.array_equal(frames(both, out, "--variant", "fp16"), plain)
-    assert not np.array_equal(frames(both, out, "--variant", "large"), plain)
+    assert not np.array_equal(frames(both, out, "--variant", "large", "--save-settings"), plain)
+    assert json.loads((tmp_path / "out.json").read_text())["variant"] == "large"
     capsys.readouterr()
     for more, said in (
         ((), "has weights in several variants (fp16, large) and none without; choose one with --variant"),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
+from inflate.cascade.known import KnownVideo, extend_stream, interpolate_stream
 from inflate.errors import InputError
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings
 from inflate.video import Video
@@ -323,6 +324,12 @@ def test_pictures_of_all_kinds_are_taken(cascade: Any, interpolation: Any) -> No
         (lambda c: c.animate(picture(), fps=0), "fps must be above 0"),
         (lambda c: c.animate(picture(), frame_skip=0), "frame_skip must be a whole number from 1"),
         (lambda c: c.upscale(video(), until="decoder"), "has no super-resolution stage"),
+        (lambda c: c.animate(picture(), until="decoder"), "until='decoder' stops before interpolation, which makes"),
+        (lambda c: c.interpolate(picture(), picture(), until="decoder"), "stops before interpolation"),
+        (lambda c: c.interpolate_video(video(), until="prior"), "until='prior' stops before interpolation"),
+        (lambda c: c.extend(video(), until="decoder"), "stops before interpolation"),
+        (lambda c: interpolate_stream(c, KnownVideo([], 300, 8), until="decoder"), "stops before interpolation"),
+        (lambda c: extend_stream(c, KnownVideo([], 300, 8), until="decoder"), "stops before interpolation"),
         (lambda c: c.upscale(video(), output_type="pill"), "did you mean 'pil'"),
         (lambda c: tiny_cascade().animate(picture()), "has no interpolation stage, which this needs; it has prior"),
         (lambda c: Cascade([DoublingAgain()], "cpu").vary(video()), "no decoder"),

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
-from inflate.cascade.known import KnownVideo, extend_stream, interpolate_stream, seconds_of_known
+from inflate.cascade.inputs import Timing, first_state
+from inflate.cascade.known import KnownVideo, extend_stream, interpolate_stream
 from inflate.cascade.streaming import FrameFile
+from inflate.cascade.timing import seconds_of_known, seconds_of_stream
 from inflate.errors import InputError
 from inflate.video import Video
 from tests.cascade.test_applications import RecordingInterpolation, seeded
@@ -160,7 +162,7 @@ def test_the_time_is_that_of_one_window_as_often_as_there_are(chain: Any, monkey
         clock += inputs[0].numel() // inputs[0].shape[1]
 
     monkeypatch.setattr("time.perf_counter", lambda: clock)
-    monkeypatch.setattr("inflate.cascade.known._LONG", 40)
+    monkeypatch.setattr("inflate.cascade.timing._LONG", 40)
     cascade = Cascade(chain.stages, device="cpu", keep_loaded=True)
     networks = {"interpolation_unet", "frame_decoder", "sr_unet", "upscaler_unet"}
     hooks = [
@@ -194,3 +196,31 @@ def test_no_time_is_told_where_finding_it_out_takes_long(chain: Any) -> None:
     assert seconds_of_known(chain, whole(9), 3, **ONCE) is None
     mute = Cascade((*tiny_cascade().stages, RecordingInterpolation()), device="cpu", keep_loaded=True)
     assert seconds_of_known(mute, whole(80), 3, **ONCE) is None, "this stage cannot tell"
+
+
+def test_the_time_of_a_drawn_video_is_that_of_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+
+    def moves(module: Any, inputs: Any) -> None:
+        nonlocal clock
+        clock += inputs[0].numel() // inputs[0].shape[1]
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
+    monkeypatch.setattr("inflate.cascade.timing._LONG", 20)
+    cascade: Any = tiny_chain()
+    for stage, name in ((1, "unet"), (2, "frame_decoder"), (3, "sr_unet")):
+        cascade.stages[stage].components[name].register_forward_pre_hook(moves)
+    for until in ("decoder", "super_resolution"):
+        timing = Timing(24, 8.0, 3, 24)
+        state = first_state("red sun", None, timing, None, (), False)
+        found = seconds_of_stream(cascade, state, cascade.settings(num_inference_steps=2), until)
+        assert found is not None
+        made, before = (
+            cascade.stream("red sun", 24, 8.0, seeded(), frame_skip=3, until=until, num_inference_steps=2),
+            clock,
+        )
+        frames = joined(made.chunks)
+        assert clock > before and found[0] == pytest.approx(clock - before, rel=0.2)
+        assert found[1:] == (len(frames), tuple(frames.shape[2:]))
+    short = first_state("red sun", None, Timing(16, 8.0, 3, 24), None, (), False)
+    assert seconds_of_stream(cascade, short, cascade.settings(num_inference_steps=2)) is None

@@ -219,7 +219,7 @@ def test_long_work_on_a_video_says_how_long_first(
     out = tmp_path / "out.mp4"
     assert run(command, video, "-o", out, *more) == 0
     assert " on this machine" not in capsys.readouterr().err, "so little is done before a part of it were timed"
-    monkeypatch.setattr("inflate.cascade.known._LONG", 1)
+    monkeypatch.setattr("inflate.cascade.timing._LONG", 1)
     told: list[tuple[int, int]] = []
     seconds = lambda state, height, width, settings: told.append((height, width)) or 600.0  # noqa: E731
     monkeypatch.setattr(RecordingInterpolation, "seconds", staticmethod(seconds), raising=False)

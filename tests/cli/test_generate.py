@@ -258,3 +258,16 @@ def test_what_a_gif_cannot_show_and_what_is_cropped_is_said(
     assert generate(family, *arguments, "--fps", 10, "--steps", "decoder=4", "--force") == 0
     told = capsys.readouterr().err
     assert "cropped" not in told and "Browsers" not in told
+
+
+def test_a_long_video_says_how_long_it_takes_first(
+    video_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("inflate.cascade.timing._LONG", 20)
+    monkeypatch.setattr("inflate.cascade.timing._drawing", lambda cascade, decoder, state, settings: 300.0)
+    steps = ["--steps", "prior=2,decoder=1", "--frame-skip", "1", "--model", str(video_family), "--device", "cpu"]
+    assert main(["generate", "sun", "moon", "-o", str(tmp_path / "two.mp4"), "--frames", "24", *steps]) == 0
+    said = capsys.readouterr().err
+    assert "48 frames of 16 x 16 px: about 10 min on this machine." in said and (tmp_path / "two-2.mp4").is_file()
+    assert long(video_family, "sun", "-o", tmp_path / "quiet.mp4", "--frames", 24) == 0
+    assert not capsys.readouterr().err

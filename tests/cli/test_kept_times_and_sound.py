@@ -120,11 +120,6 @@ def test_a_silent_video_needs_no_words(tmp_path: Path, capsys: Any) -> None:
     assert "sound" not in capsys.readouterr().err
 
 
-def test_frames_that_cannot_stay_are_shown_evenly_with_a_sentence(uneven: Path, tmp_path: Path, capsys: Any) -> None:
-    assert run(["interpolate", "--frame-skip", "2", "--until", "decoder"], uneven, tmp_path / "out.webp") == 0
-    assert f"The 4 frames made are shown evenly; those of {uneven} were not." in capsys.readouterr().err
-
-
 def test_of_several_sound_tracks_the_first_is_kept(uneven: Path, tmp_path: Path, capsys: Any) -> None:
     two = tmp_path / "two.mp4"
     with av.open(str(uneven)) as source, av.open(str(two), "w") as target:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from inflate import staging
 from inflate.data import writing
 from inflate.data.writing import (
     check_output,
@@ -147,6 +149,41 @@ def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path, name: str) -> No
     with pytest.raises(InputError, match=r"must end in one of \.mp4, \.webp, \.gif"):
         write_video(tmp_path / name, moving_square(), 8)
     assert not list(tmp_path.iterdir())
+
+
+WRITERS: dict[str, Callable[[Path, bool], object]] = {
+    "out.mp4": lambda path, force: write_video(path, moving_square(), 8, overwrite=force),
+    "out.webp": lambda path, force: write_video(path, moving_square(), 8, overwrite=force),
+    "out.gif": lambda path, force: write_video(path, moving_square(), 8, overwrite=force),
+    "out.png": lambda path, force: write_contact_sheet(path, [moving_square()], ["a"], overwrite=force),
+    "out.json": lambda path, force: write_text(path, "{}", overwrite=force),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_came_while_a_file_was_made_is_kept_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As if another command had ended behind this one's first look and before its last."""
+    path, write, look = tmp_path / name, WRITERS[name], staging._take
+    monkeypatch.setattr(staging, "_take", lambda path, partial: (path.write_text("theirs"), look(path, partial)))
+    with pytest.raises(InputError, match=r"exists; .* --force"):
+        write(path, False)
+    assert path.read_text() == "theirs" and [one.name for one in tmp_path.iterdir()] == [name]
+    write(path, True)
+    assert path.read_bytes() != b"theirs" and [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_two_commands_that_write_one_video_at_once_lose_none_without_a_word(tmp_path: Path) -> None:
+    path, other = tmp_path / "out.mp4", moving_square()[:3]
+
+    def frames() -> Iterator[np.ndarray]:
+        yield moving_square()
+        write_video(path, other, 8)  # begun later, and ended sooner
+
+    with pytest.raises(InputError, match=r"out.mp4 exists; choose another name, or replace it with --force"):
+        write_video(path, frames(), 8)
+    assert len(read(path)) == len(other) and [one.name for one in tmp_path.iterdir()] == ["out.mp4"]
 
 
 def test_an_existing_file_is_kept_unless_asked(tmp_path: Path) -> None:

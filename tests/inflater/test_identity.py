@@ -39,6 +39,8 @@ def with_equal_frames(value: Any) -> Any:
     """Everything that belongs to a frame, as in the first frame of its video."""
     if isinstance(value, dict):
         return {key: with_equal_frames(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_equal_frames(item) for item in value]
     return value[::FRAMES].repeat_interleave(FRAMES, dim=0) if isinstance(value, torch.Tensor) else value
 
 

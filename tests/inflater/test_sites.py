@@ -146,9 +146,18 @@ def test_report_at_the_true_size_of_stable_diffusion_needs_no_memory() -> None:
     assert what.image_parameters == 859_520_964  # as published
     assert what.count("convolution") == 51 and what.count("attention") == 0
     assert what.new_parameters == sum(3 * site.channels**2 + site.channels for site in what.sites)
-    assert 0 < what.flop_ratio < 1
+    assert what.flop_ratio is not None and 0 < what.flop_ratio < 1
     values = json.loads(what.to_json())
     assert values["new_parameters"] == what.new_parameters and len(values["sites"]) == 51
+
+
+def test_kolors_is_sdxl_with_a_projection_of_its_text() -> None:
+    config = json.loads((TRUE_CONFIGS / "kolors_unet.json").read_text())
+    image_model = meta_image_model(UNet2DConditionModel, config)
+    assert sum(parameter.numel() for parameter in image_model.parameters()) == 2_579_458_820
+    assert len(find_sites(image_model, "animatediff-sdxl")) == 15
+    what = report(image_model, "lean", 4, (8, 8))
+    assert 0 < what.new_parameters < 0.02 * what.image_parameters
 
 
 def test_report_counts_what_the_model_holds() -> None:
@@ -159,6 +168,7 @@ def test_report_counts_what_the_model_holds() -> None:
     assert what.image_parameters == sum(parameter.numel() for parameter in image_model.parameters())
     assert len(what.sites) == len(model.sites)
     twice = report(build("karlo-decoder"), num_frames=8)
+    assert what.image_flops and what.new_flops and twice.new_flops
     assert twice.image_flops == 2 * what.image_flops
     assert twice.new_flops > 2 * what.new_flops, "attention grows with the square of the frames"
 

@@ -4,12 +4,20 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AuraFlowTransformer2DModel,
     DiTTransformer2DModel,
+    Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HiDreamImageTransformer2DModel,
+    HunyuanDiT2DModel,
+    Lumina2Transformer2DModel,
     PixArtTransformer2DModel,
+    QwenImageTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
+    ZImageTransformer2DModel,
 )
 
 SMALL: dict[str, Any] = {"sample_size": 8, "norm_num_groups": 4}
@@ -67,6 +75,92 @@ FLUX: dict[str, Any] = {
     "axes_dims_rope": (2, 4, 2),
 }
 
+SANA: dict[str, Any] = {
+    **DIT,
+    "out_channels": 4,
+    "num_cross_attention_heads": 2,
+    "cross_attention_head_dim": 8,
+    "cross_attention_dim": 16,
+    "caption_channels": 12,
+}
+QWEN_IMAGE: dict[str, Any] = {
+    "in_channels": 16,
+    "out_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 12,
+    "axes_dims_rope": (2, 4, 2),
+}
+LUMINA2: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "hidden_size": 24,
+    "num_layers": 2,
+    "num_refiner_layers": 1,
+    "num_attention_heads": 2,
+    "num_kv_heads": 1,
+    "multiple_of": 8,
+    "axes_dim_rope": (4, 4, 4),
+    "axes_lens": (16, 8, 8),
+    "cap_feat_dim": 12,
+}
+Z_IMAGE: dict[str, Any] = {
+    "in_channels": 4,
+    "dim": 24,
+    "n_layers": 2,
+    "n_refiner_layers": 1,
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "cap_feat_dim": 12,
+    "axes_dims": [4, 4, 4],
+    "axes_lens": [96, 16, 16],
+}
+FLUX2: dict[str, Any] = {
+    "in_channels": 8,
+    "num_layers": 1,
+    "num_single_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 12,
+    "timestep_guidance_channels": 16,
+    "axes_dims_rope": (2, 2, 2, 2),
+}
+AURA_FLOW: dict[str, Any] = {
+    "sample_size": 8,
+    "num_mmdit_layers": 1,
+    "num_single_dit_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 12,
+    "caption_projection_dim": 16,
+    "pos_embed_max_size": 64,
+}
+HUNYUAN_DIT: dict[str, Any] = {
+    **DIT,
+    "patch_size": 2,
+    "num_layers": 4,
+    "hidden_size": 16,
+    "cross_attention_dim": 12,
+    "cross_attention_dim_t5": 16,
+    "pooled_projection_dim": 10,
+    "text_len": 5,
+    "text_len_t5": 6,
+}
+HIDREAM: dict[str, Any] = {
+    "patch_size": 2,
+    "in_channels": 4,
+    "num_layers": 1,
+    "num_single_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "caption_channels": [12, 14],
+    "text_emb_dim": 10,
+    "axes_dims_rope": (4, 2, 2),
+    "max_resolution": (8, 8),
+    "llama_layers": [0, 1, 1],
+}
+
 CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "sd15": (UNet2DConditionModel, CROSS),
     "sd21-unclip": (
@@ -100,6 +194,19 @@ CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 4,
             "projection_class_embeddings_input_dim": 34,
+        },
+    ),
+    "kolors": (
+        UNet2DConditionModel,
+        {
+            **CROSS,
+            "transformer_layers_per_block": (1, 2),
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 34,
+            "encoder_hid_dim": 10,
+            "encoder_hid_dim_type": "text_proj",
         },
     ),
     "lcm": (UNet2DConditionModel, {**CROSS, "time_cond_proj_dim": 6}),
@@ -232,6 +339,18 @@ CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "sd35": (SD3Transformer2DModel, {**SD3, "dual_attention_layers": (0,), "qk_norm": "rms_norm"}),
     "flux-dev": (FluxTransformer2DModel, {**FLUX, "guidance_embeds": True}),
     "flux-schnell": (FluxTransformer2DModel, FLUX),
+    "sana": (SanaTransformer2DModel, {**SANA, "interpolation_scale": 1}),
+    "sana-sprint": (SanaTransformer2DModel, {**SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}),
+    "qwen-image": (QwenImageTransformer2DModel, QWEN_IMAGE),
+    "lumina2": (Lumina2Transformer2DModel, LUMINA2),
+    "z-image": (ZImageTransformer2DModel, Z_IMAGE),
+    "flux2-dev": (Flux2Transformer2DModel, FLUX2),
+    "flux2-klein": (Flux2Transformer2DModel, {**FLUX2, "guidance_embeds": False}),
+    "aura-flow": (AuraFlowTransformer2DModel, AURA_FLOW),
+    "hunyuan-dit": (HunyuanDiT2DModel, HUNYUAN_DIT),
+    "hunyuan-dit-1.2": (HunyuanDiT2DModel, {**HUNYUAN_DIT, "use_style_cond_and_image_meta_size": False}),
+    "hidream": (HiDreamImageTransformer2DModel, {**HIDREAM, "num_routed_experts": 0}),
+    "hidream-experts": (HiDreamImageTransformer2DModel, HIDREAM),
 }
 
 UNETS = tuple(name for name, (image_model_class, _) in CONFIGS.items() if "UNet" in image_model_class.__name__)

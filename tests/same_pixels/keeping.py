@@ -1,9 +1,8 @@
 """What results were when they were last kept: a few means of each for any machine, and hashes for the one that kept.
 
-Bits differ between processors, versions of torch, and (of training) even processes, so hashes are compared only where
-``INFLATE_SAME_BITS`` is set. To rebuild a room without changing a pixel: keep results before the first change
-(``python -m tests.same_pixels.keeping``, which needs no commit), and run ``INFLATE_SAME_BITS=1 pytest
-tests/same_pixels`` after each.
+Bits differ between processors and versions of torch, so hashes are compared only where ``INFLATE_SAME_BITS`` is set. To
+rebuild a room without changing a pixel: keep results before the first change (``python -m tests.same_pixels.keeping``,
+which needs no commit), and run ``INFLATE_SAME_BITS=1 pytest tests/same_pixels`` after each.
 """
 
 import hashlib

@@ -45,6 +45,7 @@ def write_clip(path: Path, seed: int, frames: int = 12, size: tuple[int, int] = 
     ground = rng.integers(0, 200, (height // 4, width // 4, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=8)
+        stream.codec_context.thread_count = 1  # with several, x264's bytes are not the same each time
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             picture = ground.copy()

@@ -1,7 +1,6 @@
 """Temporal weights as other programs read them: diffusers' MotionAdapter, AnimateDiff's and Hotshot-XL's files."""
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from inflate.checkpoint.temporal import TemporalInfo, read_temporal_info, read_t
 from inflate.checkpoint.writing import new_folder
 from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError, a, nearest
+from inflate.staging import new_file
 
 _OWN_INPUT = "conv_in-extra."
 
@@ -153,24 +153,10 @@ def _write_file(destination: Path, tensors: Mapping[str, Tensor], force: bool) -
     """One safetensors file, which appears when it is complete."""
     if destination.suffix != ".safetensors":
         raise InputError(f"{destination} must end in .safetensors")
-    if destination.exists() and not force:
-        raise InputError(f"{destination} exists already; choose another name, or replace it with --force (force=True)")
     if destination.is_dir():
         raise InputError(f"{destination} is a folder; choose another name")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
-    try:
+    with new_file(destination, force) as partial:
         save_file(dict(tensors), partial, metadata={"format": "pt"})
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, destination)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,13 +59,10 @@ def progress_bar(what: str, total: int, quiet: bool) -> "Iterator[Callable[[], N
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    from inflate.staging import new_file
+
+    with new_file(path, overwrite=True) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_asked(

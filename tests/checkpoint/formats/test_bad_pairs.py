@@ -243,7 +243,7 @@ def test_what_a_format_has_no_place_for_is_named(image: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"must end in \.safetensors"):
         export_motion(tmp_path / "ad", tmp_path / "out.ckpt", "animatediff")
     (tmp_path / "taken.safetensors").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists; choose another name"):
         export_motion(tmp_path / "ad", tmp_path / "taken.safetensors", "animatediff")
     assert (tmp_path / "taken.safetensors").read_text() == "mine" and not (tmp_path / "out.safetensors").exists()
 
