@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype, check_model, parse_by_stage, progress_bar, report_files
+from inflate.cli.generate import (
+    check_device,
+    check_dtype,
+    check_model,
+    notes,
+    parse_by_stage,
+    progress_bar,
+    report_files,
+)
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +104,7 @@ class VideoJob:
         from inflate.data import frame_times
 
         times = None if source is None else frame_times(source)
-        with progress_bar(self.quiet) as on_step:
+        with notes(self.quiet), progress_bar(self.quiet) as on_step:
             out = make(self.cascade, self.options(on_step))
         [video] = out.frames
         frames = np.stack([np.asarray(picture) for picture in video])
@@ -114,7 +122,7 @@ class VideoJob:
         from inflate.video import to_uint8
 
         times = frame_times(source)
-        with progress_bar(self.quiet) as on_step:
+        with notes(self.quiet), progress_bar(self.quiet) as on_step:
             made = make(self.cascade, self.options(on_step))
             timed = self._timed(source, times, made.num_frames, rate, longer)
             self.write((to_uint8(chunk[None])[0] for chunk in made.chunks), made.fps, *timed)
