@@ -15,6 +15,7 @@ from inflate.errors import InputError, Note, a
 
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"  # what the libraries call weight files
 _LFS = b"version https://git-lfs"
+_NETWORKS = ("unet", "transformer")
 _NAMED = 3
 _SHARD_INDEX = re.compile(r"\.safetensors\.index(\.\w+)?\.json$")
 # What files begin with that people have under a weight file's name, and what to say of them.
@@ -109,6 +110,8 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
     there = files_by_variant(folder, stem, "safetensors") if folder.is_dir() else {}
     asked: dict[str, Any] = {"use_safetensors": True, **(options or {})}
     asked["variant"] = choose_variant(folder, there, variant) if there else None
+    if not there:
+        _refuse_pickle_alone(folder)
     with _one_sentence(folder, found.__name__):
         model, said = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, **asked)
     missing = sorted({*said["missing_keys"], *(str(name) for name in said["mismatched_keys"])})
@@ -122,6 +125,20 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
             "copy the folder again"
         )
     return model
+
+
+def _refuse_pickle_alone(folder: Path) -> None:
+    """``InputError`` for a model whose weights lie in a pickle and nowhere else."""
+    names = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
+    if names:
+        network = (
+            ", or have 'inflate convert --allow-pickle' read its tensors alone" if folder.name in _NETWORKS else ""
+        )
+        raise InputError(
+            f"{folder} has its weights in a pickle alone ({names[0]}), which may run any code and is not opened here; "
+            f"where you trust it, write the pipeline anew with diffusers, DiffusionPipeline.from_pretrained("
+            f"{str(folder.parent)!r}).save_pretrained('another folder'){network}"
+        )
 
 
 def read_plain(found: Any, folder: Path) -> Any:

@@ -125,6 +125,8 @@ def inspect(
     if quiet:
         return
     print(f"{found.folder}: {found.image_model_class}, {', '.join(found.dtypes)}, {found.image_bytes / 1e6:.1f} MB")
+    if found.noise:
+        print(f"it says of itself: {found.noise}")
     if found.temporal is None:
         print(f"an image model, not inflated; with scheme {found.report.scheme!r} it would become:")
     else:

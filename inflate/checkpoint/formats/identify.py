@@ -10,12 +10,13 @@ import torch
 from inflate.checkpoint.formats.importing import check_motion_fits
 from inflate.checkpoint.formats.layouts import motion_keys
 from inflate.checkpoint.formats.motion import Motion, motion_shapes, read_motion, read_shapes
-from inflate.checkpoint.formats.motion_lora import lora_pairs
+from inflate.checkpoint.formats.motion_lora import OTHER_ADAPTERS, lora_pairs
 from inflate.checkpoint.source import find_source
 from inflate.checkpoint.temporal import FORMAT, check_fits, read_temporal_info
 from inflate.errors import InputError, a
 from inflate.inflater import Scheme
 
+_NOT_TAKEN = "generate --lora does not take it, only plain LoRAs; merge it into the image model"
 Shapes = Mapping[str, tuple[int, ...]]
 
 _VERSIONS = {
@@ -73,7 +74,7 @@ def inspect_file(path: str | Path, base: str | Path | None = None, allow_pickle:
         positions=None,
         parameters=_count(shapes),
         dtypes=tuple(sorted({dtype for _, dtype in stored.values()})),
-        notes=(),
+        notes=(_NOT_TAKEN,) if kind_of(shapes) in OTHER_ADAPTERS.values() else (),
         why_not=None if base is None else f"{path} is no motion module: {describe(shapes)}",
     )
 
@@ -95,9 +96,12 @@ def kind_of(shapes: Shapes) -> str:
         return "MotionLoRA"
     if has("controlnet_cond_embedding") and has("temporal_transformer", "motion_modules"):
         return "SparseCtrl"
+    other = next((kind for mark, kind in OTHER_ADAPTERS.items() if has(mark)), None)
+    if other is not None:
+        return other
     rules = (
         (("controlnet_cond_embedding", "input_hint_block", "zero_convs"), "ControlNet"),
-        (("lora_A", "lora_down", "lora.down", "_lora.", "hada_w1"), "LoRA for pictures"),
+        (("lora_A", "lora_down", "lora.down", "_lora."), "LoRA for pictures"),
         (("to_k_ip", "image_proj.", "ip_adapter."), "IP-Adapter"),
         (("double_blocks.", "single_transformer_blocks."), "image transformer (FLUX)"),
         (("joint_blocks.",), "image transformer (Stable Diffusion 3)"),
@@ -119,6 +123,7 @@ def describe(shapes: Shapes) -> str:
         "ControlNet": "load it beside the image model",
         "SparseCtrl": "it is a ControlNet with motion modules of its own; diffusers' SparseControlNetModel loads it",
         "IP-Adapter": "load it into the image model with load_ip_adapter",
+        **dict.fromkeys(OTHER_ADAPTERS.values(), "it is not taken here; merge it into the image model"),
     }.get(kind, "name a file of AnimateDiff, Hotshot-XL or a MotionAdapter")
     first = next(iter(shapes), "nothing")
     return f"it seems to be {kind} ({len(shapes)} tensors, the first {first!r}); {advice}"

@@ -31,6 +31,30 @@ _JOINED = re.compile(
 )
 
 
+_ADAPTER, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's own folder
+_DIFFUSERS = "pytorch_lora_weights.safetensors"
+OTHER_ADAPTERS = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr"}
+"""Parts of keys that tell changes which are no plain LoRA, and are not added here."""
+
+
+def lora_file(path: Path) -> Path:
+    """The file of a LoRA: ``path``, or what a folder of PEFT's or diffusers' has.
+
+    Raises:
+        InputError: a folder without one, or with several.
+    """
+    if not path.is_dir():
+        return path
+    for name in (_ADAPTER, _DIFFUSERS):
+        if (path / name).is_file():
+            return path / name
+    found = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin")) or sorted(path.rglob("*.safetensors"))
+    if len(found) != 1:
+        held = ", ".join(str(one.relative_to(path)) for one in found[:3]) or "no .safetensors"
+        raise InputError(f"{path} is a folder with {held}, and no {_ADAPTER}; name the LoRA's file.")
+    return found[0]
+
+
 def lora_pairs(keys: Mapping[str, tuple[int, ...]] | list[str]) -> dict[str, dict[str, str]]:
     """Our name of each weight that a MotionLoRA changes -> its keys "down" and "up"; empty for anything else."""
     pairs: dict[str, dict[str, str]] = {}
@@ -69,6 +93,7 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
     Raises:
         InputError: no MotionLoRA, or one for another motion module.
     """
+    path = lora_file(path)
     stored, pairs = _pairs_in(path, allow_pickle)
     _check_pairs(path, stored, pairs, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     result, config = dict(tensors), adapter_config(path)
@@ -126,7 +151,7 @@ def _check_pairs(
 
 
 def adapter_config(path: Path, whole: bool = False) -> dict[str, Any]:
-    """PEFT's configuration that diffusers keeps in a LoRA's metadata; empty where there is none.
+    """PEFT's configuration: in a LoRA's metadata, where diffusers keeps it, or beside its file; empty where neither is.
 
     ``whole`` keeps what a pipeline's own save puts before each key, the network's name.
 
@@ -135,10 +160,18 @@ def adapter_config(path: Path, whole: bool = False) -> dict[str, Any]:
     """
     if path.suffix != ".safetensors":
         return {}
+    said, beside = read_header(path).metadata.get("lora_adapter_metadata"), path.with_name(_ADAPTER_CONFIG)
+    where = path
+    if (
+        said is None
+        and beside.is_file()
+        and (path.name == _ADAPTER or len(list(path.parent.glob("*.safetensors"))) == 1)
+    ):
+        where, said = beside, beside.read_text(encoding="utf-8", errors="replace")
     try:
-        config = json.loads(read_header(path).metadata.get("lora_adapter_metadata", "{}"))
+        config = json.loads(said or "{}")
     except ValueError as error:
-        raise InputError(f"{path} has metadata of a LoRA that cannot be read ({error}); get the file again") from error
+        raise InputError(f"{where} has settings of a LoRA that cannot be read ({error}); get the LoRA again") from error
     config = config if isinstance(config, dict) else {}
     # A pipeline's own save puts the network's name before each key.
     return config if whole else {_PREFIX.sub("", key): value for key, value in config.items()}
