@@ -17,7 +17,7 @@ PACKAGES = ("inflate", "interp", "superres", "emoji_family")
 
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
-    {"inflate.errors"},
+    {"inflate.errors", "inflate.version"},
     {
         "inflate.video",
         "inflate.stage_table",
@@ -64,6 +64,7 @@ KEEPERS = {
 # What the lowest rungs may know beside the standard library and each other.
 FRUGAL = {
     "inflate.errors": set(),
+    "inflate.version": set(),
     "inflate.stage_table": set(),
     "inflate.places": set(),
     "inflate.staging": {"filelock"},
