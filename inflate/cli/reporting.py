@@ -9,20 +9,20 @@ from typing import Any
 
 import typer
 
+from inflate.errors import Note
+
 
 @contextmanager
 def notes(quiet: bool) -> Iterator[None]:
     """Say on stderr, each once and as a plain sentence, what the chain warns of inside the block."""
-    from inflate.models.apart import FramesApartWarning
-
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FramesApartWarning)
+        warnings.simplefilter("always", Note)
         yield
-    for sentence in dict.fromkeys(str(one.message) for one in caught if one.category is FramesApartWarning):
+    for sentence in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, Note)):
         if not quiet:
             typer.echo(sentence, err=True)
     for one in caught:
-        if one.category is not FramesApartWarning:
+        if not issubclass(one.category, Note):
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
