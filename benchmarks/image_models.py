@@ -38,6 +38,17 @@ MODELS: tuple[tuple[str, str, str, int, int | None], ...] = (
     ("pixart_sigma_xl_2_512", "PixArt-sigma XL/2", "float32", 4, 32),
     ("sd3_medium_transformer", "Stable Diffusion 3 medium", "bfloat16", 4, None),
     ("flux1_dev_transformer", "FLUX.1 dev", "bfloat16", 4, None),
+    ("kolors_unet", "Kolors", "bfloat16", 2, None),
+    ("sana_600m_transformer", "SANA 0.6B", "float32", 4, 32),
+    ("sana_1600m_transformer", "SANA 1.6B", "bfloat16", 4, None),
+    ("qwen_image_transformer", "Qwen-Image", "bfloat16", 4, None),
+    ("lumina2_transformer", "Lumina-Image 2.0", "bfloat16", 4, None),
+    ("z_image_transformer", "Z-Image", "bfloat16", 4, None),
+    ("flux2_dev_transformer", "FLUX.2 dev", "bfloat16", 4, None),
+    ("flux2_klein_4b_transformer", "FLUX.2 klein 4B", "bfloat16", 4, None),
+    ("aura_flow_transformer", "AuraFlow", "bfloat16", 4, None),
+    ("hunyuan_dit_1_2_transformer", "Hunyuan-DiT 1.2", "bfloat16", 4, None),
+    ("hidream_i1_transformer", "HiDream-I1", "bfloat16", 4, None),
 )
 FOR_TRANSFORMERS = "latte"
 CHILD = """
@@ -166,7 +177,7 @@ def main() -> None:
             continue
         path = arguments.configs / f"{config}.json"
         kind = json.loads(path.read_text())["_class_name"]
-        scheme = FOR_TRANSFORMERS if "Transformer" in kind else arguments.scheme
+        scheme = arguments.scheme if kind.startswith("UNet") else FOR_TRANSFORMERS
         with tempfile.TemporaryDirectory() as scratch:
             known["models"][name] = check(path, dtype, frames, size, scheme, Path(scratch))
         print(name, json.dumps(known["models"][name]), flush=True)

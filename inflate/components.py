@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from inflate.building import alone
 from inflate.errors import InputError, Note, a
 
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"  # what the libraries call weight files
@@ -91,6 +92,7 @@ def read_shard_index(path: Path) -> dict[str, str]:
     return weight_map
 
 
+@alone
 def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = None, variant: str | None = None) -> Any:
     """A model of class ``found`` of diffusers or transformers from its folder; nothing is downloaded.
 

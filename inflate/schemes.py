@@ -18,6 +18,7 @@ _ADDING = (
     "residual_blocks",
     "token_attention",
     "temporal_blocks",
+    "feed_forward_convolution",
 )
 
 
@@ -56,6 +57,9 @@ class Scheme:
     frames_seen: FramesSeen = "own"  # frames whose tokens spatial self-attention sees, with its spatial weights
     temporal_blocks: bool = False  # a temporal transformer block after every spatial one (transformers)
     patch_frames: int = 1  # frames that one token covers (transformers)
+    feed_forward_convolution: bool = (
+        False  # a temporal convolution after the depthwise one of every feed-forward (SANA)
+    )
     guidance_range: tuple[float, float] | None = None  # guidance scales distilled into the weights, as an input
 
     def __post_init__(self) -> None:
@@ -116,6 +120,10 @@ class Scheme:
         narrow = "narrow " if self.attention_width < 1 else ""
         parts = (
             (self.convolution, f"{depthwise}convolution over {self.kernel_size} frames after {where}"),
+            (
+                self.feed_forward_convolution,
+                f"{depthwise}convolution over {self.kernel_size} frames in each feed-forward",
+            ),
             (self.attention, f"{narrow}attention over frames after each spatial attention"),
             (self.motion_modules, "a temporal transformer after each layer of a block"),
             (self.mid_motion_module, "and in the mid block"),
@@ -227,6 +235,14 @@ _ROWS = (
         *(False, False, 3, "sinusoidal", None, 0),
         frames_seen="all",
         patch_frames=2,
+    ),
+    # SANA-Video's own convolution is a full one, after the feed-forward's last; it also attends to all frames.
+    Scheme(
+        "sana-video",
+        "arXiv 2509.24695, after the temporal convolution of its Mix-FFN",
+        *(False, False, 3, "none", None, 0),
+        depthwise=True,
+        feed_forward_convolution=True,
     ),
     Scheme(
         "lean",

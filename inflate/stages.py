@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from inflate.building import alone
 from inflate.cancelling import check_cancelled
 from inflate.components import read_diffusers_component
 from inflate.diffusion.guidance import GuidanceOptions
@@ -235,6 +236,7 @@ class ComponentStage:
         """Read one component; a stage with components of its own kind overrides this."""
         return read_diffusers_component(folder, library, class_name, dtype, self.variant)
 
+    @alone
     def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
         """Read what is not there yet, and put networks onto ``device`` as ``dtype``, in evaluation mode.
 

@@ -15,7 +15,15 @@ class Sana(Transformer):
     """`SanaTransformer2DModel`; Sprint is told a guidance scale, a tenth of what its pipeline is given."""
 
     image_model_class = SanaTransformer2DModel
-    blocks = (Blocks("transformer_blocks", ("attn1",), ("attn2",), condition="timestep", shared_condition=True),)
+    instead = "'sana-video', 'latte', 'lean' or 'spacetime-dit'"
+    blocks = (
+        Blocks(
+            "transformer_blocks",
+            *(("attn1",), ("attn2",), ("ff.conv_depth",)),
+            condition="timestep",
+            shared_condition=True,
+        ),
+    )
     joint = False
     embedding = "patch_embed"
     usual_patch = 1

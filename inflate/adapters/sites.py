@@ -32,6 +32,7 @@ class Blocks:
     name: str = ""  # dotted name of the list in the image model
     self_attentions: tuple[str, ...] = ("attn",)  # in a block, those that are there
     cross_attentions: tuple[str, ...] = ()  # likewise
+    convolutions: tuple[str, ...] = ()  # in a block's feed-forward, the spatial ones that see more than a pixel
     # What a block is modulated by, (B*F, D): an argument's name, or a function of block and arguments by name.
     condition: str | Callable[[nn.Module, dict[str, Any]], Tensor] = "temb"
     shared_condition: bool = False  # whether that is projected already, to the six modulations of a block

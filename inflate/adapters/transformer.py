@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from inflate.adapters.adapter import Adapter, PictureTokens, each, require
 from inflate.adapters.inputs import NUM_TIMESTEPS, RandomSource
-from inflate.adapters.sites import Blocks, Site
+from inflate.adapters.sites import Blocks, Site, plain_module
 from inflate.errors import InputError
 from inflate.schemes import Scheme
 
@@ -163,7 +163,7 @@ class Transformer(Adapter):
                 Site(self.embedding, "patch_in", width, in_channels=channels, with_others=self.embedding_with_others)
             )
         for name, block, blocks in named:
-            sites.extend(_attention_sites(name, block, blocks, scheme, width))
+            sites.extend(_sites_inside(name, block, blocks, scheme, width))
         for name, _, blocks in named:
             site = Site(
                 name, "transformer_block", width, heads, head_dim, blocks=blocks, with_others=blocks.with_others
@@ -183,10 +183,17 @@ class Transformer(Adapter):
     def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
         """`InputError` where the scheme has no meaning in a transformer, or in this one."""
         start = f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}"
+        inside = any(blocks.convolutions for blocks in self.blocks)
         if scheme.convolution and (scheme.every_convolution or not scheme.attention):
+            but = " but in its feed-forwards" if inside else ""
             raise InputError(
-                f"{start}: it puts temporal convolutions after spatial ones, and a transformer has none; "
+                f"{start}: it puts temporal convolutions after spatial ones, and a transformer has none{but}; "
                 f"choose {self.instead}"
+            )
+        if scheme.feed_forward_convolution and not inside:
+            raise InputError(
+                f"{start}: it puts temporal convolutions after the spatial ones of feed-forwards, and here they have "
+                f"none; choose {self.instead}"
             )
         if self.joint and (scheme.frames_seen in ("first", "first-and-previous") or scheme.queries):
             raise InputError(
@@ -199,8 +206,8 @@ class Transformer(Adapter):
             )
 
 
-def _attention_sites(name: str, block: nn.Module, blocks: Blocks, scheme: Scheme, width: int) -> Iterator[Site]:
-    """Inside one block."""
+def _sites_inside(name: str, block: nn.Module, blocks: Blocks, scheme: Scheme, width: int) -> Iterator[Site]:
+    """Of one block: its attentions, its queries, the convolutions of its feed-forward."""
     modules = dict(block.named_modules())
     for part in blocks.self_attentions:
         if part in modules:
@@ -211,6 +218,10 @@ def _attention_sites(name: str, block: nn.Module, blocks: Blocks, scheme: Scheme
     for part in blocks.cross_attentions:
         if part in modules and scheme.queries:
             yield query_site(f"{name}.{part}", modules[part])
+    if scheme.feed_forward_convolution:
+        for part in blocks.convolutions:
+            channels = plain_module(modules[part]).out_channels
+            yield Site(f"{name}.{part}", "convolution", int(channels))  # type: ignore[arg-type]  # a Conv2d's int
 
 
 def query_site(name: str, attention: Any) -> Site:

@@ -60,6 +60,7 @@ class PlainUNet(Adapter):
     given = ("self", "sample", "timestep", "return_dict")
     refused_fields: ClassVar[dict[str, str]] = {
         "temporal_blocks": "temporal blocks go between the blocks of a transformer",
+        "feed_forward_convolution": "convolutions in feed-forwards are those of some transformers",
         "patch_frames": "frames are patched together only where there are patches, in a transformer",
     }
     instead = "another scheme ('inflate schemes' lists them)"

@@ -77,16 +77,20 @@ def seconds_of_stream(
 
 
 def _drawing(cascade: "Cascade", decoder: Any, state: ChainState, settings: StageSettings) -> float:
-    """Seconds of the decoder, from one window."""
+    """Seconds of the decoder, from one window; frames of two windows are drawn twice, and decoded once."""
     size, generator = decoder.embed_size(), stage_generator(0, "timing")
     embeds = None if size is None else torch.nn.functional.normalize(torch.randn(1, size, generator=generator))
     window = replace(state, num_frames=decoder.window_size(), image_embeds=embeds, segments=())
-    start = 0.0
-    with cascade.running(decoder):
+    start = drawn = 0.0
+    with cascade.running(decoder), torch.no_grad():
         for _ in range(2):  # the first time kernels are chosen and buffers made
             start = time.perf_counter()
-            decoder(window, settings, _unchanged)
-    return (time.perf_counter() - start) * decoder.work(state, settings) / decoder.work(window, settings)
+            latents = decoder.draw(window, 0, settings, _unchanged)
+            drawn = time.perf_counter()
+            decoder.to_pixels(latents)
+    decoded = time.perf_counter() - drawn
+    drawing = (drawn - start) * decoder.work(state, settings) / decoder.work(window, settings)
+    return drawing + decoded * state.num_frames / window.num_frames
 
 
 def _unchanged(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:

@@ -8,11 +8,13 @@ from diffusers.models.modeling_utils import no_init_weights
 from safetensors import safe_open
 from torch import Tensor
 
+from inflate.building import alone
 from inflate.checkpoint.header import is_pickle
 from inflate.checkpoint.pickled import read_pickle
 from inflate.checkpoint.source import Source, Weights, check_weights, current_name, find_weights
 
 
+@alone
 def load_image_model(
     source: Source, device: "str | torch.device | None" = None, dtype: torch.dtype | None = None
 ) -> Any:

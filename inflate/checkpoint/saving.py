@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from inflate.building import alone
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
 from inflate.checkpoint.header import TORCH_DTYPES
 from inflate.checkpoint.kinds import TEMPORAL_FILE
@@ -91,6 +92,7 @@ def save_temporal(video_model: InflatedModel, path: str | Path) -> Path:
     return path / TEMPORAL_FILE
 
 
+@alone
 def load(
     folder_or_name: "str | Path | Source",
     device: "str | torch.device | None" = None,
@@ -129,6 +131,7 @@ def load(
     return video_model
 
 
+@alone
 def load_temporal(image_model: Any, path: str | Path) -> InflatedModel:
     """Inflate `image_model` with the temporal weights of a file, or of a folder that has `temporal.safetensors`.
 

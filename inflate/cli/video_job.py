@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import (
-    check_device,
-    check_dtype,
-    check_model,
-    notes,
-    parse_by_stage,
-    progress_bar,
-    report_files,
-)
+from inflate.cli.checks import check_device, check_dtype, check_model, parse_by_stage
+from inflate.cli.reporting import notes, progress_bar, report_files
 from inflate.errors import InputError
 
 if TYPE_CHECKING:

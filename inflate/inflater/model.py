@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inflate.adapters import adapter_of, find_sites
+from inflate.building import alone
 from inflate.errors import InputError, nearest
 from inflate.inflater.arguments import arguments_per_frame, check_names, number_of_each_video, per_frame
 from inflate.inflater.attaching import Attachments, computing_device, is_inflated
@@ -237,6 +238,7 @@ def _check_frames(scheme: Scheme, num_frames: int) -> None:
         )
 
 
+@alone
 def inflate(image_model: nn.Module, scheme: str | Scheme = "make-a-video", num_frames: int = 16) -> InflatedModel:
     """Attach temporal layers to `image_model`, which stays the same object, and return the video model.
 

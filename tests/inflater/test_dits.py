@@ -363,6 +363,7 @@ SITES = {
     },
     ("pixart-alpha", "lean"): {"transformer_blocks.0", "transformer_blocks.1", "adaln_single.emb"},
     ("sd35", "lean"): {"transformer_blocks.0", "transformer_blocks.1", "time_text_embed"},
+    ("sana", "sana-video"): {"transformer_blocks.0.ff.conv_depth", "transformer_blocks.1.ff.conv_depth"},
     ("sana", "lean"): {"transformer_blocks.0", "transformer_blocks.1", "time_embed.emb"},
     ("sana-sprint", "lean"): {"transformer_blocks.0", "transformer_blocks.1", "time_embed.timestep_embedder"},
     ("qwen-image", "lean"): {"transformer_blocks.0", "transformer_blocks.1", "time_text_embed"},
@@ -459,6 +460,40 @@ def test_what_transformers_cannot_do_is_said_in_one_sentence() -> None:
         flux(torch.zeros(1, 16, FRAMES, 8, 8), 0.5, img_ids=torch.zeros(16, 3), **text)
 
 
+@torch.no_grad()
+def test_sana_video_is_a_temporal_convolution_of_each_channel_inside_the_feed_forward() -> None:
+    image_model = build("sana")
+    inputs = inputs_of(image_model)
+    video_model = inflate(image_model, "sana-video", FRAMES)
+    assert torch.equal(call(video_model, inputs), as_video(direct(image_model, inputs), FRAMES))
+    perturb(video_model)
+    found = call(video_model, inputs)
+    weights = {name: tensor.clone() for name, tensor in video_model.temporal_state_dict().items()}
+    deflate(video_model)
+    for number, block in enumerate(image_model.transformer_blocks):
+        place = f"transformer_blocks-{number}-ff-conv_depth"
+
+        def over_frames(module: Any, args: Any, output: Tensor, place: str = place) -> Tensor:
+            videos = output.unflatten(0, (VIDEOS, FRAMES)).transpose(1, 2)
+            mixed = torch.nn.functional.conv3d(
+                videos, weights[f"{place}.weight"][..., None, None], weights[f"{place}.bias"], padding=(1, 0, 0),
+                groups=videos.shape[1],
+            )  # fmt: skip
+            return mixed.transpose(1, 2).flatten(0, 1)
+
+        block.ff.conv_depth.register_forward_hook(over_frames)
+    torch.testing.assert_close(found, as_video(direct(image_model, inputs), FRAMES), rtol=1e-4, atol=1e-5)
+    config = json.loads((TRUE_CONFIGS / "sana_1600m_transformer.json").read_text())
+    what = report(meta_image_model(IMAGE_MODEL_CLASSES[config["_class_name"]], config), "sana-video", 16)
+    # 20 blocks; the feed-forward is 2.5 times as wide as 2240, twice for its gate; three taps and a bias
+    assert what.new_parameters == 20 * 2 * 5600 * 4
+    for name, reason in (("pixart-alpha", "here they have none"), ("sd15", "are those of some transformers")):
+        with pytest.raises(InputError, match=rf"'sana-video' finds no place in this .*{reason}; choose"):
+            inflate(build(name), "sana-video")
+    with pytest.raises(InputError, match="a transformer has none but in its feed-forwards; choose 'sana-video'"):
+        inflate(image_model, "make-a-video")
+
+
 def test_what_the_models_of_2026_cannot_do_is_said_too() -> None:
     with pytest.raises(InputError, match=r"needs guidance: pass guidance=0\.45, say"):
         inflate(build("sana-sprint"), "latte", 1)(
@@ -548,11 +583,8 @@ def test_numbers_do_for_time_steps_and_guidance_and_pictures_need_not_be_square(
 
 # Published sizes; where only the billions are, as of HiDream's 17B, AuraFlow's 6.8B and FLUX.2's 32B and 4B, those that
 # diffusers makes of the published config. SD3.5's configs are SD3's with what its documentation in diffusers names:
-# dual attention in the first 13 blocks, normed queries and keys, more positions (medium); 38 blocks of 38 heads (large).
-SANA_600M: dict[str, Any] = {
-    **{"num_attention_heads": 36, "num_layers": 28},
-    **{"num_cross_attention_heads": 16, "cross_attention_head_dim": 72, "cross_attention_dim": 1152},
-}
+# dual attention in the first 13 blocks, normed queries and keys, more positions (medium); 38 blocks of 38 heads
+# (large).
 SIZES: list[tuple[str, dict[str, Any], int]] = [
     ("dit_xl_2_256", {}, 749_826_464),
     ("pixart_alpha_xl_2_512", {}, 610_856_096),
@@ -572,7 +604,7 @@ SIZES: list[tuple[str, dict[str, Any], int]] = [
     ("flux1_dev_transformer", {}, 11_901_408_320),
     ("flux1_dev_transformer", {"guidance_embeds": False}, 11_891_178_560),
     ("sana_1600m_transformer", {}, 1_604_462_752),
-    ("sana_1600m_transformer", SANA_600M, 591_747_872),
+    ("sana_600m_transformer", {}, 591_747_872),
     ("qwen_image_transformer", {}, 20_430_401_088),
     ("lumina2_transformer", {}, 2_609_769_152),
     ("z_image_transformer", {}, 6_154_908_736),

@@ -61,7 +61,7 @@ def test_the_table_is_full() -> None:
         *("karlo-decoder", "kandinsky21", "kandinsky22", "deepfloyd", "deepfloyd-ii", "unconditional", "score-sde"),
         *("latent-upscaler", *without_attention),
     }
-    expected = {(name, scheme) for name in unets for scheme in ("latte", "spacetime-dit")}
+    expected = {(name, scheme) for name in unets for scheme in ("latte", "spacetime-dit", "sana-video")}
     expected |= {(name, scheme) for name in without_attention for scheme in ("vdm", "imagen-video-base")}
     expected |= {(name, scheme) for name in without_self_attention for scheme in ("tune-a-video", "text2video-zero")}
     assert {case for case in missing if case[0] in unets} == expected

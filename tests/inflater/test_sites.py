@@ -13,7 +13,7 @@ from inflate.errors import InputError
 from inflate.inflater import SCHEMES, Scheme, deflate, find_sites, inflate, meta_image_model, report, verify
 from tests.inflater.tiny_models import UNETS, build, perturb
 
-FOR_DITS = ("latte", "spacetime-dit")
+FOR_DITS = ("latte", "spacetime-dit", "sana-video")
 TRUE_CONFIGS = Path(__file__).parent / "configs"
 
 
