@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from inflate.building import alone
-from inflate.errors import InputError, a
+from inflate.errors import InputError, Note, a
 
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"  # what the libraries call weight files
 _LFS = b"version https://git-lfs"
@@ -158,7 +159,21 @@ def read_diffusers_component(
         raise InputError(f"{folder} is missing; model_index.json names it.")
     if issubclass(found, ModelMixin):
         return read_whole(found, folder, {"torch_dtype": dtype}, variant)
-    return read_plain(found, folder)
+    scheduler = read_plain(found, folder)
+    _tell_other_sampler(folder, found, class_name)
+    return scheduler
+
+
+def _tell_other_sampler(folder: Path, found: Any, class_name: str) -> None:
+    """A pipeline's index says which sampler it has, as for diffusers; its own file may say another."""
+    said = found.load_config(folder, local_files_only=True).get("_class_name", class_name)
+    if said != class_name:
+        warnings.warn(
+            f"Sampled by {class_name}, as {folder.parent / 'model_index.json'} says; the file in {folder} is that of "
+            f"{a(said)}, and diffusers goes by the index too.",
+            Note,
+            stacklevel=2,
+        )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype
+from inflate.cli.checks import check_device, check_dtype
 from inflate.cli.options import Variant
 
 if TYPE_CHECKING:
