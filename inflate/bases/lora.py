@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from inflate.checkpoint.formats.motion_lora import OTHER_ADAPTERS, adapter_config, configured_strength, lora_pairs
+from inflate.checkpoint.formats.describing import OTHER_ADAPTERS, lora_pairs
+from inflate.checkpoint.formats.motion_lora import adapter_config, configured_strength
 from inflate.checkpoint.header import is_pickle, read_header, refuse_pickle
 from inflate.errors import InputError, a
 
