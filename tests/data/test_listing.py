@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -386,3 +387,38 @@ def test_the_report_names_five_and_counts_the_rest() -> None:
     assert sentence.startswith("10 files seen: 3 used; 7 skipped: 0.mp4 (no frames), ") and "and 2 more" in sentence
     assert "5.mp4" not in sentence
     assert DataReport(3).sentence() == "3 files seen: 3 used; 0 skipped; 0 ignored"
+
+
+def test_one_cut_file_or_a_name_in_an_old_encoding_ends_nothing(tmp_path: Path, write_mp4) -> None:
+    """Names that are not UTF-8, in folders and in shards, and gifs cut at any byte are skipped and listed."""
+    root, old = tmp_path / "set", os.fsdecode(b"caf\xe9")
+    root.mkdir()
+    for name in ("good.mp4", "told.mp4"):
+        write_mp4(root / name, [20 * i for i in range(8)], [125 * i for i in range(8)])
+    try:
+        write(root, {f"{old}.mp4": (root / "good.mp4").read_bytes(), f"{old}/in.mp4": V})
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    write_tar(root / "x.tar", {f"{old}.mp4": V})
+    (root / "told.txt").write_bytes(b"plain")
+    first, *others = (Image.effect_noise((16, 16), 80 + number).convert("P") for number in range(4))
+    first.save(root / "moving.gif", save_all=True, append_images=others)
+    whole = (root / "moving.gif").read_bytes()
+    (root / "moving.gif").unlink()
+    cuts = {f"cut{size}.gif" for size in range(1, len(whole) - 400, 97)}
+    for name in cuts:
+        (root / name).write_bytes(whole[: int(name[3:-4])])
+    told = {str(root / "caf\\udce9.mp4"), str(root / "caf\\udce9/in.mp4"), str(root / "x.tar:caf\\udce9.mp4")}
+    cache = build_frame_cache(root, 16)
+    clips = open_clips(ClipOptions(str(root), num_frames=4, size=(32,), workers=1, cut_threshold=0, validation=0.0), 8)
+    for report in (cache.report, clips.report):
+        assert report.used >= 2 and told <= {name for name, _ in report.skipped}
+        assert all("UTF-8" in reason for name, reason in report.skipped if name in told)
+        report.dumps().encode()
+    assert cuts & {Path(name).name for name, _ in cache.report.skipped} == cuts, "of each a frame is missing"
+
+
+def test_a_caption_that_no_file_can_hold_is_written_out(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"a.mp4": V, "metadata.jsonl": '{"file_name": "a.mp4", "text": "smile \\ud83d"}\n'})
+    [item] = open_videos(root).items
+    assert item.caption == "smile \\ud83d"

@@ -34,6 +34,7 @@ def list_pictures(folder: str) -> Listing:
                 listing.items.append(VideoItem(listing.name_of(path), footage, caption, hint, "still"))
                 listing.touch(path)
     listing.account("not a picture")
+    listing.leave_out_unwritable()
     if not listing.items:
         raise InputError(f"{root} holds no pictures ({', '.join(sorted(_WANTED))}); correct data.pictures")
     return listing

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +96,24 @@ class Listing:
             self.ignored.extend((str(path), reason or why_ignored(path)) for path in rest)
             self.touch(*rest)
 
+    def leave_out_unwritable(self) -> None:
+        """Skip what is called by letters that no text file can hold, and make all else that is said such text.
+
+        File systems and tar keep any bytes as a name; Python has those that are not UTF-8 as lone surrogates, which
+        JSON can also spell in a caption.
+        """
+        kept = []
+        for item in self.items:
+            if all(_is_text(name) for name in (item.name, item.footage.label, *item.footage.pictures)):
+                keywords = tuple(_as_text(word) for word in item.keywords)
+                kept.append(replace(item, caption=_as_text(item.caption), keywords=keywords))
+            else:
+                self.skipped.append((item.footage.label, "its name is not UTF-8; rename it"))
+        self.items = kept
+        self.skipped = [(_as_text(name), _as_text(reason)) for name, reason in self.skipped]
+        self.ignored = [(_as_text(name), _as_text(reason)) for name, reason in self.ignored]
+        self.notes = [_as_text(note) for note in self.notes]
+
     def lists(self, suffix: str) -> bool:
         """Whether a file that ends so is looked for."""
         return suffix in VIDEOS or (self.stills and suffix in PICTURES)
@@ -152,3 +170,11 @@ def why_ignored(path: Path) -> str:
     if suffix in _ARCHIVES:
         return "a compressed archive; unpack it first"
     return "not a video"
+
+
+def _is_text(name: str) -> bool:
+    return _as_text(name) == name
+
+
+def _as_text(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -31,6 +31,7 @@ def open_videos(path: str | Path, rate: float = 24.0, stills: bool = True, besid
         _list_file(root, listing)
     else:
         _list_root(listing)
+    listing.leave_out_unwritable()
     if not listing.items and not listing.skipped:
         raise InputError(f"{root} holds no video files ({', '.join(sorted(VIDEOS))}) and no table or shard of them")
     if not listing.items:
