@@ -1,9 +1,13 @@
 """One process at a time per folder; folders and files are made beside their place, whatever was killed half way."""
 
 import os
+import re
 import secrets
 import shutil
 import socket
+import tempfile
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +15,13 @@ from pathlib import Path
 from filelock import FileLock, SoftFileLock, Timeout
 
 from inflate.errors import InputError
+
+IN_USE = ".in-use"
+"""The lock in a temporary folder, which the process that uses the folder holds."""
+_SCRATCH = "inflate-scratch-"
+_YOUNG_SECONDS = 60.0  # a folder may have been made by another process that has not locked it yet
+# A file that a process has begun, by the process's number.
+_BEGUN = re.compile(r"\.inflate-[0-9a-f]{8}-(\d+)-[0-9a-f]{8}(\..*)?", re.ASCII)
 
 
 @contextmanager
@@ -108,6 +119,8 @@ def check_free(path: Path, overwrite: bool = False) -> None:
 def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A file beside ``path``, to be written, which takes its place when the block ends, or vanishes if it fails.
 
+    What processes of this machine that were killed had begun in its folder is removed first.
+
     Args:
         path: the file to make; its parents are made.
         overwrite: replace what is there by then. Without it, of two that make one file the first to end has made it.
@@ -117,19 +130,52 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned_files(path.parent)
     # Its name has a length of its own, so that any name that ``path`` may have will do.
-    partial = path.with_name(f".inflate-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    partial = path.with_name(f".inflate-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = partial.stat().st_mode & 0o777
         yield partial
         partial.chmod(mode)  # the user's; safetensors makes its files readable by their owner alone
+        flush(partial)
         if overwrite:
             os.replace(partial, path)
         else:
             _take(path, partial)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """A word for this machine: other ones may write into the same folder, with processes of the same numbers."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _remove_abandoned_files(folder: Path) -> None:
+    for path in folder.glob(f".inflate-{_machine()}-*"):
+        begun = _BEGUN.fullmatch(path.name)
+        if begun and not _runs(int(begun[1])):
+            with suppress(OSError):  # another user's; or somebody else has removed it just now
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # elsewhere to ask is to end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def flush(path: Path) -> None:
+    """Wait until the disk has a file's contents."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _take(path: Path, partial: Path) -> None:
@@ -152,6 +198,27 @@ def _take(path: Path, partial: Path) -> None:
     except BaseException:
         path.unlink()
         raise
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder for the block; those of processes that were killed are removed first."""
+    base = Path(tempfile.gettempdir())
+    remove_abandoned(base, _SCRATCH)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=base, ignore_cleanup_errors=True) as folder:
+        with FileLock(Path(folder, IN_USE)):
+            yield Path(folder)
+
+
+def remove_abandoned(base: Path, prefix: str, young_seconds: float = _YOUNG_SECONDS) -> None:
+    """Remove folders of ``base`` whose name begins with ``prefix`` and whose lock ``IN_USE`` nobody holds any more,
+    except those made less than ``young_seconds`` ago."""
+    for folder in base.glob(f"{prefix}*"):
+        with suppress(OSError, Timeout):  # another user's, or one that a process holds
+            ours = not folder.is_symlink() and (folder / IN_USE).is_file()
+            if ours and time.time() - folder.stat().st_ctime >= young_seconds:
+                with FileLock(folder / IN_USE, timeout=0):
+                    shutil.rmtree(folder)
 
 
 def write_whole(path: Path, payload: bytes) -> None:

@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from inflate.errors import InputError
-from inflate.staging import held, new_file, put_in_place, staged, write_whole
+from inflate.staging import held, new_file, put_in_place, remove_abandoned, scratch_folder, staged, write_whole
 
 from .killed import Paused
 
@@ -231,3 +232,49 @@ def test_a_file_has_the_users_permissions_and_as_long_a_name_as_can_be(tmp_path:
         partial.touch()
         partial.chmod(0o600)  # as safetensors leaves its files
     assert path.stat().st_mode == usual.stat().st_mode
+
+
+_BEGINNING = """
+from pathlib import Path
+from inflate.staging import new_file
+with new_file(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    pause()
+"""
+
+
+def test_a_file_that_a_killed_process_had_begun_goes_with_the_next_one_and_no_other_does(tmp_path: Path) -> None:
+    others = {".inflate-notes", f".inflate-00000000-{2**22 + 1}-0123abcd.mp4", ".inflate-cache"}
+    for name in others:
+        (tmp_path / name).touch()
+    with Paused(_BEGINNING, tmp_path / "killed.mp4"), Paused(_BEGINNING, tmp_path / "running.mp4") as running:
+        begun = set(names(tmp_path)) - others
+        assert len(begun) == 2
+        [mine] = {name for name in begun if f"-{running.pid}-" in name}
+        with new_file(tmp_path / "out.mp4") as partial:
+            partial.write_text("whole")
+        assert set(names(tmp_path)) == {*others, *begun, "out.mp4"}, "both run"
+    with Paused(_BEGINNING, tmp_path / "running.mp4") as running:
+        with new_file(tmp_path / "next.mp4") as partial:
+            partial.write_text("whole")
+        [left] = set(names(tmp_path)) - others - {"out.mp4", "next.mp4"}
+        assert f"-{running.pid}-" in left and left != mine
+
+
+def test_a_scratch_folder_goes_with_the_block_and_that_of_a_killed_process_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "from inflate.staging import scratch_folder\nwith scratch_folder():\n    pause()"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Paused(script):
+        [left] = tmp_path.iterdir()
+        remove_abandoned(tmp_path, "inflate-scratch-", young_seconds=0)
+        assert left.is_dir(), "it is in use"
+    remove_abandoned(tmp_path, "inflate-scratch-", young_seconds=60)
+    assert left.is_dir(), "it is young"
+    remove_abandoned(tmp_path, "inflate-scratch-", young_seconds=0)
+    assert not left.exists()
+    with scratch_folder() as folder:
+        assert [folder] == list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())

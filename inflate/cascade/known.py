@@ -5,10 +5,8 @@ is that of ``Cascade.interpolate_video`` and ``Cascade.extend``, but for the noi
 8-bit pixels between stages.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -84,32 +82,30 @@ class _Known:
         """Chunks (3, n, H, W) of all frames, where ``timing`` is the known ones'."""
         raised = self.timing.frame_skip > 1
         todo = [self.stage, *self.larger] if raised else self.larger
-        with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
-            file, state = self._read(Path(folder), raised)
-            works = self._works(todo, state)
-            yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, file.read())
+        file, state = self._read(raised)
+        works = self._works(todo, state)
+        yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, file.read())
 
     def behind(self) -> Iterator[Tensor]:
         """Chunks (3, n, H, W) of all frames, where ``timing`` is the new ones'."""
-        with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
-            file, state = self._read(Path(folder), True)
-            told = min(state.num_frames, self.stage.window_size() - 1)
-            known = torch.cat(list(file.read(state.num_frames - told)), dim=1)[None]
-            blank = known.new_zeros(1, 3, self.timing.num_frames, *known.shape[-2:])
-            mask = torch.arange(told + self.timing.num_frames) < told
-            last = replace(state, frames=torch.cat([known, blank], 2), known_frames=mask)
-            state = replace(state, num_frames=state.num_frames + self.timing.num_frames, passed=(self.stage.name,))
-            works = [*self._works([self.stage], last), *self._works(self.larger, state)]
-            todo = [self.stage, *self.larger]
-            on_step = self.cascade.step_callback(todo, works, 0, last, self.settings, self.callback)
-            with self.cascade.running(self.stage):
-                made = self.stage(last, self.settings[self.stage.name], on_step).frames
-            chunks = self._after(file, made[0, :, told:])
-            yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, chunks, first=1)
+        file, state = self._read(True)
+        told = min(state.num_frames, self.stage.window_size() - 1)
+        known = torch.cat(list(file.read(state.num_frames - told)), dim=1)[None]
+        blank = known.new_zeros(1, 3, self.timing.num_frames, *known.shape[-2:])
+        mask = torch.arange(told + self.timing.num_frames) < told
+        last = replace(state, frames=torch.cat([known, blank], 2), known_frames=mask)
+        state = replace(state, num_frames=state.num_frames + self.timing.num_frames, passed=(self.stage.name,))
+        works = [*self._works([self.stage], last), *self._works(self.larger, state)]
+        todo = [self.stage, *self.larger]
+        on_step = self.cascade.step_callback(todo, works, 0, last, self.settings, self.callback)
+        with self.cascade.running(self.stage):
+            made = self.stage(last, self.settings[self.stage.name], on_step).frames
+        chunks = self._after(file, made[0, :, told:])
+        yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, chunks, first=1)
 
-    def _read(self, folder: Path, embedded: bool) -> tuple[FrameFile, ChainState]:
+    def _read(self, embedded: bool) -> tuple[FrameFile, ChainState]:
         """The frames in a file, and a state that knows their number, and their embedding if they are ``embedded``."""
-        file = FrameFile(folder / "known.rgb")
+        file = FrameFile()
         count = file.write(self.cascade.fitted(self.video.chunks))
         embeds = self.cascade.embed_chunks(file.read()) if embedded else None
         timing = self.timing

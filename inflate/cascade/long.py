@@ -1,9 +1,7 @@
 """The whole chain for videos of any length in constant memory: stage after stage, with a file of frames between."""
 
-import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -81,25 +79,23 @@ def stream_stages(
         Chunks of the last stage's frames.
     """
     count = state.num_frames
-    with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
-        for number, stage in list(enumerate(todo))[first:]:
-            on_step = cascade.step_callback(todo, works, number, state, settings, callback)
-            if chunks is None and stage.name != "decoder":
-                with cascade.running(stage):
-                    state = stage(state, settings[stage.name], on_step)
-                continue
-            if stage.name == "interpolation":
-                count = (count - 1) * state.frame_skip + 1
-            on_frames = FrameCounter(cascade, todo, number, works, count, callback)
-            made = cascade.making(stage, _made(stage, state, chunks, settings[stage.name], on_step, on_frames))
-            if number + 1 == len(todo):
-                yield from made
-                return
-            file = FrameFile(Path(folder) / f"{number}.rgb")
-            file.write(made)
-            (Path(folder) / f"{number - 1}.rgb").unlink(missing_ok=True)
-            chunks = file.read()
-            state = replace(state, fps=state.fps * (state.frame_skip if stage.name == "interpolation" else 1))
+    for number, stage in list(enumerate(todo))[first:]:
+        on_step = cascade.step_callback(todo, works, number, state, settings, callback)
+        if chunks is None and stage.name != "decoder":
+            with cascade.running(stage):
+                state = stage(state, settings[stage.name], on_step)
+            continue
+        if stage.name == "interpolation":
+            count = (count - 1) * state.frame_skip + 1
+        on_frames = FrameCounter(cascade, todo, number, works, count, callback)
+        made = cascade.making(stage, _made(stage, state, chunks, settings[stage.name], on_step, on_frames))
+        if number + 1 == len(todo):
+            yield from made
+            return
+        file = FrameFile()
+        file.write(made)
+        chunks = file.read()
+        state = replace(state, fps=state.fps * (state.frame_skip if stage.name == "interpolation" else 1))
     yield from chunks or ()
 
 

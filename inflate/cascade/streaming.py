@@ -2,8 +2,8 @@
 
 import math
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,20 +27,24 @@ def frames_of_chunk(height: int, width: int) -> int:
 
 
 class FrameFile:
-    """Frames on disk, written once and read in order; neither holds more than a chunk in memory."""
+    """Frames on disk, written once and read in order; neither holds more than a chunk in memory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    The file has no name where the system can do without, so that it goes with this object and with the process, however
+    that ends.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="inflate-")
+        weakref.finalize(self, self._file.close)
         self.picture: tuple[int, int] | None = None  # height, width
 
     def write(self, chunks: Iterable[Tensor]) -> int:
         """Write chunks (3, n, H, W) in [-1, 1] as 8-bit pixels; returns the number of frames."""
         count = 0
-        with self.path.open("wb") as file:
-            for chunk in chunks:
-                self.picture = (chunk.shape[2], chunk.shape[3])
-                file.write(to_uint8(chunk[None])[0].tobytes())
-                count += chunk.shape[1]
+        for chunk in chunks:
+            self.picture = (chunk.shape[2], chunk.shape[3])
+            self._file.write(to_uint8(chunk[None])[0].tobytes())
+            count += chunk.shape[1]
         return count
 
     def read(self, first: int = 0) -> Iterator[Tensor]:
@@ -49,11 +53,14 @@ class FrameFile:
             return
         height, width = self.picture
         size, frames_at_once = height * width * 3, frames_of_chunk(height, width)
-        with self.path.open("rb") as file:
-            file.seek(first * size)
-            while content := file.read(frames_at_once * size):
-                frames = np.frombuffer(content, dtype=np.uint8).reshape(1, -1, height, width, 3)
-                yield from_uint8(frames)[0]
+        while content := self._read(first * size, frames_at_once * size):
+            frames = np.frombuffer(content, dtype=np.uint8).reshape(1, -1, height, width, 3)
+            yield from_uint8(frames)[0]
+            first += frames_at_once
+
+    def _read(self, start: int, count: int) -> bytes:
+        self._file.seek(start)  # others may read meanwhile
+        return self._file.read(count)
 
 
 def upscale_chunks(
@@ -84,17 +91,15 @@ def upscale_chunks(
         Chunks of the last stage's frames.
     """
     works = works or [settings[stage.name].num_inference_steps * settings[stage.name].cost for stage in stages]
-    with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
-        for number, stage in enumerate(stages):
-            on_frames = FrameCounter(cascade, stages, number, works, num_frames, callback)
-            made = cascade.making(stage, stage.stream(chunks, seed, settings[stage.name], on_frames, fps))
-            if number + 1 == len(stages):
-                yield from made
-            else:
-                file = FrameFile(Path(folder) / f"{number}.rgb")
-                file.write(made)
-                (Path(folder) / f"{number - 1}.rgb").unlink(missing_ok=True)
-                chunks = file.read()
+    for number, stage in enumerate(stages):
+        on_frames = FrameCounter(cascade, stages, number, works, num_frames, callback)
+        made = cascade.making(stage, stage.stream(chunks, seed, settings[stage.name], on_frames, fps))
+        if number + 1 == len(stages):
+            yield from made
+        else:
+            file = FrameFile()
+            file.write(made)
+            chunks = file.read()
 
 
 class FrameCounter:

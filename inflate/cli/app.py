@@ -1,6 +1,7 @@
 """The ``inflate`` program: one Typer app, one module per group of commands, one place from errors to exit codes."""
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from inflate.ending import EndedError, raising_at
 from inflate.errors import InputError, StoppedError
 
 # Each module has register(app); none may import torch, diffusers or Gradio at import time.
@@ -112,10 +114,16 @@ def _unexpected(error: Exception) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns 0 (done), 2 (bad usage or input, one sentence on stderr), 130 or 143 (a run that was
-    asked to stop has saved its state) or 1 (anything else)."""
+    asked to stop has saved its state), 128 and the signal's number (ended by SIGTERM or SIGHUP, with nothing left half
+    made) or 1 (anything else)."""
     _show_traceback.set(os.environ.get("INFLATE_DEBUG", "") not in ("", "0"))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text in the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        result = app(args=arguments, prog_name="inflate", standalone_mode=False)
+        with raising_at():
+            result = app(args=arguments, prog_name="inflate", standalone_mode=False)
+    except EndedError as ended:
+        return _fail(ended, f"ended by {ended}", 128 + ended.signal_number)
     except InputError as error:
         return _fail(error, str(error), BAD_INPUT)
     except StoppedError as stop:

@@ -1,6 +1,5 @@
 """The sentence that says, before long work begins, what is made and how long that takes on this machine."""
 
-import tempfile
 import time
 from pathlib import Path
 
@@ -39,6 +38,7 @@ def _encoding_seconds(source: Path, num_frames: int, size: tuple[int, int], suff
 
     from inflate.data import iterate_frames
     from inflate.data.writing import write_video
+    from inflate.staging import scratch_folder
 
     frames = next(iterate_frames(source, _SAMPLE_FRAMES))
     (height, width), (high, wide) = size, frames.shape[1:3]
@@ -47,8 +47,8 @@ def _encoding_seconds(source: Path, num_frames: int, size: tuple[int, int], suff
     sample = np.stack(
         [np.asarray(Image.fromarray(one).resize(sides, Image.Resampling.BICUBIC, box=cut)) for one in frames]
     )
-    with tempfile.TemporaryDirectory(prefix="inflate-") as folder:
+    with scratch_folder() as folder:
         start = time.perf_counter()
-        write_video(Path(folder) / f"sample{suffix}", sample, 25)
+        write_video(folder / f"sample{suffix}", sample, 25)
         taken = time.perf_counter() - start
     return taken * num_frames / len(sample) * width * height / (sides[0] * sides[1])

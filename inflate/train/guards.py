@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from inflate.ending import EndedError, end_by, raising_at
 from inflate.errors import StoppedError
 from inflate.staging import held
 
@@ -49,16 +50,10 @@ class StopRequest:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # a worker of a DataLoader has inherited this handler
             if number == signal.SIGTERM:
-                _end_by(number)
+                end_by(number)
             return  # Ctrl-C reaches workers, too; their batches are still wanted for the update that is running
         self.signal_number = number
         self.stop_listening()  # a second signal ends the process at once
-
-
-def _end_by(number: int) -> None:
-    """End this process as the signal does where nobody listens."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 @contextmanager
@@ -72,14 +67,6 @@ def stop_requests() -> Iterator[StopRequest]:
         request.stop_listening()
 
 
-class _Interrupted(KeyboardInterrupt):
-    """No Exception, so that nothing which skips a bad file takes it for one."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__()
-        self.signal_number = signal_number
-
-
 @contextmanager
 def stop_at_once(sentence: str) -> Iterator[None]:
     """Leave the block at SIGTERM or Ctrl-C, with what `finally` does on the way.
@@ -87,22 +74,8 @@ def stop_at_once(sentence: str) -> Iterator[None]:
     Raises:
         StoppedError: with ``sentence``.
     """
-    owner = os.getpid()
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a worker process has inherited this handler
-            _end_by(number)
-            return
-        raise _Interrupted(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
-    except _Interrupted as interruption:
-        raise StoppedError(sentence, interruption.signal_number) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with raising_at(("SIGINT", "SIGTERM")):
+            yield
+    except EndedError as ended:
+        raise StoppedError(sentence, ended.signal_number) from None

@@ -1,7 +1,9 @@
 """Frames between or behind those of a video that is read once and never lies in memory."""
 
 import gc
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,8 +144,8 @@ def test_bad_requests_are_one_sentence(chain: Any) -> None:
         list(interpolate_stream(Cascade(stages, device="cpu", keep_loaded=True), known(3), 2).chunks)
 
 
-def test_a_file_of_frames_is_read_from_any_frame_on(tmp_path: Any) -> None:
-    file = FrameFile(tmp_path / "frames.rgb")
+def test_a_file_of_frames_is_read_from_any_frame_on() -> None:
+    file = FrameFile()
     frames = torch.arange(30, dtype=torch.float32)[None, :, None, None].expand(3, 30, 2, 4) / 127.5 - 1
     assert file.write(frames.split(7, dim=1)) == 30
     for first in (0, 11, 29, 30):
@@ -151,6 +153,24 @@ def test_a_file_of_frames_is_read_from_any_frame_on(tmp_path: Any) -> None:
         assert sum(chunk.shape[1] for chunk in read) == 30 - first
         if read:
             torch.testing.assert_close(torch.cat(read, dim=1), frames[:, first:])
+
+
+def test_frames_between_stages_have_no_name_that_a_killed_process_could_leave(
+    chain: Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    written: list[int] = []
+    plain = FrameFile.write
+
+    def write(self: FrameFile, chunks: Iterator[Tensor]) -> int:
+        written.append(plain(self, chunks))
+        return written[-1]
+
+    monkeypatch.setattr(FrameFile, "write", write)
+    for stream in (interpolate_stream(chain, known(3), 2, **ONCE), extend_stream(chain, known(3), 2, **ONCE)):
+        for _ in stream.chunks:
+            assert not list(tmp_path.iterdir())
+    assert len(written) >= 4
 
 
 def test_the_time_is_that_of_one_window_as_often_as_there_are(chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,21 @@
 """The program's entry: what each outcome of a command prints and which exit code it gives."""
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
 
 import inflate
 from inflate.cli import app as program
+from inflate.ending import raising_at
 from inflate.errors import InputError
+from tests.killed import Paused
 
 
 @pytest.fixture
@@ -119,3 +126,51 @@ def test_a_commands_own_exit_code_is_kept(fails_with: list[BaseException]) -> No
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(["--version"]) == 0
     assert capsys.readouterr().out == f"inflate {inflate.__version__}\n"
+
+
+_WRITING = """
+import sys
+from pathlib import Path
+from inflate.cli.app import app, main
+from inflate.staging import new_file, staged
+
+@app.command("write")
+def write(folder: Path) -> None:
+    with new_file(folder / "out.mp4") as partial, staged(folder / "model") as begun:
+        for path in (partial, begun / "half"):
+            path.write_text("half")
+        pause()
+
+sys.exit(main(["write", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_command_that_is_asked_to_end_leaves_nothing_half_made(tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name)
+    with Paused(_WRITING, tmp_path) as writing:
+        assert list(tmp_path.iterdir())
+        writing.process.send_signal(number)
+        assert writing.process.wait(60) == 128 + number
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As under ``nohup``; and a handler that others have set is theirs again afterwards."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    others = signal.getsignal(signal.SIGTERM)
+    try:
+        with raising_at():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and signal.getsignal(signal.SIGTERM) != others
+        assert signal.getsignal(signal.SIGTERM) is others
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_name_that_is_not_text_can_be_printed(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom inflate.cli.app import app, main\n"
+        "@app.command('say')\ndef say(name: str) -> None:\n    print(name)\nsys.exit(main(['say', sys.argv[1]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, os.fsdecode(b"caf\xe9")], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"caf\\udce9\n")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inflate.page.shelf import Shelf, remove_abandoned
+from inflate.page.shelf import Shelf
+from inflate.staging import remove_abandoned
 
 
 def test_files_are_removed_after_the_stated_time_and_younger_ones_stay(tmp_path: Path) -> None:
@@ -62,8 +63,8 @@ def test_what_a_crashed_server_left_is_removed_and_nothing_else(tmp_path: Path) 
     others = tmp_path / "inflate-page-notes"  # a name like it, without a server's mark
     others.mkdir()
     (others / "mine.txt").write_text("mine")
-    remove_abandoned(tmp_path)
+    remove_abandoned(tmp_path, "inflate-page-")
     assert left.is_dir(), "it is so young that its server may be about to hold it"
-    remove_abandoned(tmp_path, young_seconds=0)
+    remove_abandoned(tmp_path, "inflate-page-", young_seconds=0)
     assert not left.exists() and alive.folder.is_dir() and (others / "mine.txt").is_file()
     alive.close()

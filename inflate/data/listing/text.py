@@ -3,13 +3,13 @@
 import codecs
 import csv
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from inflate.data.extras import needs_training_extra
 from inflate.errors import InputError
+from inflate.staging import scratch_folder
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -148,7 +148,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with needs_training_extra():
         from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
     shown = is_progress_bar_enabled()
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         try:
             disable_progress_bars()
             table = Dataset.from_parquet(str(path), cache_dir=folder)
