@@ -7,13 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from inflate.errors import InputError
+from inflate.version import __version__
 
 if TYPE_CHECKING:
     from inflate.cascade import Cascade
     from inflate.checkpoint import load, save
     from inflate.inflater import deflate, inflate
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Cascade": "inflate.cascade",

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import torch
 
 from inflate.building import alone
-from inflate.errors import InputError, a
+from inflate.errors import InputError, Note, a
 
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"  # what the libraries call weight files
 _LFS = b"version https://git-lfs"
+_NETWORKS = ("unet", "transformer")
 _NAMED = 3
 _SHARD_INDEX = re.compile(r"\.safetensors\.index(\.\w+)?\.json$")
 # What files begin with that people have under a weight file's name, and what to say of them.
@@ -110,6 +112,8 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
     there = files_by_variant(folder, stem, "safetensors") if folder.is_dir() else {}
     asked: dict[str, Any] = {"use_safetensors": True, **(options or {})}
     asked["variant"] = choose_variant(folder, there, variant) if there else None
+    if not there:
+        _refuse_pickle_alone(folder)
     with _one_sentence(folder, found.__name__):
         model, said = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, **asked)
     missing = sorted({*said["missing_keys"], *(str(name) for name in said["mismatched_keys"])})
@@ -123,6 +127,20 @@ def read_whole(found: Any, folder: Path, options: Mapping[str, Any] | None = Non
             "copy the folder again"
         )
     return model
+
+
+def _refuse_pickle_alone(folder: Path) -> None:
+    """``InputError`` for a model whose weights lie in a pickle and nowhere else."""
+    names = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
+    if names:
+        network = (
+            ", or have 'inflate convert --allow-pickle' read its tensors alone" if folder.name in _NETWORKS else ""
+        )
+        raise InputError(
+            f"{folder} has its weights in a pickle alone ({names[0]}), which may run any code and is not opened here; "
+            f"where you trust it, write the pipeline anew with diffusers, DiffusionPipeline.from_pretrained("
+            f"{str(folder.parent)!r}).save_pretrained('another folder'){network}"
+        )
 
 
 def read_plain(found: Any, folder: Path) -> Any:
@@ -158,7 +176,21 @@ def read_diffusers_component(
         raise InputError(f"{folder} is missing; model_index.json names it.")
     if issubclass(found, ModelMixin):
         return read_whole(found, folder, {"torch_dtype": dtype}, variant)
-    return read_plain(found, folder)
+    scheduler = read_plain(found, folder)
+    _tell_other_sampler(folder, found, class_name)
+    return scheduler
+
+
+def _tell_other_sampler(folder: Path, found: Any, class_name: str) -> None:
+    """A pipeline's index says which sampler it has, as for diffusers; its own file may say another."""
+    said = found.load_config(folder, local_files_only=True).get("_class_name", class_name)
+    if said != class_name:
+        warnings.warn(
+            f"Sampled by {class_name}, as {folder.parent / 'model_index.json'} says; the file in {folder} is that of "
+            f"{a(said)}, and diffusers goes by the index too.",
+            Note,
+            stacklevel=2,
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The exceptions a user can cause: bad input, and asking a run to stop."""
+"""The exceptions a user can cause: bad input, and asking a run to stop; and notes."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,10 @@ class InputError(ValueError):
 
     The command line prints it after ``error: `` and exits with code 2; library callers can catch it as ``ValueError``.
     """
+
+
+class Note(UserWarning):
+    """What a user should know of a result, in one sentence; the command line prints it as it is."""
 
 
 class StoppedError(Exception):

@@ -372,6 +372,8 @@ def denoise(
     options: dict[str, Any] = {}
     if "generator" in parameters:
         options["generator"] = list(generator) if isinstance(generator, Sequence) else generator
+    if "eta" in parameters:
+        options["eta"] = 0.0  # as diffusers' pipelines have it, also where a scheduler by itself takes another (TCD)
     # Flow-matching schedulers have neither: their samples start as the noise and go into the network as they are.
     first, sample = 0, noise * getattr(scheduler, "init_noise_sigma", 1.0)
     if begin is not None:

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -17,7 +18,7 @@ PACKAGES = ("inflate", "interp", "superres", "emoji_family")
 
 # A unit may import units on lower rungs and itself. A unit is a child of inflate, or a package beside it.
 LADDER = (
-    {"inflate.errors"},
+    {"inflate.errors", "inflate.version"},
     {
         "inflate.video",
         "inflate.stage_table",
@@ -65,6 +66,7 @@ KEEPERS = {
 # What the lowest rungs may know beside the standard library and each other.
 FRUGAL = {
     "inflate.errors": set(),
+    "inflate.version": set(),
     "inflate.stage_table": set(),
     "inflate.places": set(),
     "inflate.staging": {"filelock"},
@@ -166,6 +168,27 @@ def test_imports_go_down_the_ladder() -> None:
     ours = [found for found in all_imports() if found.name.split(".")[0] in PACKAGES]
     assert ours, "no import was found"
     assert not [str(found) for found in ours if climbs(found)]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Counting imports inside functions, and those that only types need."""
+    known = set(modules())
+    graph: dict[str, set[str]] = {name: set() for name in known}
+    for found in all_imports():
+        module = found.name if found.name in known else found.name.rpartition(".")[0]
+        if module in known and module != found.importer:
+            graph[found.importer].add(module)
+    assert sum(map(len, graph.values())) > len(known)
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_documents_name_files_that_there_are(document: str) -> None:
+    named = re.findall(
+        r"`((?:inflate|interp|superres|emoji_family|tests|docs|recipes)/[\w./-]*)`", (ROOT / document).read_text()
+    )
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 @pytest.mark.parametrize(

@@ -182,34 +182,3 @@ def _mask_of_all(mask: Tensor, num_frames: int) -> Tensor:
         "attention over all frames takes an attention mask of keys only, shape (frames, 1, tokens), "
         f"got {tuple(mask.shape)}"
     )
-
-
-def require(image_model: nn.Module, arguments: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Raise `InputError` where one of `names` is not among `arguments`, or None."""
-    for name in names:
-        if arguments.get(name) is None:
-            raise InputError(f"{type(image_model).__name__} cannot do without the argument {name!r}; pass it")
-
-
-def each(value: Any, pictures: Tensor) -> Tensor:
-    """A number for each picture: `value` is one, or as many as there are pictures."""
-    values = torch.as_tensor(value, device=pictures.device).flatten()
-    return values.expand(pictures.shape[0]) if values.numel() == 1 else values
-
-
-def with_guidance(
-    image_model: nn.Module, arguments: Mapping[str, Any], pictures: Tensor, usual: float = 3.5
-) -> dict[str, Any]:
-    """`arguments`, the guidance scale a number for each picture.
-
-    Raises:
-        InputError: the model needs a scale and there is none, or the other way round.
-    """
-    config: Any = image_model.config
-    arguments = dict(arguments)
-    guidance = arguments.pop("guidance", None)
-    if (guidance is not None) != bool(config.guidance_embeds):
-        needs = f"needs guidance: pass guidance={usual}, say"
-        takes = needs if config.guidance_embeds else "takes no guidance: leave it out"
-        raise InputError(f"this {type(image_model).__name__} {takes}")
-    return arguments if guidance is None else {**arguments, "guidance": each(guidance, pictures)}

@@ -24,7 +24,6 @@ class DiT(Transformer):
     blocks = (Blocks("transformer_blocks", ("attn1",), ("attn2",), condition=_condition),)
     joint = False
     last = "proj_out_2"
-    conditions = ("class_labels",)
 
     def time_embeddings(self, image_model: nn.Module) -> list[str]:
         """One in every block."""
@@ -36,6 +35,10 @@ class DiT(Transformer):
         super().check_size(image_model, height, width)
         if height != width:
             raise InputError(f"{type(image_model).__name__} takes square pictures only, got {height} x {width}")
+
+    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
+        """See `Transformer`."""
+        return ("class_labels",)
 
     def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """A class for each picture."""

@@ -5,11 +5,8 @@ from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import each, require, with_guidance
-from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.adapters.sites import Blocks
 from inflate.adapters.transformer import Transformer
 
@@ -21,13 +18,15 @@ class Flux(Transformer):
     """`FluxTransformer2DModel`."""
 
     image_model_class = FluxTransformer2DModel
-    given = ("self", "hidden_states", "timestep", "return_dict", "img_ids", "txt_ids")
+    given = (*Transformer.given, "img_ids", "txt_ids")
     blocks = (Blocks("transformer_blocks"), Blocks("single_transformer_blocks"))
     embedding = "x_embedder"
     features = "c p q"
-    conditions = ("encoder_hidden_states", "pooled_projections")
-    native_cells = 128
+    packed = True
     fractions = True
+    texts = (("encoder_hidden_states", "joint_attention_dim"),)
+    pooled = (("pooled_projections", "pooled_projection_dim"),)
+    native_cells = 128
 
     def channels(self, config: Mapping[str, Any]) -> int:
         """Of its latents before they are packed."""
@@ -41,30 +40,14 @@ class Flux(Transformer):
         """Those of dev, or of schnell."""
         return 512 if config.get("guidance_embeds") else 256
 
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
-        height, width = pictures.shape[-2:]
-        self.check_size(image_model, height, width)
-        require(image_model, arguments, self.conditions)
-        text: Tensor = arguments["encoder_hidden_states"]
-        output = image_model(
-            hidden_states=self.patch(pictures, image_model),
-            timestep=each(timestep, pictures),
-            img_ids=row_and_column(height // FLUX_PATCH, width // FLUX_PATCH, ROTARY_AXES, pictures.device),
-            txt_ids=torch.zeros(text.shape[1], ROTARY_AXES, device=pictures.device),
-            **with_guidance(image_model, arguments, pictures),
-        )
-        return Transformer2DModelOutput(sample=self.unpatch(output.sample, image_model, (height, width)))
-
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """A text, its pooled embedding, and for dev a guidance scale."""
-        told = {
-            "encoder_hidden_states": source.normal(NUM_TEXT_TOKENS, int(image_model.config.joint_attention_dim)),
-            "pooled_projections": source.normal(int(image_model.config.pooled_projection_dim)),
+    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Places of tokens."""
+        height, width = (size // FLUX_PATCH for size in pictures.shape[-2:])
+        num_text = arguments["encoder_hidden_states"].shape[1]
+        return {
+            "img_ids": row_and_column(height, width, ROTARY_AXES, pictures.device),
+            "txt_ids": torch.zeros(num_text, ROTARY_AXES, device=pictures.device),
         }
-        if image_model.config.guidance_embeds:
-            told["guidance"] = source.integers(1, 8).to(source.dtype)
-        return told
 
 
 def row_and_column(height: int, width: int, num_axes: int, device: torch.device) -> Tensor:

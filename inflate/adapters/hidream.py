@@ -1,6 +1,5 @@
 """HiDream-I1 (arXiv:2505.22705): the picture, then texts of several layers of a language model; experts."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from einops import rearrange
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import PictureTokens, each, require
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.adapters.sites import Blocks
 from inflate.adapters.transformer import Transformer
@@ -22,25 +20,20 @@ class HiDream(Transformer):
     image_model_class = HiDreamImageTransformer2DModel
     given = ("self", "hidden_states", "timesteps", "return_dict", "img_ids", "img_sizes", "hidden_states_masks")
     blocks = (
-        Blocks("double_stream_blocks", ("block.attn1",), answer=0, with_others=True),
-        Blocks("single_stream_blocks", ("block.attn1",), with_others=True),
+        Blocks("double_stream_blocks", ("block.attn1",), answer=0),
+        Blocks("single_stream_blocks", ("block.attn1",)),
     )
     embedding = "x_embedder"
-    embedding_with_others = True
     last = "final_layer.linear"
-    last_with_others = True
+    others_at = ("double_stream_blocks", "single_stream_blocks", "x_embedder", "final_layer.linear")
+    picture_is = "first"  # text follows, and the padding of pictures that are not square
     time_embedding = "t_embedder"
-    conditions = ("encoder_hidden_states_t5", "encoder_hidden_states_llama3", "pooled_embeds")
+    timestep_name = "timesteps"
+    pooled = (("pooled_embeds", "text_emb_dim"),)
     layered = ("encoder_hidden_states_llama3",)
     text_tokens = 128
     native_cells = 128
     without_memory = False  # its experts are chosen by numbers
-
-    def picture_tokens(
-        self, image_model: nn.Module, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
-    ) -> PictureTokens | None:
-        """Before the text, and the padding of pictures that are not square."""
-        return self.first_tokens(image_model, size, num_pictures)
 
     def check_size(self, image_model: nn.Module, height: int, width: int) -> None:
         """Pictures that are not square are padded to the largest."""
@@ -53,12 +46,14 @@ class HiDream(Transformer):
                 f"square, got {height} x {width}"
             )
 
+    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
+        """See `Transformer`."""
+        return ("encoder_hidden_states_t5", "encoder_hidden_states_llama3", "pooled_embeds")
+
     def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """See `Adapter`."""
+        made = super().call(image_model, pictures, timestep, arguments).sample
         height, width = pictures.shape[-2:]
-        self.check_size(image_model, height, width)
-        require(image_model, arguments, self.conditions)
-        made = image_model(hidden_states=pictures, timesteps=each(timestep, pictures), **arguments).sample
         if made.shape[-2:] != pictures.shape[-2:]:  # in training it answers tokens, (N, C, tokens, patch * patch)
             config: Any = image_model.config
             patch = self.patch_size(config)
@@ -82,5 +77,5 @@ class HiDream(Transformer):
         return {
             "encoder_hidden_states_t5": source.normal(NUM_TEXT_TOKENS, int(t5)),
             "encoder_hidden_states_llama3": [source.normal(NUM_TEXT_TOKENS, int(llama)) for _ in layers],
-            "pooled_embeds": source.normal(int(config.text_emb_dim)),
+            **super().random_conditions(image_model, source, size),
         }

@@ -1,5 +1,6 @@
 """Hunyuan-DiT (arXiv:2405.08748): two texts, long skips, and rotary positions that its pipeline computes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,7 +8,6 @@ from diffusers import HunyuanDiT2DModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import each, require
 from inflate.adapters.inputs import RandomSource
 from inflate.adapters.sites import Blocks
 from inflate.adapters.transformer import Transformer
@@ -25,10 +25,6 @@ class HunyuanDiT(Transformer):
     blocks = (Blocks("blocks", ("attn1",), ("attn2",)),)
     joint = False
     time_embedding = "time_extra_emb"
-    conditions = (
-        *("encoder_hidden_states", "text_embedding_mask"),
-        *("encoder_hidden_states_t5", "text_embedding_mask_t5"),
-    )
 
     def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
         """Keys have their places in one picture."""
@@ -39,15 +35,21 @@ class HunyuanDiT(Transformer):
                 "those of one picture, and attention would look at two; choose 'latte' or 'spacetime-dit'"
             )
 
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
+    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
+        """Two texts with their masks, and in older versions sizes and a style."""
         config: Any = image_model.config
-        if config.use_style_cond_and_image_meta_size:
-            require(image_model, arguments, (*self.conditions, "image_meta_size", "style"))
-        # The dtype of its time step is the one it embeds it in.
-        timestep = each(timestep, pictures).to(pictures.dtype)
-        rotary = self._rotary(config, *pictures.shape[-2:], pictures.device)
-        return super().call(image_model, pictures, timestep, {**arguments, "image_rotary_emb": rotary})
+        texts = ("encoder_hidden_states", "text_embedding_mask", "encoder_hidden_states_t5", "text_embedding_mask_t5")
+        return (*texts, "image_meta_size", "style") if config.use_style_cond_and_image_meta_size else texts
+
+    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
+        """See `Adapter`. The dtype of the time step is the one it is embedded in."""
+        timestep = torch.as_tensor(timestep, device=pictures.device).to(pictures.dtype)
+        return super().call(image_model, pictures, timestep, arguments)
+
+    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Rotary tables."""
+        config: Any = image_model.config
+        return {"image_rotary_emb": self._rotary(config, pictures.shape[-2], pictures.shape[-1], pictures.device)}
 
     def _rotary(self, config: Any, height: int, width: int, device: torch.device) -> Any:
         """The grid of tokens scaled to fit into that of the base size, in its middle, as its pipeline does."""

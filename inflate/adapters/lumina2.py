@@ -17,12 +17,12 @@ class Lumina2(Transformer):
     """`Lumina2Transformer2DModel`."""
 
     image_model_class = Lumina2Transformer2DModel
-    blocks = (Blocks("noise_refiner"), Blocks("layers", with_others=True))
+    blocks = (Blocks("noise_refiner"), Blocks("layers"))
     embedding = "x_embedder"
     last = "norm_out.linear_2"
-    last_with_others = True
+    others_at = ("layers", "norm_out.linear_2")
     time_embedding = "time_caption_embed.timestep_embedder"
-    conditions = ("encoder_hidden_states", "encoder_attention_mask")
+    texts = (("encoder_hidden_states", "cap_feat_dim"),)
     fractions = True
     text_tokens = 256
     without_memory = False  # it reads the lengths of its texts off their masks
@@ -49,10 +49,12 @@ class Lumina2(Transformer):
         tokens = torch.arange(self.num_tokens(image_model, size), device=mask.device)
         return PictureTokens(num_pictures, mask.sum(1, dtype=torch.long)[:, None] + tokens)
 
+    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
+        """See `Transformer`."""
+        return ("encoder_hidden_states", "encoder_attention_mask")
+
     def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """Texts of different lengths."""
         lengths = source.integers(1, NUM_TEXT_TOKENS + 1, 1)
-        return {
-            "encoder_hidden_states": source.normal(NUM_TEXT_TOKENS, int(image_model.config.cap_feat_dim)),
-            "encoder_attention_mask": torch.arange(NUM_TEXT_TOKENS, device=source.device) < lengths,
-        }
+        mask = torch.arange(NUM_TEXT_TOKENS, device=source.device) < lengths
+        return {**super().random_conditions(image_model, source, size), "encoder_attention_mask": mask}

@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
-from torch import Tensor, nn
+from torch import nn
 
-from inflate.adapters.adapter import require
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.adapters.sites import Blocks
 from inflate.adapters.transformer import Transformer
@@ -27,11 +26,10 @@ class PixArt(Transformer):
         """Sigma's prompts are longer."""
         return 300 if config.get("use_additional_conditions") is False else 120
 
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
-        if getattr(image_model, "use_additional_conditions", False):
-            require(image_model, arguments, (*self.conditions, "added_cond_kwargs"))
-        return super().call(image_model, pictures, timestep, arguments)
+    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
+        """See `Transformer`."""
+        sized = getattr(image_model, "use_additional_conditions", False)
+        return ("encoder_hidden_states", "added_cond_kwargs") if sized else ("encoder_hidden_states",)
 
     def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """A text, and for alpha a size."""

@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers import QwenImageTransformer2DModel
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import each, require
-from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.adapters.transformer import Transformer
 from inflate.errors import InputError
 from inflate.schemes import Scheme
@@ -21,7 +18,9 @@ class QwenImage(Transformer):
     given = (*Transformer.given, "img_shapes")
     embedding = "img_in"
     features = "c p q"
+    packed = True
     fractions = True
+    texts = (("encoder_hidden_states", "joint_attention_dim"),)
     text_tokens = 1024
     native_cells = 128
 
@@ -39,25 +38,12 @@ class QwenImage(Transformer):
                 "make them from text can be inflated; take Qwen-Image itself"
             )
 
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
-        height, width = pictures.shape[-2:]
-        self.check_size(image_model, height, width)
-        require(image_model, arguments, self.conditions)
+    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The shape of each picture in tokens."""
         config: Any = image_model.config
-        patch = self.patch_size(config)
-        output = image_model(
-            hidden_states=self.patch(pictures, image_model),
-            timestep=each(timestep, pictures),
-            img_shapes=[[(1, height // patch, width // patch)]] * pictures.shape[0],
-            **arguments,
-        )
-        return Transformer2DModelOutput(sample=self.unpatch(output.sample, image_model, (height, width)))
+        height, width = (size // self.patch_size(config) for size in pictures.shape[-2:])
+        return {"img_shapes": [[(1, height, width)]] * pictures.shape[0]}
 
     def rotary_tables_of_all(self, tables: tuple[Tensor, ...], num_text: int, num_frames: int) -> tuple[Tensor, ...]:
         """One table of the picture's places, one of the text's."""
         return tuple(table.repeat(num_frames, 1) for table in tables)
-
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """A text."""
-        return {"encoder_hidden_states": source.normal(NUM_TEXT_TOKENS, int(image_model.config.joint_attention_dim))}

@@ -3,10 +3,8 @@
 from typing import Any
 
 from diffusers import SanaTransformer2DModel
-from torch import Tensor, nn
+from torch import nn
 
-from inflate.adapters.adapter import with_guidance
-from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.adapters.sites import Blocks
 from inflate.adapters.transformer import Transformer
 
@@ -27,20 +25,11 @@ class Sana(Transformer):
     joint = False
     embedding = "patch_embed"
     usual_patch = 1
+    texts = (("encoder_hidden_states", "caption_channels"),)
     text_tokens = 300
+    usual_guidance = 0.45
 
     def time_embeddings(self, image_model: nn.Module) -> list[str]:
         """Before Sprint's guidance scale is added."""
         config: Any = image_model.config
         return ["time_embed.timestep_embedder" if config.guidance_embeds else "time_embed.emb"]
-
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
-        return super().call(image_model, pictures, timestep, with_guidance(image_model, arguments, pictures, 0.45))
-
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """A text, and for Sprint a guidance scale."""
-        told = {"encoder_hidden_states": source.normal(NUM_TEXT_TOKENS, int(image_model.config.caption_channels))}
-        if image_model.config.guidance_embeds:
-            told["guidance"] = source.integers(1, 8).to(source.dtype) / 10
-        return told

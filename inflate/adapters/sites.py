@@ -37,7 +37,6 @@ class Blocks:
     condition: str | Callable[[nn.Module, dict[str, Any]], Tensor] = "temb"
     shared_condition: bool = False  # whether that is projected already, to the six modulations of a block
     answer: int = -1  # which of a block's several answers is the picture's
-    with_others: bool = False  # whether that holds tokens beside the picture's own
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,17 @@ The rules for the sites:
 * The frame-rate embedding is added to that of the time step.
 """
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from einops import rearrange
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import Adapter, PictureTokens, each, require
-from inflate.adapters.inputs import NUM_TIMESTEPS, RandomSource
+from inflate.adapters.adapter import Adapter, PictureTokens
+from inflate.adapters.inputs import NUM_TEXT_TOKENS, NUM_TIMESTEPS, RandomSource
 from inflate.adapters.sites import Blocks, Site, plain_module
 from inflate.errors import InputError
 from inflate.schemes import Scheme
@@ -38,35 +38,41 @@ class Transformer(Adapter):
         joint: whether text and picture attend together.
         embedding: the module whose output is a picture's tokens, (N, tokens, D).
         last: the last projection of tokens.
-        embedding_with_others, last_with_others: whether tokens beside the picture's own pass there.
+        others_at: `embedding`, `last` and lists of blocks where tokens beside the picture's own pass.
+        picture_is: whether the picture's own are the first of those, or the last.
         time_embedding: the module whose output, (N, condition's D), is added to for the frame rate.
         features: the order of what is answered for a token: p and q are rows and columns of its patch, c channels.
+        packed: whether the model takes and answers tokens, and no pictures.
         usual_patch: its `patch_size` where the config does not say.
-        conditions: arguments that the model cannot do without.
+        sample_name, timestep_name: its arguments for pictures and time steps.
+        texts: its arguments (N, tokens, D), each with the name of D in its config.
+        pooled: its arguments (N, D), likewise.
+        usual_guidance: a guidance scale, for those that take it as an argument.
     """
 
     family = "transformer"
-    given = ("self", "hidden_states", "timestep", "return_dict")
     refused_fields: ClassVar[dict[str, str]] = {
         "motion_modules": "motion modules go between the layers of a UNet's blocks",
         "residual_blocks": "temporal residual blocks go after those of a UNet",
         "extra_in_channels": "extra input channels go beside the first convolution of a UNet",
     }
     instead = "'latte', 'lean' or 'spacetime-dit'"
+    given = ("self", "hidden_states", "timestep", "return_dict")
     blocks: ClassVar[tuple[Blocks, ...]] = (Blocks("transformer_blocks"),)
     joint: ClassVar[bool] = True
     embedding: ClassVar[str] = "pos_embed"
     last: ClassVar[str] = "proj_out"
+    others_at: ClassVar[tuple[str, ...]] = ()
+    picture_is: ClassVar[Literal["first", "last"]] = "last"
     time_embedding: ClassVar[str] = "time_text_embed"
     features: ClassVar[str] = "p q c"
-    embedding_with_others: ClassVar[bool] = False
-    last_with_others: ClassVar[bool] = False
+    packed: ClassVar[bool] = False
     usual_patch: ClassVar[int] = 2
-    conditions: ClassVar[tuple[str, ...]] = ("encoder_hidden_states",)
-
-    @abstractmethod
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """Example arguments beside pictures of `size` and time steps."""
+    sample_name: ClassVar[str] = "hidden_states"
+    timestep_name: ClassVar[str] = "timestep"
+    texts: ClassVar[tuple[tuple[str, str], ...]] = ()
+    pooled: ClassVar[tuple[tuple[str, str], ...]] = ()
+    usual_guidance: ClassVar[float] = 3.5
 
     def in_channels(self, image_model: nn.Module) -> int:
         """See `Adapter`."""
@@ -86,6 +92,10 @@ class Transformer(Adapter):
         heads, head_dim = self.num_heads(config)
         return heads * head_dim
 
+    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
+        """Arguments that the model cannot do without."""
+        return tuple(name for name, _ in (*self.texts, *self.pooled))
+
     def random_inputs(
         self, image_model: nn.Module, batch: int, size: tuple[int, int], generator: torch.Generator | None
     ) -> dict[str, Any]:
@@ -95,11 +105,52 @@ class Transformer(Adapter):
         timestep = self.model_timestep(source.integers(1, NUM_TIMESTEPS), source.dtype)
         return {"sample": sample, "timestep": timestep, **self.random_conditions(image_model, source, size)}
 
+    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
+        """Example arguments beside pictures of `size` and time steps."""
+        config = image_model.config
+        told = {name: source.normal(NUM_TEXT_TOKENS, int(config[width])) for name, width in self.texts}
+        told |= {name: source.normal(int(config[width])) for name, width in self.pooled}
+        if config.get("guidance_embeds"):
+            told["guidance"] = source.integers(1, 8).to(source.dtype)
+        return told
+
     def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """See `Adapter`."""
-        self.check_size(image_model, *pictures.shape[-2:])
-        require(image_model, arguments, self.conditions)
-        return image_model(hidden_states=pictures, timestep=each(timestep, pictures), **arguments)
+        size = (pictures.shape[-2], pictures.shape[-1])
+        self.check_size(image_model, *size)
+        for name in self.conditions(image_model):
+            if arguments.get(name) is None:
+                raise InputError(f"{type(image_model).__name__} cannot do without the argument {name!r}; pass it")
+        arguments = self._with_guidance(image_model, arguments, pictures) | self.own_arguments(
+            image_model, pictures, arguments
+        )
+        arguments[self.sample_name] = self.sample_argument(pictures, image_model)
+        arguments[self.timestep_name] = _each(timestep, pictures)
+        output = image_model(**arguments)
+        if self.packed:
+            return Transformer2DModelOutput(sample=self.unpatch(output.sample, image_model, size))
+        return output
+
+    def sample_argument(self, pictures: Tensor, image_model: nn.Module) -> Any:
+        """Pictures as the model takes them: as they are, or their patches, the reverse of `unpatch`."""
+        config: Any = image_model.config
+        patch, pattern = self.patch_size(config), f"n c (h p) (w q) -> n (h w) ({self.features})"
+        return rearrange(pictures, pattern, p=patch, q=patch) if self.packed else pictures
+
+    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model's pipeline tells it beside the user's `arguments`, such as the places of tokens."""
+        return {}
+
+    def _with_guidance(self, image_model: nn.Module, arguments: dict[str, Any], pictures: Tensor) -> dict[str, Any]:
+        """`arguments`, the guidance scale a number for each picture; `InputError` if it is missing, or of no use."""
+        config: Any = image_model.config
+        guidance, needed = arguments.get("guidance"), bool(config.get("guidance_embeds"))
+        if (guidance is not None) != needed:
+            needs = f"needs guidance: pass guidance={self.usual_guidance}, say"
+            raise InputError(
+                f"this {type(image_model).__name__} {needs if needed else 'takes no guidance: leave it out'}"
+            )
+        return {**arguments, "guidance": _each(guidance, pictures)} if needed else dict(arguments)
 
     def check_size(self, image_model: nn.Module, height: int, width: int) -> None:
         """`InputError` at sizes that diffusers would crop without a word, or fail at with an obscure one."""
@@ -122,19 +173,14 @@ class Transformer(Adapter):
         pattern = f"n (h w) ({self.features}) -> n c (h p) (w q)"
         return rearrange(features, pattern, h=size[0] // patch, p=patch, q=patch)
 
-    def patch(self, pictures: Tensor, image_model: nn.Module) -> Tensor:
-        """Pictures as their patches, the reverse of `unpatch`, for a model that takes tokens."""
-        config: Any = image_model.config
-        patch = self.patch_size(config)
-        return rearrange(pictures, f"n c (h p) (w q) -> n (h w) ({self.features})", p=patch, q=patch)
-
-    def last_tokens(self, image_model: nn.Module, size: tuple[int, int], num_pictures: int) -> PictureTokens:
-        """The picture's tokens where they stand behind all others."""
-        return PictureTokens(num_pictures, slice(-self.num_tokens(image_model, size), None))
-
-    def first_tokens(self, image_model: nn.Module, size: tuple[int, int], num_pictures: int) -> PictureTokens:
-        """The picture's tokens where they stand before all others."""
-        return PictureTokens(num_pictures, slice(0, self.num_tokens(image_model, size)))
+    def picture_tokens(
+        self, image_model: nn.Module, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
+    ) -> PictureTokens | None:
+        """See `Adapter`."""
+        if not self.others_at:
+            return None
+        count = self.num_tokens(image_model, size)
+        return PictureTokens(num_pictures, slice(0, count) if self.picture_is == "first" else slice(-count, None))
 
     def num_tokens(self, image_model: nn.Module, size: tuple[int, int]) -> int:
         """Of a picture of `size`."""
@@ -158,22 +204,19 @@ class Transformer(Adapter):
             place, condition_dim = "time_embedding", self.condition_dim(config)
             sites.extend(Site(name, "time_embedding", condition_dim, place=place) for name in embeddings)
         if scheme.patch_frames > 1 or (scheme.frames_seen == "all" and scheme.position != "none"):
-            channels = self.in_channels(image_model)
-            sites.append(
-                Site(self.embedding, "patch_in", width, in_channels=channels, with_others=self.embedding_with_others)
-            )
+            channels, others = self.in_channels(image_model), self.embedding in self.others_at
+            sites.append(Site(self.embedding, "patch_in", width, in_channels=channels, with_others=others))
         for name, block, blocks in named:
             sites.extend(_sites_inside(name, block, blocks, scheme, width))
         for name, _, blocks in named:
-            site = Site(
-                name, "transformer_block", width, heads, head_dim, blocks=blocks, with_others=blocks.with_others
-            )
+            others = blocks.name in self.others_at
+            site = Site(name, "transformer_block", width, heads, head_dim, blocks=blocks, with_others=others)
             if scheme.attention or scheme.token_attention:
                 sites.append(site)
             if scheme.temporal_blocks:
                 sites.append(replace(site, kind="temporal_block", condition_dim=self.condition_dim(config)))
         if scheme.patch_frames > 1:
-            sites.append(Site(self.last, "patch_out", width, with_others=self.last_with_others))
+            sites.append(Site(self.last, "patch_out", width, with_others=self.last in self.others_at))
         return sites
 
     def time_embeddings(self, image_model: nn.Module) -> list[str]:
@@ -227,3 +270,9 @@ def _sites_inside(name: str, block: nn.Module, blocks: Blocks, scheme: Scheme, w
 def query_site(name: str, attention: Any) -> Site:
     """Beside the query projection of a diffusers `Attention`."""
     return Site(f"{name}.to_q", "query", int(attention.inner_dim), in_channels=int(attention.query_dim))
+
+
+def _each(value: Any, pictures: Tensor) -> Tensor:
+    """A number for each picture: `value` is one, or as many as there are pictures."""
+    values = torch.as_tensor(value, device=pictures.device).flatten()
+    return values.expand(pictures.shape[0]) if values.numel() == 1 else values

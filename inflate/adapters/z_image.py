@@ -8,8 +8,6 @@ from diffusers import ZImageTransformer2DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import PictureTokens, each, require
-from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.adapters.sites import Blocks
 from inflate.adapters.transformer import Transformer
 
@@ -23,15 +21,17 @@ class ZImage(Transformer):
     image_model_class = ZImageTransformer2DModel
     given = ("self", "x", "t", "return_dict", "patch_size", "f_patch_size", "siglip_feats", "image_noise_mask")
     blocks = (
-        Blocks("noise_refiner", ("attention",), condition="adaln_input", with_others=True),
-        Blocks("layers", ("attention",), condition="adaln_input", with_others=True),
+        Blocks("noise_refiner", ("attention",), condition="adaln_input"),
+        Blocks("layers", ("attention",), condition="adaln_input"),
     )
     embedding = "all_x_embedder.2-1"
-    embedding_with_others = True
     last = "all_final_layer.2-1.linear"
-    last_with_others = True
+    others_at = ("noise_refiner", "layers", "all_x_embedder.2-1", "all_final_layer.2-1.linear")
+    picture_is = "first"
     time_embedding = "t_embedder"
-    conditions = ("cap_feats",)
+    sample_name = "x"
+    timestep_name = "t"
+    texts = (("cap_feats", "cap_feat_dim"),)
     listed = ("cap_feats",)
     fractions = True
     text_tokens = 512
@@ -53,20 +53,15 @@ class ZImage(Transformer):
         """Rotary positions are a table."""
         return Z_IMAGE_PATCH * min(config.axes_lens[1:])
 
-    def picture_tokens(
-        self, image_model: nn.Module, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
-    ) -> PictureTokens | None:
-        """Before its padding and the text."""
-        return self.first_tokens(image_model, size, num_pictures)
-
     def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """See `Adapter`; `cap_feats` is a list of texts (tokens, D), or one tensor of them."""
-        self.check_size(image_model, *pictures.shape[-2:])
-        require(image_model, arguments, self.conditions)
-        texts = {"cap_feats": list(arguments["cap_feats"])}
-        output = image_model(x=list(pictures[:, :, None]), t=each(timestep, pictures), **{**arguments, **texts})
+        output = super().call(image_model, pictures, timestep, arguments)
         return Transformer2DModelOutput(sample=torch.stack(output.sample).squeeze(2))
 
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """A text."""
-        return {"cap_feats": source.normal(NUM_TEXT_TOKENS, int(image_model.config.cap_feat_dim))}
+    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Lists: texts may differ in their lengths."""
+        return {"cap_feats": list(arguments["cap_feats"])}
+
+    def sample_argument(self, pictures: Tensor, image_model: nn.Module) -> Any:
+        """A list of videos of one frame."""
+        return list(pictures[:, :, None])

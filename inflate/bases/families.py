@@ -100,6 +100,8 @@ def family_of(config: Mapping[str, Any]) -> str:
     name, added, classes = config.get("_class_name"), config.get("addition_embed_type"), config.get("class_embed_type")
     if name != "UNet2DConditionModel":
         return of_class.get(str(name), "")
+    if added == "text_time" and config.get("encoder_hid_dim_type"):  # Kolors, which reads ChatGLM's text
+        return ""
     if added is not None:
         return {"text_time": "stable-diffusion-xl", "image": "kandinsky", "text_image": "kandinsky"}.get(added, "")
     if classes is not None:

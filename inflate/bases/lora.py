@@ -4,7 +4,6 @@
 that are not those of modules (SDXL's and FLUX's of kohya, XLabs', …) go through diffusers' own conversion.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from inflate.checkpoint.formats.motion_lora import adapter_config, configured_strength, lora_pairs
+from inflate.checkpoint.formats.describing import OTHER_ADAPTERS, lora_pairs
+from inflate.checkpoint.formats.motion_lora import adapter_config, configured_strength
 from inflate.checkpoint.header import is_pickle, read_header, refuse_pickle
 from inflate.errors import InputError, a
 
@@ -38,7 +38,6 @@ _KOHYA = {
     "lora_te3_": "text_encoder_3",
 }
 _HALF = re.compile(r"^(.+?)(?:\.lora|_lora)?[._](?:lora_)?(down|up|A|B)(?:\.\w+)?\.weight$")
-_OTHERS = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def read_image_lora(path: Path, parts: Mapping[str, nn.Module], pipeline: str = 
     """Read a LoRA of diffusers, PEFT or kohya for a network and its text encoders.
 
     Args:
-        path: a .safetensors file; beside PEFT's ``adapter_model.safetensors`` its ``adapter_config.json`` is read.
+        path: a .safetensors file; PEFT's ``adapter_config.json`` beside it is read.
         parts: ``NETWORK`` and the text encoders that there are, on any device, the meta device too.
         pipeline: name of diffusers' pipeline whose LoRA loader knows further layouts, if there is one.
 
@@ -93,10 +92,10 @@ def read_image_lora(path: Path, parts: Mapping[str, nn.Module], pipeline: str = 
         InputError: no LoRA, one of another kind, or one that changes what is not there or has another size.
     """
     stored = load_file(path)
-    for mark, kind in _OTHERS.items():
+    for mark, kind in OTHER_ADAPTERS.items():
         if any(mark in key for key in stored):
             raise InputError(f"{path} is {a(kind)}, which is not supported; merge it into the model, or train a LoRA.")
-    config = _configs(path)
+    config = adapter_config(path, whole=True)
     try:
         found = _read(path, stored, config, parts)
     except _OtherNamesError:
@@ -111,17 +110,6 @@ def read_image_lora(path: Path, parts: Mapping[str, nn.Module], pipeline: str = 
 
 class _OtherNamesError(InputError):
     """Names that are none of the model's: those of another layout perhaps, which diffusers may know."""
-
-
-def _configs(path: Path) -> dict[str, Any]:
-    """PEFT's configuration, of diffusers' metadata or beside the file, with the parts' names before its keys."""
-    config, beside = adapter_config(path, whole=True), path.with_name("adapter_config.json")
-    if not config and path.name == "adapter_model.safetensors" and beside.is_file():
-        try:
-            config = json.loads(beside.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{beside} cannot be read ({error}); get the LoRA again.") from error
-    return config
 
 
 def _config_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:

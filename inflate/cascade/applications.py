@@ -5,12 +5,9 @@ known frame and its own CLIP embedding as the condition; two images are interpol
 varied from the mean of its frames' embeddings.
 """
 
-import copy
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, Self, TypedDict, Unpack, runtime_checkable
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -36,10 +33,11 @@ from inflate.cascade.output import (
     check_output_type,
     gathered,
 )
-from inflate.cascade.shapes import Shape, fitting_size
+from inflate.cascade.runner import Runner
+from inflate.cascade.shapes import Shape
 from inflate.cascade.streaming import upscale_chunks
 from inflate.errors import InputError
-from inflate.stages import ChainState, Stage, StageSettings
+from inflate.stages import ChainState, StageSettings
 from inflate.video import Video, fold_frames, from_uint8
 
 _FRAMES_AT_ONCE = 64
@@ -66,58 +64,8 @@ class SamplingOptions(GuidanceChoice, total=False):
     until: str | None
 
 
-@runtime_checkable
-class _Sized(Protocol):
-    """A stage that cannot do frames of any size."""
-
-    def size_multiple(self) -> int | None:
-        """What both sides must be multiples of, in pixels; None where the stage knows one size alone."""
-        ...
-
-
-class Applications:
-    """The applications, as methods of a cascade."""
-
-    stages: tuple[Stage, ...]
-    device: torch.device
-    run: Callable[..., ChainState]
-    settings: Callable[..., dict[str, StageSettings]]
-    up_to: Callable[[str | None], tuple[Stage, ...]]
-    running: Callable[..., AbstractContextManager[Stage]]
-
-    def stage(self, name: str) -> Stage | None:
-        """The stage of that name, or None."""
-        return next((stage for stage in self.stages if stage.name == name), None)
-
-    def frame_size(self) -> int | None:
-        """Side of the frames that the decoder makes, in pixels; None for a cascade without one."""
-        decoder: Any = self.stage("decoder")
-        return None if decoder is None else decoder.frame_size()
-
-    def frame_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the frames that are made of pictures of ``height`` x ``width`` pixels, before they are
-        enlarged: the pictures' shape at about the decoder's area; see :mod:`inflate.cascade.shapes`."""
-        decoder: Any = self.stage("decoder")
-        multiples = [stage.size_multiple() for stage in self.stages if isinstance(stage, _Sized)]
-        known = [one for one in multiples if one is not None]
-        multiple = math.lcm(*known) if len(known) == len(multiples) else None
-        return fitting_size(height, width, None if decoder is None else decoder.usual_size(), multiple)
-
-    def sized(self, height: int, width: int) -> Self:
-        """The same cascade, of the same weights, whose decoder draws frames of a size that :meth:`frame_shape` says."""
-        cascade, decoder = copy.copy(self), self.stage("decoder")
-        stages = (stage.sized(height, width) if stage is decoder else stage for stage in self.stages)  # pyright: ignore[reportAttributeAccessIssue]
-        cascade.stages = tuple(stages)
-        return cascade
-
-    def told_nothing(self) -> bool:
-        """Whether its frames come from noise alone, so that it takes no prompt."""
-        return bool(getattr(self.stage("decoder"), "told_nothing", False))
-
-    def window_size(self) -> int | None:
-        """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""
-        decoder: Any = self.stage("decoder")
-        return None if decoder is None else decoder.window_size()
+class Applications(Runner):
+    """The applications, as methods."""
 
     def chosen_settings(self, options: Mapping[str, Any]) -> dict[str, StageSettings]:
         """:meth:`Cascade.settings` from those of ``options`` that it knows."""
@@ -273,9 +221,8 @@ class Applications:
         settings = self.chosen_settings(options)
         [seed] = draw_seeds(options.get("generator"), 1)
         stages = stages_for(self.upscalers(options.get("until")), factor)
-        cascade: Any = self
         callback = options.get("callback_on_step_end")
-        made = upscale_chunks(cascade, stages, chunks, seed, settings, num_frames, callback, works, fps)
+        made = upscale_chunks(self, stages, chunks, seed, settings, num_frames, callback, works, fps)
         return shrunk(made, scale_of(stages), factor)
 
     def _upscale_large(self, video: Video, factor: float | None, options: SamplingOptions) -> CascadeOutput:
@@ -355,28 +302,3 @@ class Applications:
         )
         assert state.frames is not None
         return CascadeOutput(as_output(state.frames, output_type), state.fps, state.image_embeds)
-
-    def interpolation(self, until: str | None = None) -> Any:
-        """The stage that makes frames between or behind known ones.
-
-        Raises:
-            InputError: there is none, or ``until`` stops before it.
-        """
-        stage = self.stage("interpolation")
-        if stage is None:
-            names = ", ".join(stage.name for stage in self.stages)
-            raise InputError(f"This cascade has no interpolation stage, which this needs; it has {names}.")
-        if stage not in self.up_to(until):
-            raise InputError(f"until={until!r} stops before interpolation, which makes the frames; name a later stage.")
-        return stage
-
-    def upscalers(self, until: str | None = None) -> tuple[Any, ...]:
-        """The super-resolution stages up to and with ``until``.
-
-        Raises:
-            InputError: there are none.
-        """
-        found = tuple(stage for stage in self.up_to(until) if hasattr(stage, "stream"))
-        if not found:
-            raise InputError("This cascade has no super-resolution stage, so it cannot enlarge anything.")
-        return found

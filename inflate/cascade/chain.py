@@ -4,18 +4,13 @@ A cascade knows only order, seeds, progress and memory: a stage's weights are th
 is the stage's own business. On disk it is a diffusers pipeline folder.
 """
 
-import threading
-from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inflate.cancelling import CancelledError
 from inflate.cascade.applications import Applications
 from inflate.cascade.folder import family_folder, read_index, read_stages, write_folder
 from inflate.cascade.inputs import Generators, Picture, Segments, Timing, begun, first_state
@@ -23,19 +18,17 @@ from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream, stream_video
 from inflate.cascade.output import (
     CascadeOutput,
     OutputType,
-    Progress,
     StageCallback,
     StepCallback,
     as_output,
     check_output_type,
-    tell_end,
 )
 from inflate.cascade.pipelines import PIPELINES
 from inflate.cascade.role_file import is_role_file, read_role_file
 from inflate.cascade.roles import choose_weights, read_pipeline, stages_of_roles
 from inflate.diffusion.guidance import GuidanceOptions
-from inflate.errors import InputError, nearest
-from inflate.stages import ChainState, OnStep, Stage, StageSettings
+from inflate.errors import InputError
+from inflate.stages import Stage
 
 _PLAIN = GuidanceOptions()
 
@@ -60,19 +53,9 @@ class Cascade(Applications):
             keep_loaded: keep a stage's weights in memory between calls rather than release them after it ran.
             family: the name these weights go by.
         """
-        names = [stage.name for stage in stages]
-        if not names or len(set(names)) != len(names):
-            raise InputError(f"A cascade needs at least one stage, each name once; got {names}.")
-        self.stages = tuple(stages)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.dtype = dtype or torch.float32
-        self.keep_loaded = keep_loaded
+        super().__init__(stages, device, dtype, keep_loaded)
         self.family = family
         self.folder: Path | None = None
-        # Several threads may share a cascade, and streams be read by turns: one stage runs at a time, and weights are
-        # let go of when nobody uses them any more. Copies (``sized``) share both.
-        self._turn = threading.RLock()
-        self._users: Counter[str] = Counter()
 
     @classmethod
     def from_pretrained(
@@ -205,55 +188,6 @@ class Cascade(Applications):
         settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
         return stream_video(self, state, settings, callback_on_step_end, until)
 
-    def run(
-        self,
-        state: ChainState,
-        settings: Mapping[str, StageSettings] | None = None,
-        callback_on_step_end: StepCallback | None = None,
-        until: str | None = None,
-        callback_on_stage_end: StageCallback | None = None,
-    ) -> ChainState:
-        """Run the stages whose work ``state`` does not hold yet, up to and with ``until``."""
-        settings = settings or self.settings()
-        todo = [stage for stage in self.up_to(until) if not stage.done(state)]
-        works = [stage.work(state, settings[stage.name]) for stage in todo]
-        for number, stage in enumerate(todo):
-            with self.running(stage):
-                on_step = self.step_callback(todo, works, number, state, settings, callback_on_step_end)
-                state = stage(state, settings[stage.name], on_step)
-            tell_end(callback_on_stage_end, self, stage.name, state)
-        return state
-
-    def settings(
-        self,
-        num_inference_steps: int | Mapping[str, int] | None = None,
-        guidance_scale: float | Mapping[str, float] | None = None,
-        guidance_rescale: float | Mapping[str, float] | None = None,
-        guidance_oscillate: float | Mapping[str, float] | None = None,
-        threshold: float | Mapping[str, float] | None = None,
-    ) -> dict[str, StageSettings]:
-        """Each stage's sampling settings by its name: its defaults, changed by a number or by numbers by name.
-
-        A number is for all stages, or for the decoder if it is one of ``GuidanceOptions``.
-
-        Raises:
-            InputError: a bad number, or a stage that there is not, or that knows no such option.
-        """
-        every = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        some = {"guidance_rescale": guidance_rescale, "guidance_oscillate": guidance_oscillate, "threshold": threshold}
-        chosen = {what: self._by_stage(what, value) for what, value in every.items()}
-        for what, value in some.items():
-            alone = value if value is None or isinstance(value, Mapping) else {"decoder": value}
-            chosen[what] = self._by_stage(what, alone)
-        found = {}
-        for stage in self.stages:
-            changes = {what: values[stage.name] for what, values in chosen.items() if stage.name in values}
-            found[stage.name] = replace(stage.defaults, **changes)
-            odd = [what for what in some if getattr(found[stage.name], what) != getattr(_PLAIN, what)]
-            if odd and not getattr(stage, "guidance_options", False):
-                raise InputError(f"The stage {stage.name!r} knows no {odd[0]}; give it to the decoder alone.")
-        return found
-
     def load_lora(self, path: str | Path, weight: float = 1.0) -> str:
         """Add a LoRA to the decoder: of its image model and text encoders, or of its motion module (MotionLoRA).
 
@@ -283,86 +217,3 @@ class Cascade(Applications):
             InputError: ``folder`` exists and ``overwrite`` is not set.
         """
         write_folder(Path(folder), self.stages, self.family, self.folder, overwrite)
-
-    def up_to(self, until: str | None) -> tuple[Stage, ...]:
-        """The stages up to and with ``until``; all for None."""
-        names = [stage.name for stage in self.stages]
-        if until is None:
-            return self.stages
-        if until not in names:
-            raise InputError(f"until={until!r} is no stage here{nearest(until, names)}; it has {', '.join(names)}.")
-        return self.stages[: names.index(until) + 1]
-
-    @contextmanager
-    def loaded(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
-        """Hold a stage's weights in memory, or those of some of its components only; the last user releases them.
-
-        To run it too takes a turn (:meth:`running`, :meth:`making`).
-        """
-        with self._turn:
-            self._users[stage.name] += 1
-        try:
-            with self._turn:
-                stage.load(self.device, self.dtype, roles)
-            yield stage
-        finally:
-            with self._turn:
-                self._users[stage.name] -= 1
-                if not (self.keep_loaded or self._users[stage.name]):
-                    stage.release()
-
-    @contextmanager
-    def running(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
-        """Hold a stage's weights, and let no other stage run meanwhile."""
-        with self._turn, self.loaded(stage, roles):
-            yield stage
-
-    def making(self, stage: Stage, made: Generator[Tensor]) -> Iterator[Tensor]:
-        """What a stage makes chunk by chunk, its weights being held until the end; no other stage runs meanwhile.
-
-        Others may run between two chunks, so that a stream that nobody reads on with stops nobody.
-        """
-        with self.loaded(stage), closing(made):
-            while True:
-                with self._turn, torch.no_grad():
-                    chunk = next(made, None)
-                if chunk is None:
-                    return
-                yield chunk
-
-    def _by_stage(self, what: str, value: Any) -> dict[str, Any]:
-        names = [stage.name for stage in self.stages]
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            return dict.fromkeys(names, value)
-        for name in value:
-            if name not in names:
-                raise InputError(f"{what} names {name!r}{nearest(name, names)}; the stages are {', '.join(names)}.")
-        return dict(value)
-
-    def step_callback(
-        self,
-        todo: Sequence[Stage],
-        works: Sequence[float],
-        number: int,
-        state: ChainState,
-        settings: Mapping[str, StageSettings],
-        callback: StepCallback | None,
-    ) -> OnStep:
-        """The ``OnStep`` of the stage ``number`` of ``todo``, whose sizes are ``works``: it tells the callback."""
-        stage, videos = todo[number], len(state.seeds)
-        steps = settings[stage.name].num_inference_steps
-
-        def on_step(video: int, step: int, timestep: Tensor, sample: Tensor, done: float | None = None) -> Tensor:
-            if callback is None:
-                return sample
-            share = min(1.0, (video + ((step + 1) / steps if done is None else done)) / videos)
-            fraction = (sum(works[:number]) + works[number] * share) / sum(works)
-            progress = Progress(stage.name, number, len(todo), video, videos, step, steps, fraction)
-            answer = callback(self, step, timestep, {"latents": sample, "progress": progress})
-            if answer is False:
-                raise CancelledError(f"cancelled in {stage.name}, step {step + 1} of {steps}")
-            return answer.get("latents", sample) if isinstance(answer, dict) else sample
-
-        return on_step

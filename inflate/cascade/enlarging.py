@@ -10,16 +10,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
+from inflate.cascade.runner import Runner
 from inflate.errors import InputError
 from inflate.stages import StageSettings
-
-if TYPE_CHECKING:
-    from inflate.cascade.chain import Cascade
 
 USUAL_PIXELS = 4096 * 2304
 """Of the largest pictures that are made unless a factor is asked for: those of cinema's 4K."""
@@ -119,7 +117,7 @@ class Enlarging:
                 "room, name another folder (TMPDIR), or take a smaller --factor."
             )
 
-    def seconds(self, cascade: "Cascade", settings: Mapping[str, StageSettings]) -> list[float]:
+    def seconds(self, cascade: Runner, settings: Mapping[str, StageSettings]) -> list[float]:
         """How long each stage will take here, from one small tile of each, which is timed."""
         found = []
         for number, stage in enumerate(self.stages):

@@ -115,7 +115,7 @@ def write_folder(
     Raises:
         InputError: ``folder`` exists and ``overwrite`` is not set, or two stages have different components of one name.
     """
-    from inflate import __version__
+    from inflate.version import __version__
 
     _check_one_folder_holds(stages)
     with staged(folder) as partial:

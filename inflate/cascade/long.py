@@ -2,17 +2,15 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from inflate.cascade.output import StepCallback
+from inflate.cascade.runner import Runner
 from inflate.cascade.streaming import FrameCounter, FrameFile
 from inflate.errors import InputError
 from inflate.stages import ChainState, Stage, StageSettings
-
-if TYPE_CHECKING:
-    from inflate.cascade.chain import Cascade
 
 MAX_STREAMED_FRAMES = 100_000  # of the decoder, whose latents lie in memory
 
@@ -31,7 +29,7 @@ class FrameStream:
 
 
 def stream_video(
-    cascade: "Cascade",
+    cascade: Runner,
     state: ChainState,
     settings: Mapping[str, StageSettings],
     callback: StepCallback | None,
@@ -56,7 +54,7 @@ def stream_video(
 
 
 def stream_stages(
-    cascade: "Cascade",
+    cascade: Runner,
     todo: Sequence[Stage],
     works: Sequence[float],
     state: ChainState,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from inflate.cancelling import CancelledError
 from inflate.errors import InputError, nearest
 from inflate.stages import ChainState
 from inflate.video import to_uint8
-
-if TYPE_CHECKING:
-    from inflate.cascade.chain import Cascade
 
 OutputType = Literal["pil", "np", "pt"]
 Frames = list[list[Image.Image]] | np.ndarray | Tensor
@@ -53,10 +50,10 @@ class Progress:
 
 # (cascade, step, timestep, {"latents": ..., "progress": ...}) as diffusers calls it. A returned dict may hold other
 # "latents" to go on with; False cancels.
-StepCallback = Callable[["Cascade", int, Tensor, dict[str, Any]], dict[str, Any] | bool | None]
+StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any] | bool | None]
 
 # (cascade, name of the stage that has just ended, what it made); False cancels.
-StageCallback = Callable[["Cascade", str, ChainState], bool | None]
+StageCallback = Callable[[Any, str, ChainState], bool | None]
 
 
 def check_output_type(output_type: str) -> None:
@@ -66,7 +63,7 @@ def check_output_type(output_type: str) -> None:
         raise InputError(f"output_type {output_type!r} is unknown{hint}; use {', '.join(_OUTPUT_TYPES)}.")
 
 
-def tell_end(callback: StageCallback | None, cascade: "Cascade", name: str, state: ChainState) -> None:
+def tell_end(callback: StageCallback | None, cascade: Any, name: str, state: ChainState) -> None:
     """Say that a stage has ended, and what there is; raises ``CancelledError`` if the answer is False."""
     if callback is not None and callback(cascade, name, state) is False:
         raise CancelledError(f"cancelled after {name}")

@@ -4,7 +4,7 @@ import math
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from torch import Tensor
 
 from inflate.cancelling import CancelledError
 from inflate.cascade.output import Progress, StepCallback
+from inflate.cascade.runner import Runner
 from inflate.stages import StageSettings
 from inflate.video import from_uint8, to_uint8
-
-if TYPE_CHECKING:
-    from inflate.cascade.chain import Cascade
 
 _CHUNK = 16  # frames, or fewer where they have more bytes than this:
 CHUNK_BYTES = 32 * 2**20
@@ -66,7 +64,7 @@ class FrameFile:
 
 
 def upscale_chunks(
-    cascade: "Cascade",
+    cascade: Runner,
     stages: Sequence[Any],
     chunks: Iterable[Tensor],
     seed: int,
@@ -109,7 +107,7 @@ class FrameCounter:
 
     def __init__(
         self,
-        cascade: "Cascade",
+        cascade: Runner,
         stages: Sequence[Any],
         number: int,
         works: Sequence[float],

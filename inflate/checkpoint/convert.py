@@ -57,6 +57,7 @@ class Inspection:
     fingerprint: str
     temporal: dict[str, Any] | None  # header of the temporal file, None for an image model
     report: Report  # of the scheme in the temporal file, or of the scheme asked for
+    noise: str = ""  # what a single file says of its prediction and noise, in words
 
     def to_json(self) -> str:
         """All of it as indented JSON."""
@@ -206,6 +207,7 @@ def inspect(
         fingerprint=fingerprint,
         temporal=temporal,
         report=report(image_model, scheme, num_frames),
+        noise="" if found.single_file is None else found.single_file.noise.words(),
     )
 
 

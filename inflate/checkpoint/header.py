@@ -116,7 +116,7 @@ def refuse_pickle(path: Path) -> None:
         raise InputError(
             f"{path} is a pickle, a kind of file that may run any code when opened; "
             "get the model as safetensors, or allow reading tensors and nothing else from it "
-            "with --allow-pickle (allow_pickle=True)"
+            "with --allow-pickle (allow_pickle=True), which convert, inspect and import take"
         )
 
 

@@ -20,6 +20,11 @@ class NoiseFlags:
     said: tuple[tuple[str, str], ...] = ()
     zero_terminal_snr: bool = False
 
+    def words(self) -> str:
+        """What the file says, for people; empty where it says nothing."""
+        said = [f"{kind} {where}" for kind, where in self.said]
+        return ", ".join([*said, *(["zero terminal SNR by its tensor 'ztsnr'"] if self.zero_terminal_snr else [])])
+
     def scheduler(self, path: Path, wanted: str = "") -> dict[str, Any] | None:
         """The config of the scheduler that the file's network was trained under; None where nobody says anything.
 

@@ -7,6 +7,7 @@ import torch
 
 from inflate.building import alone
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
+from inflate.checkpoint.header import TORCH_DTYPES
 from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.source import (
@@ -28,14 +29,16 @@ from inflate.errors import InputError, a
 from inflate.inflater import InflatedModel, deflate, inflate, meta_image_model
 
 
-def save(video_model: InflatedModel, folder: str | Path, force: bool = False) -> Path:
+def save(video_model: InflatedModel, folder: str | Path, force: bool = False, dtype: torch.dtype | None = None) -> Path:
     """Write an inflated model: the image model as diffusers writes it, and `temporal.safetensors` beside it.
 
     Args:
-        video_model: the model; weights are written in its dtype.
+        video_model: the model; temporal weights are written in its dtype.
         folder: the folder to make. It appears when it is complete. Of a pipeline's folder (with `model_index.json`),
             the `unet` or `transformer` is written, and nothing else is touched.
         force: replace the model that is there; files beside it stay.
+        dtype: of the image weights; by default that of the files which `load` read, where all of them are still numbers
+            of that dtype, else the model's.
 
     Raises:
         InputError: the folder is taken, or a pipeline's whose network is of another class; the disk is full, or the
@@ -52,16 +55,31 @@ def save(video_model: InflatedModel, folder: str | Path, force: bool = False) ->
                 f"{folder} is a pipeline whose network is {a(network.image_model_class.__name__)}, and the model to "
                 f"save is {a(ours.__name__)}; save it in another folder"
             )
-        save(video_model, network.folder, force=True)
+        save(video_model, network.folder, force=True, dtype=dtype)
         return folder
     num_bytes = sum(p.numel() * p.element_size() for p in video_model.parameters())
     with new_folder(folder, force, num_bytes) as partial:
-        video_model.image_model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a diffusers model
+        _image_model_in(video_model, dtype).save_pretrained(partial, safe_serialization=True)
         config, image_model_class = read_config(partial / "config.json")
         weights = find_weights(Source(partial, partial, config, image_model_class))
         info = _info(video_model, weights_fingerprint(weights))
         write_temporal(partial / TEMPORAL_FILE, video_model.temporal_state_dict(), info)
     return folder
+
+
+def _image_model_in(video_model: InflatedModel, dtype: torch.dtype | None) -> Any:
+    """The image model, or one with its weights in another dtype: the one asked for, or that of its files if nothing is
+    lost."""
+    image_model, wanted = video_model.image_model, dtype or video_model.stored_dtype
+    if wanted in (None, video_model.dtype):
+        return image_model
+    own = image_model.state_dict()
+    made = {name: one.to(wanted) if one.is_floating_point() else one for name, one in own.items()}
+    if dtype is None and not all(torch.equal(made[name].to(one.dtype), one) for name, one in own.items()):
+        return image_model
+    other = _plain(image_model)
+    other.load_state_dict(made, assign=True)
+    return other
 
 
 def save_temporal(video_model: InflatedModel, path: str | Path) -> Path:
@@ -106,7 +124,11 @@ def load(
     info, _ = read_temporal_info(source.temporal_file)
     meta_model = source.meta_model()
     check_fits(info, source.temporal_file, meta_model, architecture_fingerprint(meta_model))
-    return _attach(load_image_model(source, device, dtype), info, source.temporal_file)
+    video_model = _attach(load_image_model(source, device, dtype), info, source.temporal_file)
+    stored = find_weights(source).dtypes
+    if dtype is None and len(stored) == 1:
+        video_model.stored_dtype = TORCH_DTYPES.get(stored[0])
+    return video_model
 
 
 @alone

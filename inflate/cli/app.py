@@ -56,7 +56,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from inflate import __version__
+        from inflate.version import __version__
 
         print(f"inflate {__version__}")
         raise typer.Exit

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype
+from inflate.cli.checks import check_device, check_dtype
 from inflate.cli.options import Variant
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def inspect(
     if quiet:
         return
     print(f"{found.folder}: {found.image_model_class}, {', '.join(found.dtypes)}, {found.image_bytes / 1e6:.1f} MB")
+    if found.noise:
+        print(f"it says of itself: {found.noise}")
     if found.temporal is None:
         print(f"an image model, not inflated; with scheme {found.report.scheme!r} it would become:")
     else:

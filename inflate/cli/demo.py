@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype, progress_bar
+from inflate.cli.checks import check_device, check_dtype
 from inflate.cli.options import AsJson, Device, Dtype, Force, Model, Quiet, Seed
+from inflate.cli.reporting import progress_bar
 from inflate.errors import InputError
 
 if TYPE_CHECKING:

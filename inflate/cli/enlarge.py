@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from inflate.cli.generate import progress_bar
 from inflate.cli.how_long import say_how_long
 from inflate.cli.known_video import read_chunks
+from inflate.cli.reporting import progress_bar
 
 if TYPE_CHECKING:
     from inflate.cascade.enlarging import Enlarging

@@ -1,19 +1,16 @@
-"""``inflate generate``: prompts in, video files and a contact sheet out; and what other commands share with it."""
+"""``inflate generate``: prompts in, video files and a contact sheet out."""
 
 import json
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inflate.cli.checks import check_device, check_dtype, check_model, parse_sampling
 from inflate.cli.options import (
-    DTYPES,
     AsJson,
     Device,
     Dtype,
@@ -39,11 +36,10 @@ from inflate.cli.options import (
     Until,
     Variant,
 )
+from inflate.cli.reporting import notes, report_files
 from inflate.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    import torch
-
     from inflate.cascade import Cascade
     from inflate.stages import Segment
 
@@ -204,45 +200,6 @@ def parse_lora(text: str) -> tuple[Path, float]:
     return Path(path), weight
 
 
-def check_model(name: str) -> str:
-    """``name`` if it names something."""
-    if not name.strip():
-        raise InputError("--model is empty; name a cascade's folder, or leave it out for bundled:emoji.")
-    return name
-
-
-def parse_by_stage(option: str, text: str, kind: type) -> Any:
-    """``"12"`` -> 12; ``"prior=10,decoder=15"`` -> a dict; an empty text -> None, the stages' own defaults."""
-    if not text:
-        return None
-    try:
-        if "=" not in text:
-            return kind(text)
-        pairs = [part.split("=", 1) for part in text.split(",")]
-        names = [name.strip() for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{option} is {text!r}, which names {twice!r} twice; give each stage one number.")
-        return {name.strip(): kind(value) for name, value in pairs}
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        example = "15 or prior=10,decoder=15" if kind is int else "2.5 or prior=1,decoder=2.5"
-        raise InputError(f"{option} is {text!r}; give a number or one per stage, such as {example}.") from None
-
-
-def parse_sampling(
-    steps: str, guidance_scale: str, guidance_rescale: str = "", guidance_oscillate: str = "", threshold: str = ""
-) -> dict[str, Any]:
-    """The options of sampling as ``Cascade.settings`` takes them."""
-    chosen: dict[str, Any] = {"num_inference_steps": parse_by_stage("--steps", steps, int)}
-    texts = {"guidance_scale": guidance_scale, "guidance_rescale": guidance_rescale}
-    texts |= {"guidance_oscillate": guidance_oscillate, "threshold": threshold}
-    for name, text in texts.items():
-        chosen[name] = parse_by_stage(f"--{name.replace('_', '-')}", text, float)
-    return chosen
-
-
 def parse_segments(texts: list[str], transition: float) -> "list[Segment]":
     """``["8=a moon"]`` -> what to show from second 8 on."""
     from inflate.stages import Segment
@@ -264,37 +221,6 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def check_dtype(name: str) -> "torch.dtype":
-    """The torch dtype of that name."""
-    import torch
-
-    if name not in DTYPES:
-        raise InputError(f"--dtype is {name!r}{nearest(name, DTYPES)}; use {', '.join(DTYPES)}.")
-    return getattr(torch, name)
-
-
-def check_device(name: str | None) -> str | None:
-    """``name`` if a tensor with numbers can be put there."""
-    import torch
-
-    if name is not None:
-        try:
-            device = torch.device(name)
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's backends differ here
-            kind = name.partition(":")[0]
-            if kind not in ("cuda", "mps"):
-                raise InputError(f"--device {name!r} cannot be used here; give cpu, cuda, cuda:1 or mps.") from error
-            count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
-            found = f"no graphics card but {kind}:0 to {kind}:{count - 1}" if count else "no graphics card of that kind"
-            raise InputError(
-                f"--device {name!r} cannot be used here: torch finds {found}; leave it out, or give cpu."
-            ) from error
-        if device.type == "meta" or (device.type == "cpu" and device.index):
-            raise InputError(f"--device {name!r} cannot be used here; name cpu, or a GPU such as cuda:0.")
-    return name
-
-
 def _opened(model: str, variant: str | None, device: str | None, dtype: str, prompts: list[str] | None) -> "Cascade":
     """The cascade; ``InputError`` where one that is told something gets no prompt, or one told nothing gets one."""
     from inflate.cascade import Cascade
@@ -306,56 +232,3 @@ def _opened(model: str, variant: str | None, device: str | None, dtype: str, pro
     if not prompts and not cascade.told_nothing():
         raise InputError('Say what to show, such as inflate generate "party popper" -o out.mp4.')
     return cascade
-
-
-@contextmanager
-def notes(quiet: bool) -> Iterator[None]:
-    """Say on stderr, each once and as a plain sentence, what the chain warns of inside the block."""
-    from inflate.models.apart import FramesApartWarning
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FramesApartWarning)
-        yield
-    for sentence in dict.fromkeys(str(one.message) for one in caught if one.category is FramesApartWarning):
-        if not quiet:
-            typer.echo(sentence, err=True)
-    for one in caught:
-        if one.category is not FramesApartWarning:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-
-
-@contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callable[..., None]]:
-    """A bar on stderr over the whole chain, with the stage's name; it vanishes when done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-
-        def on_step(cascade: Any, step: int, timestep: Any, values: dict[str, Any]) -> None:
-            now = values["progress"]
-            what = f"{now.stage}, video {now.video + 1} of {now.num_videos}, step {step + 1} of {now.num_steps}"
-            bar.update(task, completed=now.fraction, description=what)
-
-        yield on_step
-
-
-def report_files(
-    videos: list[Path], sheet: Path | None, settings: dict[str, Any], seconds: float, quiet: bool, as_json: bool
-) -> None:
-    """Say what was written: paths on standard output, or all of it as JSON."""
-    if as_json:
-        files = {"videos": [str(path) for path in videos], "sheet": None if sheet is None else str(sheet)}
-        typer.echo(json.dumps(files | {"seconds": seconds, "settings": settings}, indent=2, ensure_ascii=False))
-    elif not quiet:
-        for path in [*videos, *([] if sheet is None else [sheet])]:
-            typer.echo(str(path))
-        typer.echo(f"done in {seconds} s", err=True)

@@ -14,8 +14,8 @@ from inflate.cascade.inputs import MAX_FRAMES, Timing, begun, first_state, pictu
 from inflate.cascade.long import MAX_STREAMED_FRAMES
 from inflate.cascade.shapes import cropped_share
 from inflate.cascade.timing import seconds_of_stream
-from inflate.cli.generate import progress_bar
 from inflate.cli.how_long import say_how_long
+from inflate.cli.reporting import progress_bar
 from inflate.data.writing import SHEET_COLUMNS, shown_otherwise, spread, write_video
 from inflate.errors import InputError
 from inflate.models.beginning import drawn_pixels

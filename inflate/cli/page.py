@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype
+from inflate.cli.checks import check_device, check_dtype
 from inflate.cli.options import Device, Dtype, Model
 from inflate.errors import InputError
 

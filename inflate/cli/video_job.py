@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype, check_model, parse_by_stage, progress_bar, report_files
+from inflate.cli.checks import check_device, check_dtype, check_model, parse_by_stage
+from inflate.cli.reporting import notes, progress_bar, report_files
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class VideoJob:
         from inflate.data import frame_times
 
         times = None if source is None else frame_times(source)
-        with progress_bar(self.quiet) as on_step:
+        with notes(self.quiet), progress_bar(self.quiet) as on_step:
             out = make(self.cascade, self.options(on_step))
         [video] = out.frames
         frames = np.stack([np.asarray(picture) for picture in video])
@@ -114,7 +115,7 @@ class VideoJob:
         from inflate.video import to_uint8
 
         times = frame_times(source)
-        with progress_bar(self.quiet) as on_step:
+        with notes(self.quiet), progress_bar(self.quiet) as on_step:
             made = make(self.cascade, self.options(on_step))
             timed = self._timed(source, times, made.num_frames, rate, longer)
             self.write((to_uint8(chunk[None])[0] for chunk in made.chunks), made.fps, *timed)
@@ -138,6 +139,7 @@ class VideoJob:
         self.loops = times.loops
         even, made = times.even(), times.raised(rate).extended(more)
         sound = Sound(source, times.origin, times.duration if more else math.inf)
+        self._tell_subtitles(sound)
         if reason := sound.why_not(self.output.suffix):
             typer.echo(f"The sound of {source} is left out: {reason}.", err=True)
             return () if even else made.spans, None
@@ -173,6 +175,10 @@ class VideoJob:
         elif is_transparent(source):
             typer.echo(f"Transparent parts of {source} become white.", err=True)
 
+    def _tell_subtitles(self, beside: "Sound") -> None:
+        if beside.subtitles:
+            typer.echo(f"The subtitles of {beside.path} are left out.", err=True)
+
     def drop_beside(self, source: Path) -> None:
         """Say that the sound and the transparency of ``source``, if any, belong to no frame that is made."""
         from inflate.data.sound import Sound
@@ -181,6 +187,7 @@ class VideoJob:
         if is_transparent(source):
             typer.echo(f"Transparent parts of {source} become white.", err=True)
         sound = Sound(source)
+        self._tell_subtitles(sound)
         if sound.there() or sound.why_not():
             typer.echo(f"The sound of {source} is left out: the new video has times of its own.", err=True)
 
@@ -211,14 +218,15 @@ class VideoJob:
 
 
 def read_picture(path: Path) -> "Image.Image":
-    """A picture file.
+    """A picture file; of an animation its first frame, which is said.
 
     Raises:
         InputError: no such file, or not a picture that Pillow reads.
     """
     import numpy as np
 
-    from inflate.data.reading.pictures import as_looked_at, picture_at, plain, to_first_frame
+    from inflate.data.reading.containers import PICTURE_KINDS
+    from inflate.data.reading.pictures import as_looked_at, picture_at, plain, to_first_frame, used_alone
 
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a picture in it.")
@@ -230,6 +238,8 @@ def read_picture(path: Path) -> "Image.Image":
             image.load()
             if image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255:
                 typer.echo(f"Transparent parts of {path} become white.", err=True)
+            if said := used_alone(image):
+                typer.echo(f"Of {path} {said}; interpolate, extend, vary and upscale take a whole video.", err=True)
             return as_looked_at(image)
     except Exception as error:  # a decoder may raise anything on damaged bytes
-        raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a png, jpg or webp.") from error
+        raise InputError(f"{path} cannot be read as a picture ({plain(error)}); give a {PICTURE_KINDS}.") from error

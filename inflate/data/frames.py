@@ -21,6 +21,7 @@ from inflate.data.kept import ELSEWHERE, HIDDEN, cache_folder
 from inflate.data.listing.found import Listing, VideoItem
 from inflate.data.listing.report import DataReport
 from inflate.data.listing.sources import open_videos
+from inflate.data.reading import PIXELS
 from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
 from inflate.staging import put_in_place, staged
@@ -240,7 +241,7 @@ def _entry(row: dict) -> FrameEntry:
 
 def _fingerprint(source: Listing, size: int) -> str:
     """Names, sizes and times of change of everything listed, plus what the entries say about it."""
-    digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
+    digest = hashlib.sha256(f"{_FORMAT} {PIXELS} {size}".encode())
     for item in source.items:
         # Footage in the folder is known by its place in it, so that a folder that was moved as a whole is not new.
         place = (os.path.relpath(item.footage.path, source.root), item.footage.stamp())

@@ -65,15 +65,26 @@ class Sound:
     def _codec(self) -> str | None:
         return self._codecs[0] if self._codecs else None
 
-    @cached_property
+    @property
+    def subtitles(self) -> int:
+        """How many tracks of subtitles the file has beside it; they go nowhere."""
+        return self._beside[1]
+
+    @property
     def _codecs(self) -> list[str]:
+        return self._beside[0]
+
+    @cached_property
+    def _beside(self) -> tuple[list[str], int]:
+        """Codecs of the sound tracks, and the number of tracks of subtitles."""
         try:
             with opened_container(self._footage) as container:
                 contexts = [track.codec_context for track in container.streams.audio]
                 # What FFmpeg has no decoder for has no context.
-                return [one.codec.canonical_name if one else "an unknown one" for one in contexts]
+                codecs = [one.codec.canonical_name if one else "an unknown one" for one in contexts]
+                return codecs, len(container.streams.subtitles)
         except (OSError, ValueError, FFmpegError):  # damaged, or an animation of Pillow's, which has no sound
-            return []
+            return [], 0
 
     @contextlib.contextmanager
     def beside(self, target: Any) -> Iterator[Callable[[float], None]]:

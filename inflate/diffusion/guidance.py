@@ -14,16 +14,6 @@ from torch import Tensor
 from inflate.errors import InputError
 
 
-def scale_of_weight(weight: float) -> float:
-    """``g`` of the papers' ``w``: ``g = 1 + w``."""
-    return 1 + weight
-
-
-def weight_of_scale(scale: float) -> float:
-    """The papers' ``w`` of ``g``."""
-    return scale - 1
-
-
 def classifier_free(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """``uncond + g (cond - uncond)`` (E8); ``g = 1`` is ``conditional`` itself, bit for bit."""
     if scale == 1:

@@ -26,7 +26,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from inflate.diffusion.conversions import eps_from_x
-from inflate.diffusion.processes import marginal, posterior
+from inflate.diffusion.processes import marginal
 from inflate.diffusion.schedules import Level
 from inflate.errors import InputError
 
@@ -201,11 +201,6 @@ def draw_known(x: Tensor, level: Level, noise: Tensor) -> Tensor:
     between known and unknown frames as in training.
     """
     return marginal(x, level).sample(noise)
-
-
-def draw_known_from(z_t: Tensor, x: Tensor, s: Level, t: Level, noise: Tensor) -> Tensor:
-    """Replacement by a draw of ``q(z_s | z_t, x^a)``, which goes on from the last one."""
-    return posterior(z_t, x, s, t).sample(noise)
 
 
 def langevin_step(z: Tensor, x: Tensor, level: Level, noise: Tensor, size: float = 0.1) -> Tensor:

@@ -64,11 +64,6 @@ def cosine(time: Tensor) -> Level:
     return Level(((1 - time) * (math.pi / 2)).sin(), (time * (math.pi / 2)).sin())
 
 
-def cosine_time(log_snr: Tensor) -> Tensor:
-    """The time at which :func:`cosine` has this log-SNR: ``t = (2 / pi) atan(exp(-lambda / 2))``."""
-    return torch.atan(torch.exp(-log_snr / 2)) * (2 / math.pi)
-
-
 def rectified_flow(time: Tensor) -> Level:
     """``alpha = 1 - t``, ``sigma = t``: not variance-preserving (rectified flow, arXiv:2209.03003, eq. 1)."""
     return Level(1 - time, time)

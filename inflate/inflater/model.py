@@ -39,6 +39,9 @@ class InflatedModel(nn.Module):
 
     image_model: Any  # a diffusers model; nn.Module would hide its config from type checkers
 
+    stored_dtype: torch.dtype | None = None
+    """Of the image weights in the files that it was loaded from; None where it was not, or they have several."""
+
     def __init__(self, image_model: nn.Module, scheme: str | Scheme = "make-a-video", num_frames: int = 16) -> None:
         super().__init__()
         self.adapter = adapter_of(image_model)

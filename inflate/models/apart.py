@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+from inflate.errors import Note
 from inflate.inflater import InflatedModel
 from inflate.layers.starting import StartsAsIdentity, identity_layers
 
@@ -15,7 +16,7 @@ NOT_TRAINED = (
 )
 
 
-class FramesApartWarning(UserWarning):
+class FramesApartWarning(Note):
     """A video is made of frames that know nothing of each other."""
 
 

@@ -26,6 +26,15 @@ def needs_both(settings: StageSettings) -> bool:
     return settings.guidance_scale != 1 or settings.guidance_oscillate not in (None, 1)
 
 
+def check_both(settings: StageSettings, network: str) -> None:
+    """``InputError`` for guidance that needs predictions without the prompt, of a network that makes none."""
+    if settings.guidance_oscillate is not None or settings.guidance_rescale:
+        raise InputError(
+            "guidance_rescale and guidance_oscillate change predictions with and without the prompt, and "
+            f"{network} has its guidance in its weights; leave them out."
+        )
+
+
 def thresholded(predict: Predict, scheduler: Any, quantile: float | None) -> Predict:
     """``predict`` with the clean samples it means thresholded (E12), one number per video; None is ``predict`` itself.
 

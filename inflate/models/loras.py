@@ -11,7 +11,7 @@ from torch import nn
 
 from inflate.bases.lora import NETWORK, ImageLora, is_motion_lora, read_image_lora
 from inflate.bases.parts import meta_part
-from inflate.checkpoint.formats.motion_lora import add_lora, check_lora
+from inflate.checkpoint.formats.motion_lora import add_lora, check_lora, lora_file
 from inflate.checkpoint.source import find_source
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
@@ -38,6 +38,8 @@ class LoraStage(ComponentStage):
     def add_lora(self, path: Path, weight: float) -> str:
         """Merge a LoRA, ``weight`` times, into networks that are loaded, and into others once they are.
 
+        ``path`` is its file, or a folder of PEFT's or diffusers' with it.
+
         Returns:
             "image" or "motion", which the file's content says.
 
@@ -46,6 +48,7 @@ class LoraStage(ComponentStage):
         """
         if not math.isfinite(weight):
             raise InputError(f"The weight of {path} is {weight}; give a finite number, such as 0.8.")
+        path = lora_file(path)
         lora = self._motion_lora(path) if is_motion_lora(path) else self._image_lora(path)
         if weight != 0:
             self._loras = (*self._loras, (lora, weight))

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x, 2.x and XL as the decoder: text to frames without a prior, inflated or frame by frame."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.beginning import Beginning
 from inflate.models.foreign import Told
+from inflate.models.guided import check_both
 from inflate.models.text_decoder import TextDecoderConfig, TextDecoderStage
 from inflate.stages import StageSettings
 
@@ -54,6 +55,13 @@ class StableDiffusionDecoderStage(TextDecoderStage):
     defaults = StageSettings(num_inference_steps=25, guidance_scale=7.5)
     config_class = StableDiffusionConfig
     config: StableDiffusionConfig
+
+    def guidance_inside(self, settings: StageSettings) -> tuple[StageSettings, float | None]:
+        """The scale goes into a network of latent consistency, which is evaluated once."""
+        if not self.component_config("unet").get("time_cond_proj_dim"):
+            return settings, None
+        check_both(settings, "this Stable Diffusion")
+        return replace(settings, guidance_scale=1.0), settings.guidance_scale
 
     def sample(
         self,

@@ -8,6 +8,7 @@ from inflate.bases.conditioners.labels import LabelConditioner
 from inflate.bases.conditioners.transformers import FluxConditioner, PixArtConditioner, StableDiffusion3Conditioner
 from inflate.errors import InputError
 from inflate.models.foreign import SizeConfig
+from inflate.models.guided import check_both
 from inflate.models.text_decoder import TextDecoderConfig, TextDecoderStage
 from inflate.stages import StageSettings
 
@@ -75,11 +76,7 @@ class FluxDecoderStage(TextDecoderStage):
 
     def guidance_inside(self, settings: StageSettings) -> tuple[StageSettings, float | None]:
         """The scale goes into the network, which is evaluated once."""
-        if settings.guidance_oscillate is not None or settings.guidance_rescale:
-            raise InputError(
-                "guidance_rescale and guidance_oscillate change predictions with and without the prompt, and FLUX has "
-                "its guidance in its weights; leave them out."
-            )
+        check_both(settings, "FLUX")
         guided = bool(self.component_config("unet").get("guidance_embeds"))
         if not guided and settings.guidance_scale != 1:
             raise InputError(

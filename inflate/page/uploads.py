@@ -10,7 +10,7 @@ from PIL import Image
 
 from inflate.data.decode import frame_times, iterate_frames, stated_size, video_facts
 from inflate.data.reading.containers import NoMediaError
-from inflate.data.reading.pictures import as_looked_at, picture_at
+from inflate.data.reading.pictures import as_looked_at, picture_at, used_alone
 from inflate.data.sound import Sound
 from inflate.data.transparency import is_transparent
 from inflate.errors import InputError
@@ -138,10 +138,23 @@ def left_out(path: str | Path) -> str:
         InputError: as :func:`check_video`.
     """
     path = kept_upload(path)
-    times, sound, transparent = _plainly(path, lambda: (frame_times(path), Sound(path).tracks, is_transparent(path)))
-    told = {"its sound": sound, "its transparency": transparent, "the uneven times of its frames": not times.even()}
+    times, sound, transparent = _plainly(path, lambda: (frame_times(path), Sound(path), is_transparent(path)))
+    told = {"its sound": sound.tracks, "its subtitles": sound.subtitles, "its transparency": transparent}
+    told["the uneven times of its frames"] = not times.even()
     named = [what for what, there in told.items() if there]
     return f"Not kept from {path.name}: {', '.join(named)}." if named else ""
+
+
+def one_frame_of(path: str | Path) -> str:
+    """That a picture is an animation of which one frame is used, in a sentence; empty where it is none.
+
+    Raises:
+        InputError: it is no longer there.
+    """
+    path = kept_upload(path)
+    with picture_at(path) as image:
+        said = used_alone(image)
+    return f"Of {path.name} {said}." if said else ""
 
 
 def cut_for_upscaling(path: str | Path) -> str:

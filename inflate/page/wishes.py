@@ -24,6 +24,7 @@ from inflate.page.uploads import (
     fit_for_upscaling,
     kept_upload,
     left_out,
+    one_frame_of,
 )
 from inflate.video import Video
 
@@ -103,24 +104,26 @@ def animate(cascade: Cascade, model: str, image: str | None, settings: Settings)
     """A picture moves."""
     numbers = (settings.num_frames, settings.fps, settings.frame_skip)
     request = Request("animate", _handed_in("picture", image), model, settings.seed, _timing(settings))
-    return _of_files(
+    wish = _of_files(
         request,
         lambda: check_picture(image),
         lambda cascade, picture, more: cascade.animate(picture, *numbers, **more),
         settings,
     )
+    return replace(wish, left_out=lambda: one_frame_of(image or ""))
 
 
 def between(cascade: Cascade, model: str, first: str | None, last: str | None, settings: Settings) -> Wish:
     """Two pictures become a video from one to the other."""
     numbers = (settings.num_frames, settings.fps, settings.frame_skip)
     names = (*_handed_in("picture", first), *_handed_in("picture", last))
-    return _of_files(
+    wish = _of_files(
         Request("interpolate", names, model, settings.seed, _timing(settings)),
         lambda: (check_picture(first), check_picture(last)),
         lambda cascade, ends, more: cascade.interpolate(ends[0], ends[1], *numbers, **more),
         settings,
     )
+    return replace(wish, left_out=lambda: " ".join(filter(None, (one_frame_of(one or "") for one in (first, last)))))
 
 
 def faster(

@@ -193,14 +193,14 @@ def colour_drift(sample: float, data: float = 0.0) -> Finding | None:
     )
 
 
-def captions_equal(count: int, distinct: int) -> Finding | None:
+def captions_equal(count: float, distinct: float) -> Finding | None:
     """All of several clips have one caption."""
     if count < 2 or distinct > 1:
         return None
     return Finding(
         "captions-equal",
-        f"All {count} clips have the same caption: what is asked for will make no difference to the motion; give each "
-        "clip its own (clip.txt beside clip.mp4), or train without captions.",
+        f"All {count:g} clips have the same caption: what is asked for will make no difference to the motion; give "
+        "each clip its own (clip.txt beside clip.mp4), or train without captions.",
     )
 
 

@@ -41,6 +41,7 @@ class SampleRequest:
     num_frames: int
     size: tuple[int, int]  # height, width in pixels
     seed: int
+    prompt: str = ""  # that was asked for, or the clip's caption; empty where there is none
 
 
 def sample_settings(base: Base, options: VideoOptions) -> StageSettings:

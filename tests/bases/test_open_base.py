@@ -11,6 +11,7 @@ from inflate.bases import drop, open_base, predict
 from inflate.errors import InputError
 from inflate.inflater import inflate
 from tests.bases import families
+from tests.inflater.tiny_models import build
 
 # family of the table, reads, channels, pixels per cell, patch, multiple, size
 FACTS = {
@@ -157,3 +158,9 @@ def test_a_bundled_family_is_a_base() -> None:
     base = open_base("bundled:emoji")
     assert (base.family, base.multiple, base.sample_size) == ("inflate", 16, (64, 64))
     assert base.parts["text_encoder"].name == "clip" and base.network.temporal_file.is_file()
+
+
+def test_kolors_is_not_taken_for_stable_diffusion_xl(tmp_path: Path) -> None:
+    build("kolors").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="cannot be fine-tuned: it is none of Stable Diffusion"):
+        open_base(tmp_path)

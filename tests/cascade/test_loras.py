@@ -320,6 +320,48 @@ def test_pickles_and_weights_that_are_none(stable_diffusion: Any, tmp_path: Path
         cascade.load_lora(tmp_path / "bad.safetensors")
 
 
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "style.safetensors"])
+def test_a_folder_of_pefts_is_as_strong_as_peft_makes_it(
+    rslora: bool, name: str, stable_diffusion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, built = stable_diffusion
+    noise, pipeline = drawn(monkeypatch, folder), copy.deepcopy(built)
+    changes = changes_of(pipeline.unet, ("to_q", "to_v"), 1)
+    options: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA, "use_rslora": rslora}
+    inject_adapter_in_model(LoraConfig(**options, target_modules=["to_q", "to_v"]), pipeline.unet)
+    set_peft_model_state_dict(pipeline.unet, changes)
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    (lora / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **options}))
+    save_file({f"base_model.model.{key}": value for key, value in changes.items()}, lora / name)
+    wanted = wanted_of(pipeline, noise, "sd")
+    for given in (lora, lora / name):
+        assert_same(frames_of(folder, (given, 1.0)), wanted)
+    assert not np.allclose(wanted, frames_of(folder), atol=1e-2)
+
+
+def test_a_folder_that_is_no_lora_is_told_what_it_holds(stable_diffusion: Any, tmp_path: Path) -> None:
+    cascade = Cascade.from_pretrained(stable_diffusion[0], device="cpu")
+    with pytest.raises(InputError, match=r"is a folder with no \.safetensors, and no adapter_model\.safetensors; name"):
+        cascade.load_lora(tmp_path)
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(InputError, match=r"adapter_model\.bin is a pickle"):
+        cascade.load_lora(tmp_path)
+    for part in ("unet", "text_encoder"):
+        (tmp_path / part).mkdir()
+        save_file({"a": torch.ones(1)}, tmp_path / part / "adapter_model.safetensors")
+    (tmp_path / "adapter_model.bin").unlink()
+    with pytest.raises(
+        InputError, match=r"with text_encoder/adapter_model\.safetensors, unet/adapter_model\.safetensors"
+    ):
+        cascade.load_lora(tmp_path)
+    save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"adapter_config\.json has settings of a LoRA that cannot be read"):
+        cascade.load_lora(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [

@@ -1,9 +1,12 @@
 """Stable Diffusion as the decoder: its own pipeline's pictures, videos of an inflated one, and Text2Video-Zero."""
 
+import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -57,6 +60,80 @@ def test_a_frame_is_the_pipelines_own_picture(
     assert_same(made[0], wanted)
     other = cascade("blue moon", 1, **options).frames
     assert isinstance(other, np.ndarray) and not np.allclose(other, made, atol=1e-2), "it reads the prompt"
+
+
+# Of diffusers 0.42 on NumPy 2, DEIS and KDPM2 warn of its end, and LMS needs SciPy.
+SAMPLERS = (
+    "DDPMScheduler DPMSolverMultistepScheduler DPMSolverSinglestepScheduler EulerDiscreteScheduler "
+    "EulerAncestralDiscreteScheduler HeunDiscreteScheduler LCMScheduler PNDMScheduler TCDScheduler "
+    "UniPCMultistepScheduler"
+).split()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_folders_own_sampler_is_the_one(
+    name: str, stable_diffusion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in diffusers, draw for draw: both are given the same noise at each step."""
+    pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(stable_diffusion[0])
+    used = getattr(diffusers, name)
+    pipeline.scheduler = used.from_config(pipeline.scheduler.config)
+    pipeline.save_pretrained(tmp_path / name)
+    home = importlib.import_module(used.__module__)
+    if hasattr(home, "randn_tensor"):
+        monkeypatch.setattr(home, "randn_tensor", lambda shape, **how: torch.linspace(-1, 1, 256).reshape(shape))
+    noise = noise_of(monkeypatch)
+    options = {"num_inference_steps": 5, "guidance_scale": 3.0, "output_type": "np"}
+    wanted = pipeline(PROMPT, latents=noise[:, :, 0], height=SIDE, width=SIDE, **options).images
+    made = Cascade.from_pretrained(tmp_path / name, device="cpu")(PROMPT, 1, **options).frames
+    assert isinstance(made, np.ndarray)
+    assert_same(made[0], wanted)
+
+
+@pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_xl"])
+def test_latent_consistency_is_told_its_guidance(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network is evaluated once, and knows the scale; as diffusers' pipeline of the same folder."""
+    pipeline = type(request.getfixturevalue(kind)[1]).from_pretrained(request.getfixturevalue(kind)[0])
+    unet = diffusers.UNet2DConditionModel(**{**pipeline.unet.config, "time_cond_proj_dim": 16})
+    pipeline.unet = foreign.randomized(unet, 3)
+    pipeline.scheduler = diffusers.LCMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.save_pretrained(tmp_path / "lcm")
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_lcm.randn_tensor",
+        lambda shape, **how: torch.linspace(-1, 1, 256).reshape(shape),
+    )
+    noise, cascade = noise_of(monkeypatch), Cascade.from_pretrained(tmp_path / "lcm", device="cpu")
+    told = []
+    for scale in (8.5, 2.0):
+        options = {"num_inference_steps": 4, "guidance_scale": scale, "output_type": "np"}
+        wanted = pipeline(PROMPT, latents=noise[:, :, 0], height=SIDE, width=SIDE, **options).images
+        made = cascade(PROMPT, 1, **options).frames
+        assert isinstance(made, np.ndarray)
+        assert_same(made[0], wanted)
+        told.append(made)
+    assert not np.allclose(*told, atol=1e-3), "the scale tells"
+    with pytest.raises(InputError, match="this Stable Diffusion has its guidance in its weights"):
+        cascade(PROMPT, 1, num_inference_steps=2, guidance_rescale=0.5)
+    convert(tmp_path / "lcm", tmp_path / "video", "animatediff-v2", num_frames=3)
+    video = Cascade.from_pretrained(tmp_path / "video", device="cpu")
+    monkeypatch.undo()
+    frames = video(PROMPT, 3, num_inference_steps=2).frames
+    assert frames is not None and len(frames[0]) == 3
+
+
+def test_a_sampler_that_two_files_disagree_on_is_named(stable_diffusion: Any, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "two"
+    shutil.copytree(stable_diffusion[0], folder)
+    said = folder / "scheduler" / "scheduler_config.json"
+    said.write_text(json.dumps({**json.loads(said.read_text()), "_class_name": "LCMScheduler"}))
+    arguments = ["generate", PROMPT, "--frames", "1", "--steps", "2", "--device", "cpu", "--no-sheet"]
+    for model, count in ((folder, 1), (stable_diffusion[0], 0)):
+        assert main([*arguments, "--model", str(model), "-o", str(tmp_path / f"{count}.gif")]) == 0
+        error = capsys.readouterr().err
+        assert error.count("Sampled by DDIMScheduler, as") == count
+        assert error.count("is that of an LCMScheduler") == count
 
 
 def test_an_inflated_pipeline_folder_makes_videos(stable_diffusion: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import inflate
 from inflate.checkpoint import convert, load, save
@@ -83,3 +84,28 @@ def test_a_cascade_saved_over_another_keeps_foreign_files(tmp_path: Path) -> Non
     assert letters.items() <= after.items()
     assert json.loads(after["model_index.json"])["_class_name"] == "Cascade"
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_image_weights_keep_the_dtype_of_their_files(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Byte for byte, where nothing has changed; a weight that is no number of that dtype any more is not rounded."""
+    folder, file = tmp_path / "video", "diffusion_pytorch_model.safetensors"
+    build("sd15").to(dtype).save_pretrained(tmp_path / "image")
+    convert(tmp_path / "image", folder, num_frames=3)
+    before, model = load_file(folder / file), load(folder)
+    assert model.dtype == torch.float32 and {one.dtype for one in before.values()} == {dtype}
+    for place in (folder, tmp_path / "again"):
+        save(model, place, force=True)
+        after = load_file(place / file)
+        assert after.keys() == before.keys() and all(
+            after[name].dtype == dtype and torch.equal(after[name], before[name]) for name in before
+        )
+    assert all(one.dtype == torch.float32 for one in model.image_model.state_dict().values()), "it is left alone"
+    save(model, tmp_path / "asked", dtype=torch.float32)
+    assert {one.dtype for one in load_file(tmp_path / "asked" / file).values()} == {torch.float32}
+    with torch.no_grad():
+        model.image_model.get_parameter("conv_out.bias").add_(1 / 3)
+    save(model, folder, force=True)
+    trained = load_file(folder / file)
+    assert all(torch.equal(trained[name], value) for name, value in model.image_model.state_dict().items())
+    assert load(folder, dtype=dtype).stored_dtype is None, "asked for, it is the model's own"

@@ -4,11 +4,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from inflate.cascade import Cascade
 from inflate.checkpoint import convert, deflate_folder, find_source, inspect, load, load_image_model
 from inflate.errors import InputError
+from tests.cascade.foreign_pipelines import stable_diffusion
 from tests.checkpoint.original_layouts import PREFIX, ldm_unet
 from tests.inflater.tiny_models import build
 
@@ -135,3 +139,24 @@ def test_damaged_and_empty_pickles_are_one_sentence(checkpoint: Path, tmp_path: 
         torch.save(content, checkpoint)
         with pytest.raises(InputError, match="holds no weights: it is no state dict of torch tensors"):
             find_source(checkpoint, allow_pickle=True)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_pipeline_with_pickles_is_told_what_to_do(tmp_path: Path, part: str) -> None:
+    """And what the sentence says works."""
+    folder, other = tmp_path / "pipeline", tmp_path / "other"
+    stable_diffusion(folder)
+    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    pickle = folder / part / ("pytorch_model.bin" if part == "text_encoder" else BIN)
+    torch.save(load_file(folder / part / f"{stem}.safetensors"), pickle)
+    (folder / part / f"{stem}.safetensors").unlink()
+    said = rf"{part} has its weights in a pickle alone \({pickle.name}\).*write the pipeline anew with diffusers"
+    with pytest.raises(InputError, match=said) as caught:
+        Cascade.from_pretrained(folder, device="cpu")("red sun", 1, num_inference_steps=1)
+    assert f"DiffusionPipeline.from_pretrained({str(folder)!r}).save_pretrained(" in str(caught.value)
+    assert ("inflate convert --allow-pickle" in str(caught.value)) == (part == "unet")
+    diffusers.DiffusionPipeline.from_pretrained(folder).save_pretrained(other)
+    if part == "unet":
+        convert(folder, tmp_path / "video", num_frames=3, allow_pickle=True)
+    for made in (other, *([tmp_path / "video"] if part == "unet" else [])):
+        assert Cascade.from_pretrained(made, device="cpu")("red sun", 1, num_inference_steps=1).frames is not None

@@ -403,6 +403,9 @@ def test_what_a_file_says_it_predicts_is_kept(tmp_path: Path, case: str, bare: b
     weights = (weights if bare else whole(weights)) | {flag: torch.empty(0) for flag in flags}
     save_file(weights, tmp_path / "model.safetensors", metadata=metadata)
     arguments = (tmp_path / "model.safetensors", tmp_path / "video")
+    told = inspect(arguments[0], config=tmp_path / "config.json").noise
+    marks = [flag for flag in ("v_pred", "ztsnr") if f"'{flag}'" in told]
+    assert sorted(flags) == marks and ("modelspec.prediction_type" in told) == bool(metadata)
     if isinstance(result, str):
         with pytest.raises(InputError, match=result):
             convert(*arguments, config=tmp_path / "config.json", prediction=wanted)

@@ -137,7 +137,8 @@ def test_verify_a_bare_config_with_random_weights(
         (
             "convert {tmp}/model.ckpt {tmp}/video",
             "error: {tmp}/model.ckpt is a pickle, a kind of file that may run any code when opened; get the model as "
-            "safetensors, or allow reading tensors and nothing else from it with --allow-pickle (allow_pickle=True)",
+            "safetensors, or allow reading tensors and nothing else from it with --allow-pickle (allow_pickle=True), "
+            "which convert, inspect and import take",
         ),
         (
             "convert {tmp}/truncated {tmp}/video",

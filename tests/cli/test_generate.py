@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from inflate.cli.app import main
-from inflate.cli.generate import numbered, parse_by_stage
+from inflate.cli.checks import parse_by_stage
+from inflate.cli.generate import numbered
 from inflate.errors import InputError
 from tests.models.tiny_family import save_tiny_family, tiny_unet, tiny_video_unet
 

@@ -1,5 +1,6 @@
 """What each command does with the times and the sound of its video: known frames stay at their times."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,29 @@ def test_of_several_sound_tracks_the_first_is_kept(uneven: Path, tmp_path: Path,
     assert run(["upscale"], two, tmp_path / "out.mp4") == 0
     assert f"Of the 2 sound tracks of {two} the first one is kept." in capsys.readouterr().err
     assert Sound(tmp_path / "out.mp4").tracks == 1
+
+
+def subtitled(source: Path, path: Path) -> Path:
+    text = io.BytesIO(b"1\n00:00:00,000 --> 00:00:01,000\nHello\n\n")
+    with av.open(str(source)) as video, av.open(text, "r", "srt") as lines, av.open(str(path), "w") as target:
+        streams = [*video.streams, lines.streams.subtitles[0]]
+        copies = {id(stream): target.add_stream_from_template(stream) for stream in streams}
+        for packet in [*video.demux(), *lines.demux()]:
+            if packet.dts is not None:
+                packet.stream = copies[id(packet.stream)]
+                target.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("arguments", [arguments for arguments, _, _ in TABLE.values()], ids=list(TABLE))
+@pytest.mark.parametrize("suffix", [".mp4", ".webp"])
+def test_subtitles_that_are_left_out_are_named(
+    uneven: Path, tmp_path: Path, capsys: Any, arguments: list[str], suffix: str
+) -> None:
+    for source in (subtitled(uneven, tmp_path / "told.mkv"), uneven):
+        assert run(arguments, source, tmp_path / f"{source.stem}-out{suffix}") == 0
+        said = f"The subtitles of {source} are left out."
+        assert capsys.readouterr().err.count(said) == (source is not uneven)
 
 
 def test_an_odd_mp4_grows_with_a_sentence(tmp_path: Path, capsys: Any) -> None:

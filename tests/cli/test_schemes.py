@@ -37,3 +37,15 @@ def test_the_cost_for_a_model_is_the_reports(tmp_path: Path, capsys: pytest.Capt
     assert "does not apply" in capsys.readouterr().out
     assert main(["schemes", str(tmp_path / "nothing.json")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_arithmetic_that_was_not_counted_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build("lumina2").save_pretrained(tmp_path)
+    config = str(tmp_path / "config.json")
+    assert main(["schemes", config, "--frames", "2", "--size", "8", "--json"]) == 0
+    rows = {row["scheme"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["latte"]["flop_ratio"] is None and rows["latte"]["new_parameters"] > 0
+    assert main(["schemes", config, "--frames", "2", "--size", "8"]) == 0
+    assert "not counted" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path), "--scheme", "latte", "--frames", "2"]) == 0
+    assert "its arithmetic cannot be counted without weights" in capsys.readouterr().out

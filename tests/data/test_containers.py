@@ -1,6 +1,7 @@
 """What a file is, its first bytes say, not its name; playlists and scripts are named and left alone."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from PIL import Image
 from inflate.cli.video_job import read_picture
 from inflate.data import VideoError, decode_video, frame_times, iterate_frames, video_facts
 from inflate.data.clips.pictures import read_picture as read_training_picture
+from inflate.data.clips.pictures import scan_picture
 from inflate.data.reading import containers
 from inflate.data.reading.containers import PICTURE, NoMediaError, recognise
 from inflate.data.reading.footage import Footage
 from inflate.data.sound import Sound
+from inflate.data.writing import write_video
 from inflate.errors import InputError
 from inflate.page.uploads import check_picture, check_video
 
@@ -191,3 +194,64 @@ def test_a_place_inside_a_file_is_kept() -> None:
     assert recognise(file) == PICTURE and file.tell() == 4
     with pytest.raises(NoMediaError, match="no video or picture"):
         recognise(io.BytesIO(bytes(range(128, 256))))
+
+
+# First bytes of files of other tools, by their formats' specifications.
+FOREIGN = [
+    (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51\0\x2f", "a JPEG 2000 picture"),
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIF picture (HEIC)"),
+    (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIF picture (HEIC)"),
+    (b"\xff\x0a\xfa\x7f", "a JPEG XL picture"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+    (b"II\xbc\x01\x20\0", "a JPEG XR picture"),
+    (b"\0\0\1\0\1\0\x10\x10", "a Windows icon (ICO, CUR)"),
+    (b"\0\0\2\0\1\0\x10\x10", "a Windows icon (ICO, CUR)"),
+    (b"icns\0\0\1\0", "a Mac's icon (ICNS)"),
+    (b"8BPS\0\1", "a Photoshop document (PSD)"),
+    (b"gimp xcf v011\0", "a GIMP document (XCF)"),
+    (b"\x76\x2f\x31\x01\2\0\0\0", "an OpenEXR picture"),
+    (b"#?RADIANCE\n", "a Radiance picture (HDR)"),
+    (b"DDS \x7c\0\0\0", "a DDS texture"),
+    (b"qoif\0\0\0\x10", "a QOI picture"),
+    (b"BPG\xfb\0\0", "a BPG picture"),
+    (b"%PDF-1.7\n", "a PDF document"),
+]
+
+
+@pytest.mark.parametrize(("start", "what"), FOREIGN)
+def test_pictures_that_are_not_read_are_called_what_they_are(tmp_path: Path, start: bytes, what: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(start + bytes(300))
+    said = re.escape(f"it is {what}, which is not read here")
+    for read in (read_picture, check_picture, decode_video, check_video):
+        with pytest.raises(InputError, match=said):
+            read(path)
+    with pytest.raises(InputError, match="give a PNG, JPEG, WebP, GIF, AVIF, BMP, TIFF or PPM"):
+        read_picture(path)
+
+
+def test_what_has_no_first_bytes_of_its_own_is_told_what_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.tga")
+    with pytest.raises(InputError, match=r"no video or picture that is read here\); give a PNG, JPEG, WebP, GIF"):
+        read_picture(tmp_path / "a.tga")
+
+
+def test_a_video_for_a_picture_is_called_one(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", np.zeros((3, 16, 16, 3), np.uint8), 8).rename(tmp_path / "a.png")
+    for read in (read_picture, check_picture):
+        with pytest.raises(InputError, match="it is a video"):
+            read(path)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif", "tiff"])
+def test_an_animation_for_a_picture_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+    pictures = [Image.new("RGB", (16, 16), (80 * number, 9, 9)) for number in range(3)]
+    for count in (3, 1):
+        path = tmp_path / f"{count}.{suffix}"
+        pictures[0].save(path, save_all=count > 1, append_images=pictures[1:count])
+        read_picture(path)
+        said = f"Of {path} only the first of its 3 frames is used; interpolate, extend, vary and upscale take a whole"
+        assert (said in capsys.readouterr().err) == (count == 3)
+        remarks = scan_picture(Footage(path.name, path, path.suffix)).remarks
+        assert remarks == (("only the first of its 3 frames is used",) if count == 3 else ())

@@ -10,6 +10,7 @@ import pytest
 from inflate.data import ClipSampler, FrameCache, build_frame_cache, decode_video
 from inflate.data.clips import ClipOptions, open_clips
 from inflate.data.kept import cache_folder
+from inflate.data.reading import PIXELS
 from inflate.errors import InputError
 from inflate.train.pictures import open_data
 from inflate.train.recipe import DataOptions
@@ -68,6 +69,14 @@ def test_a_changed_file_is_seen(videos: Path, write_webp) -> None:
     write_webp(videos / "still.webp", [99], [0])
     os.utime(videos / "still.webp", ns=(1, 1))
     assert build_frame_cache(videos, 16).clip_frames(1)[0, 0, 0, 0] == 99
+
+
+def test_frames_of_an_older_reader_are_read_anew(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_frame_cache(videos, 16)
+    monkeypatch.setattr("inflate.data.frames.PIXELS", PIXELS + 1)
+    calls = []
+    build_frame_cache(videos, 16, progress=lambda done, total: calls.append(done))
+    assert calls
 
 
 def test_two_processes_build_the_same_bytes(videos: Path, tmp_path: Path) -> None:

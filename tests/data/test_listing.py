@@ -211,6 +211,24 @@ CASES = {
             "y.tar:b.001.jpg": "numbered frames are read from folders",
         },
     ),
+    "two lists": Case(
+        {
+            "videos.txt": "clips/a.mp4\r\nclips\\b.mp4\nclips/gone.mp4\n\n",
+            "prompt.txt": "\ufeffone  cat\n\nnothing\n",
+            **{f"clips/{name}.mp4": V for name in "abc"},
+        },
+        {"clips/a": "one cat", "clips/b": ""},
+        skipped={"gone.mp4": "videos.txt row 3 names it but it is not there"},
+        ignored={"c.mp4": "does not name it"},
+    ),
+    "two lists of other names": Case(
+        {"videos.txt": "a.mp4\nb.mp4\n", "captions.txt": "one\ntwo", "a.mp4": V, "b.mp4": V}, {"a": "one", "b": "two"}
+    ),
+    "a list alone": Case(
+        {"videos.txt": "a.mp4\n", "a.mp4": V, "b.txt": "x"},
+        {"a": ""},
+        ignored={"videos.txt": "a list of videos, but none of prompts", "b.txt": "no video called b"},
+    ),
     "shards beside a table": Case(
         {"x.tar": tar(a_DOT_mp4=V), "b.mp4": V, "c.mp4": V, "metadata.csv": rows(("b.mp4", "bee"))},
         {"a": "", "b": "bee"},
@@ -256,6 +274,17 @@ def test_what_a_folder_gives(tmp_path: Path, case: Case) -> None:
     visible = {str(root / name) for name in case.files if not name.startswith(".")}
     read = {Path(name).suffix.lower() for name in visible - named(listing)}
     assert read <= {".txt", ".csv", ".jsonl", ".tar"}
+
+
+def test_two_lists_of_unequal_length(tmp_path: Path) -> None:
+    root = write(tmp_path, {"videos.txt": "a.mp4\nb.mp4\n", "prompts.txt": "one\n", "a.mp4": V, "b.mp4": V})
+    for given in (root, root / "videos.txt"):
+        with pytest.raises(
+            InputError, match=r"videos\.txt has 2 lines and prompts\.txt has 1; the two go together line"
+        ):
+            open_videos(given)
+    (root / "prompts.txt").write_text("one\ntwo\n")
+    assert [item.caption for item in open_videos(root / "videos.txt").items] == ["one", "two"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])

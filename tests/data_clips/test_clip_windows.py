@@ -13,6 +13,7 @@ import pytest
 from inflate.data.clips import ClipOptions, open_clips
 from inflate.data.clips.buckets import fit, nearest_size, sizes_for
 from inflate.data.clips.placing import Shot, place_windows, shots_of, unit
+from inflate.data.reading import PIXELS
 from inflate.errors import InputError
 
 WriteClip = Callable[..., Path]
@@ -241,7 +242,7 @@ def test_one_video_of_two_is_held_out_and_equal_files_stay_together(write_clip: 
     assert splits["a"] == splits["copy of a"]
 
 
-def test_keys_name_pixels_and_not_files(write_clip: WriteClip, tmp_path: Path) -> None:
+def test_keys_name_pixels_and_not_files(write_clip: WriteClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(tmp_path / "one" / "a.mp4")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "z.mp4").write_bytes((tmp_path / "one" / "a.mp4").read_bytes())
@@ -252,6 +253,9 @@ def test_keys_name_pixels_and_not_files(write_clip: WriteClip, tmp_path: Path) -
     other = open_clips(options(tmp_path / "one", size=(32,)), 8)
     assert not {w.key for w in first.windows} & {w.key for w in other.windows}
     assert len({w.key for w in first.windows}) == len(first)
+    monkeypatch.setattr("inflate.data.clips.clips.PIXELS", PIXELS + 1)
+    newer = open_clips(options(tmp_path / "one"), 8)
+    assert not {w.key for w in first.windows} & {w.key for w in newer.windows}, "another reader's pixels are others"
 
 
 def test_an_animation_that_repeats_runs_on(tmp_path: Path) -> None:

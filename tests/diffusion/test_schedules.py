@@ -15,7 +15,6 @@ from inflate.diffusion.schedules import (
     Level,
     cosine,
     cosine_betas,
-    cosine_time,
     from_alphas_cumprod,
     from_angle,
     from_betas,
@@ -46,22 +45,18 @@ def test_log_snr_comes_back(log_snr: float) -> None:
 
 
 @given(st.floats(-20, 20))
-def test_log_snr_angle_and_time_are_one_thing(log_snr: float) -> None:
+def test_log_snr_and_angle_are_one_thing(log_snr: float) -> None:
     level = from_log_snr(number(log_snr))
     turned = from_angle(level.angle)
     # An angle near pi/2 holds alpha to 1e-16 of 1, and alpha is 4.5e-5 at a log-SNR of -20.
     assert float(turned.log_snr) == pytest.approx(log_snr, abs=1e-10)
-    time = cosine_time(number(log_snr))
-    assert 0 < time < 1
-    assert float(cosine(time).log_snr) == pytest.approx(log_snr, abs=1e-10)
     assert float(from_alphas_cumprod(level.alpha**2).log_snr) == pytest.approx(log_snr, abs=1e-6)
 
 
 @given(st.floats(0, 1))
-def test_time_comes_back(time: float) -> None:
+def test_the_angle_is_the_time_in_quarter_turns(time: float) -> None:
     level = cosine(number(time))
     assert float(level.angle) == pytest.approx(time * math.pi / 2, abs=1e-15)
-    assert float(cosine_time(level.log_snr)) == pytest.approx(time, abs=1e-15)
 
 
 @given(st.floats(0, math.pi / 2))

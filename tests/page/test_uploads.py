@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inflate.data import decode
+from inflate.data import decode, decode_video
 from inflate.data.reading import frames
 from inflate.data.writing import write_video
 from inflate.errors import InputError
-from inflate.page import uploads
+from inflate.page import uploads, wishes
 from inflate.page.uploads import (
     check_picture,
     check_prompt,
@@ -20,9 +20,12 @@ from inflate.page.uploads import (
     cut_for_upscaling,
     fit_for_upscaling,
     left_out,
+    one_frame_of,
 )
+from inflate.page.wishes import Settings
 from inflate.video import Video
 from tests.data_writing.test_times_and_sound import with_sound
+from tests.models.tiny_family import tiny_cascade
 
 
 @pytest.mark.parametrize("text", ["party popper", "  café   au lait ", "7 rockets!", "A"])
@@ -149,3 +152,22 @@ def test_what_of_a_video_is_left_out_is_said(tmp_path: Path) -> None:
     large = write_video(tmp_path / "large.mp4", np.zeros((2, 16, 300, 3), np.uint8), 10)
     assert cut_for_upscaling(even) == ""
     assert cut_for_upscaling(large).startswith("Made of at most 120 frames of 256 px: large.mp4 has 2 of 300 x 16 px")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".avif", ".tiff"])
+def test_an_animation_for_a_picture_is_told_of(tmp_path: Path, suffix: str) -> None:
+    pictures = [Image.new("RGB", (16, 16), (80 * number, 9, 9)) for number in range(3)]
+    cascade, plain = tiny_cascade(), Settings(8.0, 4, 5, 2.0, 0)
+    for count in (3, 1):
+        path = tmp_path / f"{count}{suffix}"
+        pictures[0].save(path, save_all=count > 1, append_images=pictures[1:count])
+        told = f"Of 3{suffix} only the first of its 3 frames is used." if count == 3 else ""
+        assert one_frame_of(path) == told
+        assert wishes.animate(cascade, "m", str(path), plain).left_out() == told
+        assert wishes.between(cascade, "m", str(path), str(path), plain).left_out() == f"{told} {told}".strip()
+
+
+def test_the_other_pictures_of_a_photo_are_no_frames(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (16, 16), (200 * number, 9, 9)) for number in range(2)]
+    pictures[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=pictures[1:])
+    assert one_frame_of(tmp_path / "a.jpg") == "" and len(decode_video(tmp_path / "a.jpg").frames) == 1

@@ -116,7 +116,7 @@ def test_colour_captions_and_rates():
     assert colour_drift(0.02) is None and colour_drift(0.2, 0.15) is None
     found = colour_drift(0.2, 0.01)
     assert found is not None and "drifts by 0.20" in found.sentence
-    found = captions_equal(12, 1)
+    found = captions_equal(12.0, 1.0)  # as a log has numbers
     assert found is not None and "All 12 clips have the same caption" in found.sentence
     assert captions_equal(12, 2) is None and captions_equal(1, 1) is None
     found = rate_outside(24, 24, 4, 12)

@@ -166,6 +166,23 @@ def test_the_export_generates_at_the_size_and_rate_it_was_trained_at(
     assert shapes == [(16, 32)] * 3
 
 
+@pytest.mark.parametrize("captions", [True, False])
+def test_what_is_typed_next_is_a_caption_or_no_clips_name(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], captions: bool
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in clips.glob("*.*" if captions else "*.mp4"):
+        (data / path.name).write_bytes(path.read_bytes())
+    assert finetune(build("stable-diffusion", tmp_path / "model"), data, tmp_path / "run", steps=1) == 0
+    named = ["--model", str(tmp_path / "model"), "--data", str(data), "-o", str(tmp_path / "run"), "--device", "cpu"]
+    capsys.readouterr()
+    assert main(["finetune", *named, *settings(steps=1)]) == 0
+    [said] = [line for line in capsys.readouterr().out.splitlines() if "inflate generate" in line]
+    prompts = ["red", "a red bus", "see", "bus", "red sea"] if captions else ["a prompt"]
+    assert any(said.startswith(f'inflate generate "{prompt}" --model') for prompt in prompts)
+
+
 def test_kandinsky_says_how_it_gets_its_prior(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

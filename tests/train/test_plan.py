@@ -17,6 +17,7 @@ from inflate.train.measuring import Measured, run
 from inflate.train.plan import Machine, Plan, Run, fit, machine_of, plan, read_size, run_of
 from inflate.train.planned import Lasting, Planned, lasting_bytes, meta_network, reduced, simulated
 from inflate.train.simulation import Simulated, simulate
+from tests.inflater.tiny_models import build
 
 CONFIG: dict[str, Any] = {
     "sample_size": 8,
@@ -260,3 +261,10 @@ def _write_config(folder: Path) -> None:
     with torch.device("meta"):
         config = dict(DiTTransformer2DModel(**CONFIG).config)
     (folder / "config.json").write_text(json.dumps(config | {"_class_name": "DiTTransformer2DModel"}))
+
+
+def test_a_network_that_looks_at_numbers_cannot_be_planned() -> None:
+    image_model = build("lumina2")
+    planned = Planned("Lumina2Transformer2DModel", dict(image_model.config), 4, 8, 8, scheme="latte")
+    with pytest.raises(InputError, match="cannot be planned: it looks at numbers, and planning has none"):
+        meta_network(planned)

@@ -1,6 +1,7 @@
 """What Stable Diffusion 1.x, 2.x and XL are told: a text by one CLIP, or by two and the size of the picture."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from inflate.bases.conditioner import Conditioner, Encoding
 from inflate.bases.texts import encode_clip_inner, encode_clip_text
 
+_GUIDANCE = 7.5  # of Stable Diffusion's pipeline, for networks that are told a scale and get none
+
 
 class StableDiffusionConditioner(Conditioner):
-    """States of the text by CLIP's last layer."""
+    """States of the text by CLIP's last layer; a network of latent consistency is told a scale of guidance too."""
 
     reads: ClassVar[Literal["text"]] = "text"
     needs: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
@@ -27,7 +30,8 @@ class StableDiffusionConditioner(Conditioner):
 
     def arguments(self, encoding: Encoding, height: int, width: int, guidance: float | None = None) -> dict[str, Any]:
         """As :meth:`Conditioner.arguments`."""
-        return {"encoder_hidden_states": encoding["text_states"]}
+        states = encoding["text_states"]
+        return {"encoder_hidden_states": states} | guidance_told(self.network, states, guidance)
 
 
 class StableDiffusionXLConditioner(Conditioner):
@@ -58,7 +62,8 @@ class StableDiffusionXLConditioner(Conditioner):
         states = encoding["text_states"]
         size = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32, device=states.device)
         added = {"text_embeds": encoding["text_pooled"], "time_ids": size.expand(len(states), -1)}
-        return {"encoder_hidden_states": states, "added_cond_kwargs": added}
+        told = {"encoder_hidden_states": states, "added_cond_kwargs": added}
+        return told | guidance_told(self.network, states, guidance)
 
     def _zeros(self) -> bool:
         return bool(self.options.get("force_zeros_for_empty_prompt", True))
@@ -69,3 +74,18 @@ class StableDiffusionXLConditioner(Conditioner):
             for suffix in ("", "_2")
         ]
         return torch.cat([states for states, _ in encoded], dim=-1), encoded[1][1]
+
+
+def guidance_told(network: Mapping[str, Any], states: Tensor, guidance: float | None) -> dict[str, Tensor]:
+    """What a network with guidance in its weights is told of the scale (arXiv:2310.04378, section 4.2); else nothing.
+
+    The scale above 1 is embedded as timesteps are, in thousandths (diffusers' ``get_guidance_scale_embedding``).
+    """
+    width = network.get("time_cond_proj_dim")
+    if not width:
+        return {}
+    above = torch.tensor([1000 * ((_GUIDANCE if guidance is None else guidance) - 1)], dtype=torch.float32)
+    half = width // 2
+    angles = above[:, None] * torch.exp(torch.arange(half) * (-math.log(10_000) / (half - 1)))
+    embedded = torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
+    return {"timestep_cond": embedded.to(states).expand(len(states), -1)}

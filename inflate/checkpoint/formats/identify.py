@@ -1,22 +1,21 @@
 """What a file of weights is, by the names and shapes in it."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from inflate.checkpoint.formats.describing import OTHER_ADAPTERS, Shapes, describe, kind_of
 from inflate.checkpoint.formats.importing import check_motion_fits
 from inflate.checkpoint.formats.layouts import motion_keys
 from inflate.checkpoint.formats.motion import Motion, motion_shapes, read_motion, read_shapes
-from inflate.checkpoint.formats.motion_lora import lora_pairs
 from inflate.checkpoint.source import find_source
 from inflate.checkpoint.temporal import FORMAT, check_fits, read_temporal_info
 from inflate.errors import InputError, a
 from inflate.inflater import Scheme
 
-Shapes = Mapping[str, tuple[int, ...]]
+_NOT_TAKEN = "generate --lora does not take it, only plain LoRAs; merge it into the image model"
 
 _VERSIONS = {
     "animatediff-v1": "AnimateDiff v1",
@@ -73,7 +72,7 @@ def inspect_file(path: str | Path, base: str | Path | None = None, allow_pickle:
         positions=None,
         parameters=_count(shapes),
         dtypes=tuple(sorted({dtype for _, dtype in stored.values()})),
-        notes=(),
+        notes=(_NOT_TAKEN,) if kind_of(shapes) in OTHER_ADAPTERS.values() else (),
         why_not=None if base is None else f"{path} is no motion module: {describe(shapes)}",
     )
 
@@ -82,46 +81,6 @@ def is_image_model(path: Path, allow_pickle: bool = False) -> bool:
     """Whether a file seems to hold an image model, by its header alone."""
     shapes = {key: shape for key, (shape, _) in read_shapes(path, allow_pickle).items()}
     return motion_keys(shapes)[0] is None and kind_of(shapes).startswith("image")
-
-
-def kind_of(shapes: Shapes) -> str:
-    """What tensors of these names and shapes are, in a word or two."""
-    keys = list(shapes)
-
-    def has(*parts: str) -> bool:
-        return any(part in key for key in keys for part in parts)
-
-    if lora_pairs(keys):
-        return "MotionLoRA"
-    if has("controlnet_cond_embedding") and has("temporal_transformer", "motion_modules"):
-        return "SparseCtrl"
-    rules = (
-        (("controlnet_cond_embedding", "input_hint_block", "zero_convs"), "ControlNet"),
-        (("lora_A", "lora_down", "lora.down", "_lora.", "hada_w1"), "LoRA for pictures"),
-        (("to_k_ip", "image_proj.", "ip_adapter."), "IP-Adapter"),
-        (("double_blocks.", "single_transformer_blocks."), "image transformer (FLUX)"),
-        (("joint_blocks.",), "image transformer (Stable Diffusion 3)"),
-        (("model.diffusion_model.", "input_blocks.", "down_blocks.0.resnets"), "image model"),
-        (("first_stage_model.", "decoder.up_blocks", "decoder.up."), "autoencoder"),
-        (("text_model.",), "text encoder"),
-        (("transformer_blocks.",), "transformer"),
-    )
-    return next((kind for parts, kind in rules if has(*parts)), "unknown weights")
-
-
-def describe(shapes: Shapes) -> str:
-    """What it seems to be and what to do with it, as the end of a sentence."""
-    kind = kind_of(shapes)
-    advice = {
-        "MotionLoRA": "give it with --lora, beside the motion module it was made for",
-        "LoRA for pictures": "load it into the image model with load_lora_weights (AnimateDiff v3's adapter is one)",
-        "image model": "name it as the image model",
-        "ControlNet": "load it beside the image model",
-        "SparseCtrl": "it is a ControlNet with motion modules of its own; diffusers' SparseControlNetModel loads it",
-        "IP-Adapter": "load it into the image model with load_ip_adapter",
-    }.get(kind, "name a file of AnimateDiff, Hotshot-XL or a MotionAdapter")
-    first = next(iter(shapes), "nothing")
-    return f"it seems to be {kind} ({len(shapes)} tensors, the first {first!r}); {advice}"
 
 
 def _of_motion(motion: Motion, base: str | Path | None) -> FileInspection:

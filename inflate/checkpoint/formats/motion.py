@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from inflate.checkpoint.formats.describing import describe
 from inflate.checkpoint.formats.layouts import HOTSHOT, MOTION_ADAPTER, PLACE, Layout, motion_keys
 from inflate.checkpoint.header import is_pickle, read_header
 from inflate.checkpoint.pickled import read_pickle
@@ -61,8 +62,6 @@ def read_motion(path: Path, allow_pickle: bool = False) -> Motion:
     stored = read_shapes(file, allow_pickle)
     layout, names, ignored = motion_keys(stored)
     if layout is None:
-        from inflate.checkpoint.formats.identify import describe
-
         raise InputError(f"{file} holds no motion module: {describe({key: one[0] for key, one in stored.items()})}")
     if _has_own_conv_in(stored):
         names |= {f"{_EXTRA_OF_PIA}.weight": "conv_in.weight", f"{_EXTRA_OF_PIA}.bias": "conv_in.bias"}

@@ -10,54 +10,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inflate.checkpoint.formats.layouts import ANIMATEDIFF, MOTION_ADAPTER
+from inflate.checkpoint.formats.describing import NETWORK_PREFIX, describe, lora_pairs
+from inflate.checkpoint.formats.motion import read_tensors
 from inflate.checkpoint.header import read_header
 from inflate.errors import InputError
 
-# AnimateDiff: ...attention_blocks.0.processor.to_q_lora.down.weight; diffusers: ...attn1.to_q.lora_A.weight, and what
-# its converter writes, ...attn1.processor.to_q_lora.down.weight; each perhaps behind "unet.", PEFT's own behind
-# "base_model.model.".
-_TAIL = re.compile(
-    r"^(?P<attention>.+?)\.(?:processor\.)?(?P<projection>to_q|to_k|to_v|to_out)(?:\.0)?(?:_lora|\.lora)?[._]"
-    r"(?P<half>down|up|lora_A|lora_B|A|B)(?:\.\w+)?\.weight$"
-)
-_DOWN = ("down", "lora_A", "A")
-_PREFIX = re.compile(r"^(base_model\.model\.|unet\.)+")
-# kohya joins the names of modules by "_": lora_unet_down_blocks_0_motion_modules_0_..._attn1_to_q.lora_down.weight.
-_JOINED = re.compile(
-    r"^lora_unet_(?:(?P<side>down|up)_blocks_(?P<block>\d+)|mid_block)_motion_modules_(?P<module>\d+)_"
-    r"(?P<wrapped>temporal_transformer_)?transformer_blocks_(?P<layer>\d+)_"
-    r"(?:attention_blocks_(?P<theirs>\d+)|(?P<ours>attn\d+))_(?:processor_)?(?P<projection>to_[qkv]|to_out_0)$"
-)
+_ADAPTER, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's own folder
+_DIFFUSERS = "pytorch_lora_weights.safetensors"
 
 
-def lora_pairs(keys: Mapping[str, tuple[int, ...]] | list[str]) -> dict[str, dict[str, str]]:
-    """Our name of each weight that a MotionLoRA changes -> its keys "down" and "up"; empty for anything else."""
-    pairs: dict[str, dict[str, str]] = {}
-    for key in keys:
-        found = _TAIL.match(_dotted(key))
-        if found is None:
-            continue
-        projection = found["projection"] + (".0" if found["projection"] == "to_out" else "")
-        whole = f"{found['attention']}.{projection}.weight"
-        for layout in (ANIMATEDIFF, MOTION_ADAPTER):
-            for name in layout.to_ours(whole):
-                pairs.setdefault(name, {})["down" if found["half"] in _DOWN else "up"] = key
-    return {name: halves for name, halves in pairs.items() if len(halves) == 2}
+def lora_file(path: Path) -> Path:
+    """The file of a LoRA: ``path``, or what a folder of PEFT's or diffusers' has.
 
-
-def _dotted(key: str) -> str:
-    """A key without what stands before a network's names, its modules joined by dots."""
-    stem, dot, rest = key.partition(".")
-    joined = _JOINED.match(stem)
-    if joined is None:
-        return _PREFIX.sub("", key)
-    block = f"{joined['side']}_blocks.{joined['block']}" if joined["side"] else "mid_block"
-    wrapped = "temporal_transformer." if joined["wrapped"] else ""
-    attention = joined["ours"] or f"attention_blocks.{joined['theirs']}"
-    projection = joined["projection"].replace("to_out_0", "to_out.0")
-    layer = f"transformer_blocks.{joined['layer']}.{attention}.{projection}"
-    return f"{block}.motion_modules.{joined['module']}.{wrapped}{layer}{dot}{rest}"
+    Raises:
+        InputError: a folder without one, or with several.
+    """
+    if not path.is_dir():
+        return path
+    for name in (_ADAPTER, _DIFFUSERS):
+        if (path / name).is_file():
+            return path / name
+    found = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin")) or sorted(path.rglob("*.safetensors"))
+    if len(found) != 1:
+        held = ", ".join(str(one.relative_to(path)) for one in found[:3]) or "no .safetensors"
+        raise InputError(f"{path} is a folder with {held}, and no {_ADAPTER}; name the LoRA's file.")
+    return found[0]
 
 
 def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pickle: bool = False) -> dict[str, Tensor]:
@@ -69,6 +46,7 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
     Raises:
         InputError: no MotionLoRA, or one for another motion module.
     """
+    path = lora_file(path)
     stored, pairs = _pairs_in(path, allow_pickle)
     _check_pairs(path, stored, pairs, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     result, config = dict(tensors), adapter_config(path)
@@ -87,9 +65,6 @@ def check_lora(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
 
 def _pairs_in(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
     """A MotionLoRA's tensors by its own keys, and its pairs of halves."""
-    from inflate.checkpoint.formats.identify import describe
-    from inflate.checkpoint.formats.motion import read_tensors
-
     stored = read_tensors(path, allow_pickle)
     pairs = lora_pairs(list(stored))
     if not pairs:
@@ -126,7 +101,7 @@ def _check_pairs(
 
 
 def adapter_config(path: Path, whole: bool = False) -> dict[str, Any]:
-    """PEFT's configuration that diffusers keeps in a LoRA's metadata; empty where there is none.
+    """PEFT's configuration: in a LoRA's metadata, where diffusers keeps it, or beside its file; empty where neither is.
 
     ``whole`` keeps what a pipeline's own save puts before each key, the network's name.
 
@@ -135,13 +110,21 @@ def adapter_config(path: Path, whole: bool = False) -> dict[str, Any]:
     """
     if path.suffix != ".safetensors":
         return {}
+    said, beside = read_header(path).metadata.get("lora_adapter_metadata"), path.with_name(_ADAPTER_CONFIG)
+    where = path
+    if (
+        said is None
+        and beside.is_file()
+        and (path.name == _ADAPTER or len(list(path.parent.glob("*.safetensors"))) == 1)
+    ):
+        where, said = beside, beside.read_text(encoding="utf-8", errors="replace")
     try:
-        config = json.loads(read_header(path).metadata.get("lora_adapter_metadata", "{}"))
+        config = json.loads(said or "{}")
     except ValueError as error:
-        raise InputError(f"{path} has metadata of a LoRA that cannot be read ({error}); get the file again") from error
+        raise InputError(f"{where} has settings of a LoRA that cannot be read ({error}); get the LoRA again") from error
     config = config if isinstance(config, dict) else {}
     # A pipeline's own save puts the network's name before each key.
-    return config if whole else {_PREFIX.sub("", key): value for key, value in config.items()}
+    return config if whole else {NETWORK_PREFIX.sub("", key): value for key, value in config.items()}
 
 
 def _strength(stored: Mapping[str, Tensor], config: Mapping[str, Any], key: str, rank: int) -> float:
@@ -149,7 +132,7 @@ def _strength(stored: Mapping[str, Tensor], config: Mapping[str, Any], key: str,
     alpha = stored.get(re.sub(r"(_lora|\.lora)?[._](down|lora_A)(\.\w+)?\.weight$", ".alpha", key))
     if alpha is not None:
         return float(alpha) / rank
-    layer = re.sub(r"\.(lora_A|lora\.down)(\.\w+)?\.weight$", "", _PREFIX.sub("", key))
+    layer = re.sub(r"\.(lora_A|lora\.down)(\.\w+)?\.weight$", "", NETWORK_PREFIX.sub("", key))
     return configured_strength(config, layer, rank)
 
 

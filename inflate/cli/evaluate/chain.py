@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inflate.cli.checks import parse_by_stage
 from inflate.cli.evaluate.family import Family, read_things
 from inflate.cli.evaluate.options import (
     DataOption,
@@ -24,7 +25,6 @@ from inflate.cli.evaluate.options import (
     write_json,
     write_sheet,
 )
-from inflate.cli.generate import parse_by_stage
 from inflate.cli.options import FrameSkip, Steps, Until
 from inflate.errors import InputError
 

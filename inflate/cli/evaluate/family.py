@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inflate.cli.generate import check_device, check_dtype
+from inflate.cli.checks import check_device, check_dtype
 
 if TYPE_CHECKING:
     import torch

@@ -107,7 +107,7 @@ class _Maker:
         dtype: str,
     ) -> None:
         from inflate.cascade import Cascade
-        from inflate.cli.generate import check_device, check_dtype
+        from inflate.cli.checks import check_device, check_dtype
         from inflate.errors import InputError
 
         self.cascade = Cascade.from_pretrained(model, check_device(device), check_dtype(dtype), keep_loaded=True)

@@ -20,6 +20,7 @@ from inflate.data.kept import ELSEWHERE
 from inflate.data.listing.found import Listing, VideoItem
 from inflate.data.listing.report import DataReport, Left
 from inflate.data.listing.sources import open_videos, train_on_all
+from inflate.data.reading import PIXELS
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.frames import SAME_TIME, Shown, shown_frames
 from inflate.data.reading.pictures import VideoError
@@ -291,7 +292,7 @@ class _Builder:
         size = nearest_size(self.sizes, *_shown_size(scan))
         frames = 1 if kind == "picture" else self.options.num_frames
         shape = [scan.box, scan.aspect, placed.shot, placed.start, placed.fps, frames, size, kind]
-        said = json.dumps([_FORMAT, scan.content, scan.timing, *shape])
+        said = json.dumps([_FORMAT, PIXELS, scan.content, scan.timing, *shape])
         return Window(
             key=hashlib.sha256(said.encode()).hexdigest()[:32],
             name=video.name,

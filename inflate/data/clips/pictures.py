@@ -8,7 +8,7 @@ from inflate.data.clips.scan import Scan
 from inflate.data.listing.folders import caption_beside
 from inflate.data.listing.found import PICTURES, Listing, VideoItem, hint_of, walk
 from inflate.data.reading.footage import Footage
-from inflate.data.reading.pictures import VideoError, as_looked_at, picture_at, plain
+from inflate.data.reading.pictures import VideoError, as_looked_at, picture_at, plain, used_alone
 from inflate.errors import InputError
 
 # A .webp is listed as a video elsewhere; in a folder of pictures it is one.
@@ -54,4 +54,6 @@ def scan_picture(footage: Footage) -> Scan:
     pixels = read_picture(footage)
     height, width = pixels.shape[:2]
     box = (0, 0, width, height)
-    return Scan(footage.content(), "stamped", None, 1, 0.0, 0.0, width, height, 1.0, False, box, 1, ())
+    with picture_at(footage.path) as image:
+        remarks = tuple(filter(None, [used_alone(image)]))
+    return Scan(footage.content(), "stamped", None, 1, 0.0, 0.0, width, height, 1.0, False, box, 1, (), remarks)

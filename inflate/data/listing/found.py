@@ -161,6 +161,8 @@ def kind_of(suffix: str) -> Literal["clip", "still"]:
 def why_ignored(path: Path) -> str:
     """Why a file that is looked for by nobody was left alone."""
     suffix = path.suffix.lower()
+    if path.name.lower() == "videos.txt":
+        return "a list of videos, but none of prompts (prompts.txt) lies beside it"
     if suffix == ".txt":
         return f"a caption, but no video called {path.stem} lies beside it"
     if suffix in PICTURES:

@@ -8,6 +8,7 @@ from inflate.data.listing.found import TABLES, VIDEOS, Listing, VideoItem, hint_
 from inflate.data.listing.packed import is_saved_dataset, list_saved, list_shards
 from inflate.data.listing.report import DataReport
 from inflate.data.listing.tables import list_folder_of_tables, list_table, tables_in
+from inflate.data.listing.text import prompts_beside
 from inflate.data.reading.footage import Footage
 from inflate.errors import InputError
 
@@ -47,7 +48,7 @@ def _list_file(path: Path, listing: Listing) -> None:
     if suffix == ".tar":
         listing.layout = "shards"
         list_shards([path], listing)
-    elif suffix in TABLES:
+    elif suffix in TABLES or prompts_beside(path):
         listing.layout = "tables"
         list_table(path, listing)
     elif suffix in VIDEOS:

@@ -1,4 +1,4 @@
-"""Captions in tables: Hugging Face's ``metadata.*``, WebVid's CSV, musubi-tuner's JSONL."""
+"""Captions in tables: Hugging Face's ``metadata.*``, WebVid's CSV, musubi-tuner's JSONL, finetrainers' two lists."""
 
 import os
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 
 from inflate.data.listing.folders import caption_beside, frame_runs, list_files, numbered
 from inflate.data.listing.found import TABLES, Hint, Listing, VideoItem, hint_of, kind_of, walk
-from inflate.data.listing.text import one_line, read_rows
+from inflate.data.listing.text import one_line, prompts_beside, read_rows
 from inflate.data.reading.footage import Footage
 from inflate.errors import InputError
 
@@ -49,7 +49,7 @@ def list_table(table: Path, listing: Listing) -> None:
     Raises:
         InputError: no column names files, or a row cannot be read.
     """
-    listing.touch(table)
+    listing.touch(*filter(None, (table, prompts_beside(table))))
     hint = hint_of(*listing.parts_of(table.parent)) or _hint_of_table(table)
     timed: list[set[str]] = []
     for number, row in read_rows(table):
@@ -128,7 +128,8 @@ def tables_in(root: Path, besides: Path | None) -> list[Path]:
     top = sorted(
         p for p in root.iterdir() if p.suffix.lower() in (".jsonl", ".csv", ".tsv", ".parquet") and p.is_file()
     )
-    return [path for path in top if not path.name.startswith(".") and _describes(path)]
+    lists = [path for path in sorted(root.iterdir()) if prompts_beside(path)]
+    return [*(path for path in top if not path.name.startswith(".") and _describes(path)), *lists]
 
 
 def _one_a_folder(tables: list[Path]) -> list[Path]:

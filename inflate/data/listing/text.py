@@ -19,6 +19,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LOOKED_AT = 1 << 16
+_VIDEOS, _PROMPTS = "videos.txt", ("prompts.txt", "prompt.txt", "captions.txt")
 
 
 def encoding_of(path: Path) -> str:
@@ -64,13 +65,16 @@ def read_caption(path: Path) -> str:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line or row number from 1, row) of a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` table.
+    """(line or row number from 1, row) of a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` table, or a list
+    of videos with one of prompts beside it.
 
     Raises:
-        InputError: a row that cannot be read, by its number.
+        InputError: a row that cannot be read, by its number, or two lists that are not as long as each other.
     """
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
+    if suffix == ".txt":
+        yield from _paired(path)
+    elif suffix == ".parquet":
         yield from _parquet(path)
     elif suffix in (".csv", ".tsv"):
         yield from _csv(path)
@@ -78,6 +82,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from _json(path)
     else:
         yield from _jsonl(path)
+
+
+def prompts_beside(videos: Path) -> Path | None:
+    """The list of prompts that goes line by line with a list of videos, ``videos.txt`` (finetrainers, CogVideoX)."""
+    if videos.name.lower() != _VIDEOS:
+        return None
+    return next((found for name in _PROMPTS if (found := videos.with_name(name)).is_file()), None)
+
+
+def _paired(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    prompts = prompts_beside(path)
+    lists = [decode_text(one.read_bytes()).rstrip().splitlines() for one in (path, prompts) if one is not None]
+    if prompts is None or len(lists[0]) != len(lists[1]):
+        beside = "none of prompts lies beside it" if prompts is None else f"{prompts.name} has {len(lists[1])}"
+        raise InputError(
+            f"{path} has {len(lists[0])} lines and {beside}; the two go together line by line: correct them"
+        )
+    for number, (video, prompt) in enumerate(zip(*lists, strict=True), start=1):
+        yield number, {"file_name": one_line(video), "text": prompt}
 
 
 def _json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

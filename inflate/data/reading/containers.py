@@ -57,6 +57,24 @@ _TELLING = (
     (rb"<(!doctype\s+)?html\b", "a saved web page"),
     (rb"version https://git-lfs", "a Git LFS pointer; fetch the file itself"),
 )
+# Pictures that are not read here.
+_OTHERS = (
+    (rb".{4}jP  .{8}ftypjp[2xm]|\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (rb".{4}ftyp(hei[cxms]|mif1)", "a HEIF picture (HEIC)"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (rb"II\xbc\x01", "a JPEG XR picture"),
+    (rb"\0\0[\1\2]\0[^\0]\0", "a Windows icon (ICO, CUR)"),
+    (rb"icns", "a Mac's icon (ICNS)"),
+    (rb"8BP[SB]", "a Photoshop document (PSD)"),
+    (rb"gimp xcf", "a GIMP document (XCF)"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (rb"#\?RA", "a Radiance picture (HDR)"),
+    (rb"DDS ", "a DDS texture"),
+    (rb"qoif", "a QOI picture"),
+    (rb"BPG\xfb", "a BPG picture"),
+    (rb"%PDF", "a PDF document"),
+)
+PICTURE_KINDS = "PNG, JPEG, WebP, GIF, AVIF, BMP, TIFF or PPM"
 
 
 class NoMediaError(OSError):
@@ -116,7 +134,7 @@ def _picture_or_container(head: bytes) -> str | None:
     for start, form in _STARTS:
         if head.startswith(start):
             return form
-    if head[4:8] in _BOXES:
+    if head[4:8] in _BOXES and not _other_picture(head):
         return PICTURE if _is_avif(head) else "mov"
     if head.startswith(b"RIFF") and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]
@@ -163,6 +181,8 @@ def _is_transport(head: bytes) -> bool:
 def _refusal(head: bytes) -> str:
     if not head:
         return "it is empty"
+    if other := _other_picture(head):
+        return f"it is {other}, which is not read here"
     text = head.removeprefix(b"\xef\xbb\xbf")
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = text.decode("utf-16", "ignore").encode()
@@ -174,4 +194,11 @@ def _refusal(head: bytes) -> str:
     letters = text.decode("utf-8", "replace")[:-1]  # the last one may be cut in the middle
     if "\ufffd" not in letters and all(letter.isprintable() or letter.isspace() for letter in letters):
         return "it is a text file"
-    return "its first bytes are those of no video or picture that is known here"
+    return "its first bytes are those of no video or picture that is read here"
+
+
+def _other_picture(head: bytes) -> str:
+    """What a picture is that is not read here; FFmpeg would take one tile of a photo for the whole."""
+    if _is_avif(head):
+        return ""
+    return next((name for start, name in _OTHERS if re.match(start, head, re.DOTALL)), "")

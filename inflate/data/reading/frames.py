@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from inflate.data.reading.colours import SRGB_CURVE, STATED, WIDE
 from inflate.data.reading.containers import is_picture, opened_container
+from inflate.data.reading.decoding import decoded
 from inflate.data.reading.endings import missing_bytes
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.hdr import CURVES, to_sdr
@@ -39,7 +41,6 @@ _HURRIED_MS, _UNHURRIED_MS = 10.0, 100.0
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
-_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 class OutOfOrderError(Exception):
@@ -254,27 +255,12 @@ def _moving(container: Any) -> Any:
     return best if best in moving else next(iter(moving), None)
 
 
-def _decoded(stream: Any) -> Iterator[Any]:
-    """Frames in order of showing; of VP8 and VP9 with transparency by the one decoder that does not drop it."""
-    import av
-
-    # The element of the container, or a tag of that name in capitals, which hides it.
-    said = stream.metadata.get("alpha_mode") or stream.metadata.get("ALPHA_MODE")
-    name = _WITH_ALPHA.get(stream.codec_context.name) if said == "1" else None
-    if name is None:
-        yield from stream.container.decode(stream)
-        return
-    decoder: Any = av.CodecContext.create(name, "r")
-    for packet in stream.container.demux(stream):
-        yield from decoder.decode(packet)  # the last packet is empty, and hands out what is left
-
-
 def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) -> Iterator[Shown]:
     """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
     painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
     step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
     shown, last, stamp_before, sought = 0, float("-inf"), None, origin is not None
-    for frame in _decoded(stream):
+    for frame in decoded(stream, sought):
         if frame.is_corrupt:
             if shown:
                 raise VideoError(footage.label, f"its picture is damaged at {last:.2f} s")
@@ -348,8 +334,11 @@ class _Painter:
         pixels = self.whole.reformat(frame, format=form, **_colours(frame)).to_ndarray()
         if form == "rgb48le":
             pixels = to_sdr(pixels, curve)
-        elif alpha:
-            pixels = np.asarray(on_white(Image.fromarray(pixels, "RGBA")))
+        elif alpha or frame.color_primaries in WIDE:
+            picture = Image.fromarray(pixels)
+            if frame.color_primaries in WIDE:
+                picture.info[STATED] = (int(frame.color_primaries), SRGB_CURVE)
+            pixels = np.asarray(on_white(picture))
         return np.ascontiguousarray(_upright(pixels, self.matrix or (1, 0, 0, 1)))
 
     def alpha(self, frame: Any) -> np.ndarray | None:

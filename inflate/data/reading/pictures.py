@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from inflate.data.reading.containers import recognise
+from inflate.data.reading.colours import SRGB_CURVE, STATED, VIDEO_CURVES, profile_of
+from inflate.data.reading.containers import PICTURE, NoMediaError, recognise
 from inflate.data.reading.gifs import GifPicture
 from inflate.data.reading.hdr import CURVES, to_sdr
 from inflate.errors import InputError
@@ -26,11 +28,11 @@ _SPACES = {"1": "L", "L": "L", "LA": "L", "La": "L", "CMYK": "CMYK", "LAB": "LAB
 _PROFILES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
 # Profiles of sRGB differ in how they round: what moves no colour by more levels is one.
 _ROUNDING = 2
-# Where files state their transfer curve, which Pillow does not hand out: what stands before it, and its own bytes.
-# ISO/IEC 23008-12, box "colr" of type "nclx"; PNG (third edition), chunk "cICP".
-_STATED = {"AVIF": (b"colrnclx", slice(2, 4)), "PNG": (b"\0\0\0\4cICP", slice(1, 2))}
+# Where files state their primaries and transfer curve, which Pillow does not hand out: what stands before them, and how
+# they are written. ISO/IEC 23008-12, box "colr" of type "nclx"; PNG (third edition), chunk "cICP".
+_STATED_AT = {"AVIF": (b"colrnclx", struct.Struct(">HH")), "PNG": (b"\0\0\0\4cICP", struct.Struct("BB"))}
 _STATED_WITHIN = 1 << 16
-_CURVE = "hdr curve"  # of a picture's ``info``, as ``CURVES`` names it
+_WITH_COLOURS = {"transparency", "icc_profile", STATED, "gamma"}  # of a picture's ``info``
 
 
 class VideoError(InputError):
@@ -44,7 +46,7 @@ class VideoError(InputError):
 def plain(error: BaseException) -> str:
     """A library's reason in a few words."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a picture file Pillow knows"
+        return "its header is damaged, or of a kind that is not read here"
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     text = text.splitlines()[0].rstrip(".").strip()
     return (
@@ -57,10 +59,11 @@ def plain(error: BaseException) -> str:
 def on_white(picture: Image.Image) -> Image.Image:
     """An RGB picture of eight bits in sRGB with every transparent pixel composited on white.
 
-    Its colours are converted by its ICC profile, if that can be read and is for pixels of its kind; HDR (PQ and HLG in
-    AVIF and PNG) by the rule of ``inflate.data.reading.hdr``.
+    Its colours are converted by its ICC profile, if that can be read and is for pixels of its kind, or by what its file
+    states of them (``inflate.data.reading.colours``); HDR (PQ and HLG in AVIF and PNG) by the rule of
+    ``inflate.data.reading.hdr``.
     """
-    if picture.mode == "RGB" and not picture.info.keys() & {"transparency", "icc_profile", _CURVE}:
+    if picture.mode == "RGB" and not picture.info.keys() & _WITH_COLOURS:
         return picture
     colours = _in_srgb(picture)
     if not picture.has_transparency_data:
@@ -100,9 +103,11 @@ def open_picture(file: BinaryIO) -> Image.Image:
     """Open a picture or an animation; of an animation the canvas counts as transparent.
 
     Raises:
-        NoMediaError: its first bytes are those of a playlist, a script or another text, or of nothing known here.
+        NoMediaError: its first bytes are those of a video, a playlist, a script or another text, or of nothing known
+            here.
     """
-    recognise(file)
+    if recognise(file) != PICTURE:
+        raise NoMediaError("it is a video")
     header = file.read(21)
     file.seek(0)
     if header.startswith(b"GIF8"):
@@ -113,13 +118,23 @@ def open_picture(file: BinaryIO) -> Image.Image:
         # Pillow then shows black.
         return Image.open(io.BytesIO(header[:20] + bytes([header[20] | 0x10]) + file.read()[21:]), formats=_formats())
     image = Image.open(file, formats=_formats())
-    _note_curve(image, file)
+    _note_stated(image, file)
     return image
 
 
 def frame_numbers(image: Image.Image) -> range:
-    """Numbers of the frames of an opened picture; the picture that an APNG has for others is none of them."""
-    return range(1 if getattr(image, "default_image", False) else 0, getattr(image, "n_frames", 1))
+    """Numbers of the frames of an opened picture.
+
+    The picture that an APNG has for others is none of them, nor is what a camera's JPEG (MPO) has behind its photo.
+    """
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    return range(1 if getattr(image, "default_image", False) else 0, count)
+
+
+def used_alone(image: Image.Image) -> str:
+    """What a still of an opened picture is made of where there is more, in words; empty where there is not."""
+    count = len(frame_numbers(image))
+    return f"only the first of its {count} frames is used" if count > 1 else ""
 
 
 @contextlib.contextmanager
@@ -136,19 +151,21 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _note_curve(image: Image.Image, file: BinaryIO) -> None:
-    """Of HDR, into ``info``."""
-    if image.format not in _STATED:
+def _note_stated(image: Image.Image, file: BinaryIO) -> None:
+    """What the file states of its colours, into ``info``."""
+    if image.format not in _STATED_AT:
         return
-    mark, value = _STATED[image.format]
+    mark, numbers = _STATED_AT[image.format]
     place = file.tell()
     file.seek(0)
     _, found, after = file.read(_STATED_WITHIN).partition(mark)
     file.seek(place)
-    curve = CURVES.get(int.from_bytes(after[value], "big")) if found else None
-    # An AVIF file with a profile and a curve may state that of its second picture, with a gain map.
-    if curve and (image.format == "PNG" or "icc_profile" not in image.info):
-        image.info[_CURVE] = curve
+    # An AVIF file with a profile may state the colours of its second picture, a gain map.
+    if found and len(after) >= numbers.size and (image.format == "PNG" or "icc_profile" not in image.info):
+        primaries, transfer = numbers.unpack_from(after)
+        # As browsers have it: a curve of cameras is none of a picture, and PNG means what it says.
+        video = image.format == "AVIF" and transfer in VIDEO_CURVES
+        image.info[STATED] = (primaries, SRGB_CURVE if video else transfer)
 
 
 def _in_srgb(picture: Image.Image) -> Image.Image:
@@ -159,9 +176,9 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
     else:
         rgba = mode == "RGB" and picture.has_transparency_data
         plain_colours = picture.convert("RGBA").convert("RGB") if rgba else picture.convert(mode)
-    curve, profile = picture.info.get(_CURVE), picture.info.get("icc_profile")
-    if curve:
+    if curve := CURVES.get(picture.info.get(STATED, (0, 0))[1]):
         return Image.fromarray(to_sdr(np.asarray(plain_colours.convert("RGB")).astype(np.uint16) * 257, curve))
+    profile = profile_of(picture.info, mode == "L")
     transform = _to_srgb(profile, mode) if profile else None
     if transform is None:
         converted = plain_colours.convert("RGB")

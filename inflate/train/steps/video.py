@@ -310,11 +310,12 @@ class VideoStep(DenoisingStep):
         for place, number in enumerate(numbers):
             window = self.clips.windows[number]
             prompts = self.options.sample_prompts
-            prompt = prompts[place % len(prompts)] if prompts else ""
-            told = self.told[prompt] if prompt in self.told else self.encodings.told(number)
+            asked = prompts[place % len(prompts)] if prompts else ""
+            told = self.told[asked] if asked in self.told else self.encodings.told(number)
+            prompt = asked or window.caption
             requests.append(
                 SampleRequest(
-                    name=prompt or window.caption or window.name,
+                    name=prompt or window.name,
                     told=told,
                     unconditional=self.encodings.unconditional(),
                     real=lambda number=number: self.clips.read(number),
@@ -322,6 +323,7 @@ class VideoStep(DenoisingStep):
                     num_frames=window.num_frames,
                     size=(window.height, window.width),
                     seed=place,
+                    prompt=prompt,
                 )
             )
         return requests
@@ -356,7 +358,8 @@ class VideoStep(DenoisingStep):
 
     def next_steps(self, export: Path) -> str:
         """What to type next, in a shell."""
-        prompt = next((r.name for r in self.video_samples.requests if self.encodings.condition == "text"), "a prompt")
+        prompts = [request.prompt for request in self.video_samples.requests if self.encodings.condition == "text"]
+        prompt = next(filter(None, prompts), "a prompt")
         said = "" if self.encodings.condition == "nothing" else f'"{prompt}" '
         lines, model = ["Next:"], str(export)
         if self.encodings.conditioner.reads == "image" and not (export / "prior").is_dir():

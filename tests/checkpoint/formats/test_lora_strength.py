@@ -68,6 +68,39 @@ def test_alpha_in_the_metadata(folders: Path, tmp_path: Path, settings: dict[str
     assert got == pytest.approx(expected, rel=1e-4)
 
 
+def test_alpha_in_pefts_own_folder(folders: Path, tmp_path: Path) -> None:
+    lora, added = trained(tmp_path / "lora", lora_alpha=2)
+    bare = tmp_path / "peft"
+    bare.mkdir()
+    save_file(load_file(lora), bare / "adapter_model.safetensors")
+    (bare / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 2}')
+    for number, given in enumerate((bare, bare / "adapter_model.safetensors")):
+        found = differences(folders, given, tmp_path / f"made{number}")
+        expected, got = (sorted(float(one.norm()) for one in changes) for changes in (added.values(), found))
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("unet.conv_in.dora_scale", "DoRA"),
+        ("base_model.model.conv_in.lora_magnitude_vector", "DoRA"),
+        ("lora_unet_conv_in.hada_w1_a", "LoHa"),
+        ("lora_unet_conv_in.lokr_w1", "LoKr"),
+        ("unet.conv_in.lora_B.weight", "LoRA for pictures"),
+    ],
+)
+def test_what_generate_does_not_take_is_told(tmp_path: Path, key: str, kind: str) -> None:
+    """Also of a file that has halves of a LoRA beside it."""
+    path = tmp_path / "lora.safetensors"
+    save_file({"unet.conv_in.lora_A.weight": torch.ones(2, 4), key: torch.ones(4, 2)}, path)
+    found = inspect_file(path)
+    assert found.kind == kind
+    assert [note.startswith("generate --lora does not take it") for note in found.notes] == [True] * (
+        kind in ("DoRA", "LoHa", "LoKr")
+    )
+
+
 def test_alpha_beside_the_weights_comes_first(folders: Path, tmp_path: Path) -> None:
     """As kohya's tools have it, which write no configuration."""
     lora, added = trained(tmp_path / "lora", lora_alpha=8)
