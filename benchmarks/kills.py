@@ -49,6 +49,18 @@ def generate(folder: Path) -> int:
     return main(["generate", "red heart", "-o", str(folder / "out.mp4"), *few])
 
 
+def write(folder: Path) -> int:
+    """Two files of given frames, as every command that makes a video ends."""
+    frames = np.random.default_rng(0).integers(0, 256, (48, 96, 128, 3), dtype=np.uint8)
+    try:
+        with raising_at():  # as every command does
+            write_video(folder / "out.mp4", frames, 24)
+            write_video(folder / "out.webp", frames, 24)
+    except EndedError:
+        return 143
+    return 0
+
+
 def convert(folder: Path) -> int:
     """A small image model, inflated."""
     return main(["convert", str(folder.parent / "image"), str(folder / "out"), "--scheme", "make-a-video"])
@@ -66,11 +78,12 @@ def cache(folder: Path) -> int:
 
 COMMANDS = {
     "generate": Command(generate, {"out.mp4": decode_video, "out.sheet.png": decode_video}),
+    "write": Command(write, {"out.mp4": decode_video, "out.webp": decode_video}),
     "convert": Command(convert, {"out": lambda path: (inspect(path), load(path))}),
     "cache": Command(cache, {"out": lambda path: FrameCache.open(path).frames[-1]}),
 }
 # Quick ones more often; an odd number, so that each meets both signals.
-TURNS = ("convert", "convert", "cache") * 2 + ("convert", "convert", "generate")
+TURNS = ("write", "convert") * 4 + ("write", "cache", "generate")
 
 
 def prepare(root: Path) -> None:
@@ -193,21 +206,24 @@ def run(kills: int, output: Path | None) -> int:
             wrong, hit = kill_one(name, root, chosen.uniform(0, usual[name]), number)
             rows.append((name, number.name, hit))
             faults += [f"{turn} {name} {number.name}: {one}" for one in wrong]
+            written = summary(rows, usual, faults)
+            if output:
+                output.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
             print(turn, name, number.name, "hit" if hit else "had ended", wrong or "clean", flush=True)
-    counts = {f"{name} {by}": sum(row == (name, by, True) for row in rows) for name, by, _ in rows}
-    result = {
+    return len(faults)
+
+
+def summary(rows: list[tuple[str, str, bool]], usual: dict[str, float], faults: list[str]) -> dict[str, object]:
+    """How it went so far."""
+    return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
         "torch": torch.__version__,
-        "kills": kills,
-        "hit while running": counts,
+        "kills": len(rows),
+        "hit while running": {f"{name} {by}": rows.count((name, by, True)) for name, by, _ in sorted(set(rows))},
         "usual seconds": {name: round(seconds, 2) for name, seconds in usual.items()},
         "left something": faults,
     }
-    if output:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
-    return len(faults)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from inflate.data.writing import (
     write_video,
 )
 from inflate.errors import InputError
+from tests.killed import KILL_AFTER
 
 
 def moving_square(num_frames: int = 6, size: int = 32) -> np.ndarray:
@@ -283,3 +287,42 @@ def test_a_name_like_an_address_opens_no_protocol(tmp_path: Path, monkeypatch: p
         assert len(decode_video(path).frames) == 3 and Sound(path).tracks == 0
     made = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert made == {tmp_path / f"{name}{suffix}" for name in names}
+
+
+# Forks processes that write a video each and are killed after more and more of its function calls.
+_KILLED_WRITERS = (
+    KILL_AFTER
+    + """
+import numpy as np
+from pathlib import Path
+from inflate.data.writing import write_video
+folder, suffix, frames = Path(sys.argv[1]), sys.argv[2], np.zeros((4, 32, 32, 3), np.uint8)
+calls = []
+write_video(folder / f"first{suffix}", frames, 8)  # libraries are read
+sys.setprofile(lambda *_: calls.append(1))
+write_video(folder / f"whole{suffix}", frames, 8)
+sys.setprofile(None)
+for number in range(25):
+    child = os.fork()
+    if not child:
+        kill_after(1 + number * len(calls) // 26)
+        write_video(folder / f"{number}{suffix}", frames, 8)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    print(sum(path.name.startswith(".inflate-") for path in folder.iterdir()))
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that reading libraries once will do")
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
+def test_killed_at_any_moment_it_leaves_no_half_file_and_the_next_one_nothing(tmp_path: Path, suffix: str) -> None:
+    script = [sys.executable, "-c", _KILLED_WRITERS, str(tmp_path), suffix]
+    left = subprocess.run(script, check=True, timeout=120, capture_output=True, text=True).stdout.split()
+    assert len(left) == 25 and set(left) == {"0", "1"}, "what one left goes when the next one begins"
+    write_video(tmp_path / f"last{suffix}", moving_square(), 8)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {f"whole{suffix}", f"last{suffix}"} <= made and all(path.endswith(suffix) for path in made)
+    assert not any(name.startswith(".") for name in made)
+    for name in made:
+        assert len(decode_video(tmp_path / name).frames) in (4, 6)
