@@ -173,9 +173,14 @@ def _runs(process: int) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Wait until the disk has a file's contents."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Wait until the disk has a file's contents, or a folder's names."""
+    if os.name != "posix" and path.is_dir():  # folders cannot be opened elsewhere
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _take(path: Path, partial: Path) -> None:

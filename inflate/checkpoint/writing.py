@@ -16,7 +16,7 @@ from torch import Tensor
 from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError
 from inflate.places import check_place
-from inflate.staging import put_in_place, staged
+from inflate.staging import flush, put_in_place, staged
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
@@ -84,9 +84,9 @@ def finish_folder(partial: Path, destination: Path, copied: Collection[Path] = (
     """Let a folder that is written take its place, with what it does not replace of the one that is there."""
     give_usual_permissions(partial)
     kept = _keep_others(destination, partial)
-    _sync(partial, {partial / path for path in (*copied, *kept)})
+    wait_for_disk(partial, {partial / path for path in (*copied, *kept)})
     put_in_place(partial, destination)
-    _sync_folder(destination.parent)
+    flush(destination.parent)
 
 
 def _check_room(destination: Path, num_bytes: int) -> None:
@@ -204,23 +204,11 @@ def give_usual_permissions(folder: Path) -> None:
             path.chmod(mode)
 
 
-def _sync(folder: Path, copied: Collection[Path]) -> None:
+def wait_for_disk(folder: Path, copied: Collection[Path] = ()) -> None:
+    """Wait until the disk has a folder with all that is in it, but for files that are copies of others."""
     for path in [*folder.rglob("*"), folder]:
-        if path.is_dir():
-            _sync_folder(path)
-        elif path not in copied:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # folders cannot be opened elsewhere
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if path.is_dir() or path not in copied:
+            flush(path)
 
 
 def _size(num_bytes: int) -> str:

@@ -16,6 +16,9 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value, for instance train.steps=100; repeatable.")
 ]
 Data = Annotated[str | None, typer.Option(help="Prepared data set or any folder of videos (data.path).")]
+Cache = Annotated[
+    str | None, typer.Option(help="Folder for what is kept of the data, which is then only read (data.cache).")
+]
 Model = Annotated[
     str | None, typer.Option(help="An image model: a pipeline's folder, a network's, a file, a hub name.")
 ]
@@ -37,6 +40,7 @@ def finetune(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); see recipes/. Or name --model.")] = None,
     model: Model = None,
     data: Data = None,
+    cache: Cache = None,
     output: Output = None,
     scheme: SchemeName = None,
     variant: Variant = None,
@@ -49,7 +53,7 @@ def finetune(
 
     Interrupted or killed, the same command goes on where it stopped.
     """
-    resolved = _resolve(recipe, _with_variant(overrides, variant), data, output, dry_run, model, scheme)
+    resolved = _resolve(recipe, _with(overrides, variant, cache), data, output, dry_run, model, scheme)
     if resolved is None:
         return
     from inflate.train.loop import train
@@ -72,7 +76,7 @@ def print_recipe(
     from inflate.train.from_model import recipe_table, recipe_text
     from inflate.train.recipe import parse_recipe
 
-    table = recipe_table(model, data or "CLIPS", output or "", scheme or "", _with_variant(overrides, variant))
+    table = recipe_table(model, data or "CLIPS", output or "", scheme or "", _with(overrides, variant))
     check_values(parse_recipe(table, f"the recipe of {model}"))
     typer.echo(recipe_text(table), nl=False)
 
@@ -81,6 +85,7 @@ def distill(
     recipe: Annotated[Path, typer.Argument(help='A recipe (TOML) with step = "distill"; see recipes/.')],
     overrides: Overrides = None,
     data: Data = None,
+    cache: Cache = None,
     output: Output = None,
     device: Device = None,
     dry_run: DryRun = False,
@@ -91,7 +96,7 @@ def distill(
     Guidance goes into the weights first, then each phase halves the steps; or consistency distillation, with the
     same command. Interrupted or killed, the same command goes on where it stopped.
     """
-    resolved = _resolve(recipe, overrides, data, output, dry_run)
+    resolved = _resolve(recipe, _with(overrides, cache=cache), data, output, dry_run)
     if resolved is None:
         return
     from inflate.train.distill import distill as run
@@ -117,8 +122,9 @@ def assemble(
         typer.echo(f"{destination}: {sum(sizes.values()) / 1e6:.1f} MB of weights.")
 
 
-def _with_variant(overrides: list[str] | None, variant: str | None) -> list[str]:
-    return [*(overrides or []), *([] if variant is None else [f"options.variant={json.dumps(variant)}"])]
+def _with(overrides: list[str] | None, variant: str | None = None, cache: str | None = None) -> list[str]:
+    said = {"options.variant": variant, "data.cache": cache}
+    return [*(overrides or []), *(f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None)]
 
 
 def _resolve(

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from inflate.data.decode import DecodedVideo, decode_video
+from inflate.data.kept import ELSEWHERE, HIDDEN, cache_folder
 from inflate.data.listing.found import Listing, VideoItem
 from inflate.data.listing.report import DataReport
 from inflate.data.listing.sources import open_videos
@@ -111,9 +112,9 @@ def build_frame_cache(
 ) -> FrameCache:
     """Decode what ``open_videos`` lists in ``folder`` to ``size`` x ``size`` once; later calls open the result.
 
-    The cache goes to ``cache_dir``, by default ``folder/.inflate-cache/frames-<size>``. Unreadable and zero-frame
-    files are skipped; ``.report``, and ``report.json`` beside the frames, account for every file. Files of one frame
-    become stills. ``progress(done, total)`` is called per file. With more than one worker, processes are spawned, so
+    The cache goes to ``cache_dir``, by default ``frames-<size>`` below :func:`inflate.data.kept.cache_folder`.
+    Unreadable and zero-frame files are skipped; ``.report``, and ``report.json`` beside the frames, account for every
+    file. Files of one frame become stills. ``progress(done, total)`` is called per file. With more than one worker, processes are spawned, so
     the calling script needs its ``__main__`` guard. Where another process builds the same cache, ``tell`` gets a
     sentence, and what that one has built is opened.
     Raises ``InputError`` if no file can be used, or the cache cannot be written.
@@ -121,7 +122,7 @@ def build_frame_cache(
     if size < 1:
         raise InputError(f"the frame size is {size}; it must be at least 1 pixel")
     source = open_videos(folder, besides=Path(cache_dir) if cache_dir else None)
-    target = Path(cache_dir) if cache_dir else source.root / ".inflate-cache" / f"frames-{size}"
+    target = Path(cache_dir) if cache_dir else cache_folder(source.root) / f"frames-{size}"
     fingerprint = _fingerprint(source, size)
     if _stored_fingerprint(target) == fingerprint:
         return FrameCache.open(target)
@@ -130,7 +131,7 @@ def build_frame_cache(
     try:
         with staged(target, tell=tell) as partial:
             if _stored_fingerprint(target) != fingerprint:  # it may have been built while this process waited
-                if cache_dir is None:
+                if target.parent.name == HIDDEN:
                     (target.parent / ".gitignore").write_text("*\n", encoding="utf-8")
                 _write_cache(source, size, partial, fingerprint, workers, progress)
                 put_in_place(partial, target)
@@ -141,7 +142,7 @@ def build_frame_cache(
         ) from error
     except OSError as error:
         raise InputError(
-            f"cannot write the frame cache {target} ({error.strerror}); free some space, or give another cache folder"
+            f"cannot write the frame cache {target} ({error.strerror}); free some space, or {ELSEWHERE}"
         ) from error
     return FrameCache.open(target)
 

@@ -30,8 +30,6 @@ _TICKS = 90_000  # of a second, in which uneven times are counted
 _GIF_FPS = 50  # delays below 20 ms are shown as a tenth of a second
 _LABEL_SIZE = 14  # pixels
 
-# "file:…" or "https://…": a single letter before the colon is a drive.
-
 Resample = Literal["nearest", "lanczos"]
 
 
@@ -238,7 +236,9 @@ def _write_mp4(
 
     first = next(chunks)
     height, width = first.shape[1:3]
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    # FFmpeg takes what stands before a colon for a protocol, unless a slash comes first.
+    place, options = str(path.absolute()), {"movflags": "+faststart", "protocol_whitelist": "file"}
+    with av.open(place, "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt, painter = "yuv420p", VideoReformatter()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from inflate.cancelling import check_cancelled
-from inflate.cascade import Cascade
+from inflate.cascade import Cascade, CascadeOutput
 from inflate.page.files import write_all, write_comparison, write_preview
 from inflate.page.jobs import Job, Result
 from inflate.page.wishes import Wish
@@ -46,11 +46,9 @@ class _Making:
         given, without = wish.read(), wish.left_out()
         if request.command == "upscale":
             self.low = given.frames
-        out = wish.make(self.cascade, given, options)
-        assert isinstance(out.frames, list), "they were asked for"
-        frames = np.stack([np.asarray(picture) for picture in out.frames[0]])
+        frames, fps = _made(wish.make(self.cascade, given, options))
         self.job.tell_writing(0.0)
-        written = write_all(frames, out.fps, request, self.folder, self.job.tell_writing)
+        written = write_all(frames, fps, request, self.folder, self.job.tell_writing)
         enlarged = self.low is not None and self.low.shape[1] < frames.shape[1]
         compared = write_comparison(self.low, frames, self.folder) if enlarged and self.low is not None else None
         check_cancelled()
@@ -69,6 +67,12 @@ class _Making:
             self.low = frames
         if self.chain_share < 1:  # the last stage's frames are the video itself, which comes next
             self.job.preview = write_preview(frames, state.fps, self.folder)
+
+
+def _made(out: CascadeOutput) -> tuple[np.ndarray, float]:
+    """Frames (F, H, W, 3) and their rate; the pictures they come from, as many bytes again, are let go of."""
+    assert isinstance(out.frames, list), "they were asked for"
+    return np.stack([np.asarray(picture) for picture in out.frames[0]]), out.fps
 
 
 def _guidance(cascade: Cascade, wish: Wish) -> dict[str, float]:

@@ -22,7 +22,7 @@ _FREE = frozenset(
         "keep_checkpoints",
         "trackers",
     )
-) | {"output"}
+) | {"output", "data.cache"}
 # What changes the updates to come, on purpose; it is said aloud.
 _SPOKEN = ("train.learning_rate", "train.learning_rate_scale")
 _ABSENT = object()

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from inflate.checkpoint.writing import give_usual_permissions
+from inflate.checkpoint.writing import give_usual_permissions, wait_for_disk
 from inflate.errors import InputError, StoppedError
 from inflate.train.changes import keep_recipe
 from inflate.train.checking import check_recipe, place_folders
@@ -29,7 +29,7 @@ from inflate.train.log import check_trackers
 from inflate.train.optimizers import build_optimizer
 from inflate.train.recipe import Recipe
 from inflate.train.reporting import Reporter
-from inflate.train.state import load_state, save_state, updates_done
+from inflate.train.state import check_finite, checkpoints, load_state, save_state, updates_done
 from inflate.train.step import QUIET, Samples, SaysNext, StepLoss, TrainStep, Validates, build_step
 
 T = TypeVar("T")
@@ -339,6 +339,7 @@ class _Run:
     def _finish(self) -> Path:
         export = self.folder / "export"
         if self.reporter:
+            self._check_average()
             self._with_average(lambda: self._export(export))
             self._with_average(lambda: self._sample("final"))
             self.reporter.diagnose(self.options.steps, last=True)
@@ -347,6 +348,12 @@ class _Run:
         self.accelerator.wait_for_everyone()
         return export
 
+    def _check_average(self) -> None:
+        """The last updates may have come after the last checkpoint; what is exported must be numbers all the same."""
+        found = checkpoints(self.folder / "state")
+        kept = f"nothing was exported, and the newest checkpoint is {found[-1]}" if found else "nothing was exported"
+        check_finite(dict(zip(self.parameters, self.ema.shadow_params, strict=True)), kept)
+
     def _export(self, export: Path) -> None:
         """Export beside ``export`` and rename, so that a killed export is never taken for one."""
         staged, before = export.with_name(f".export.{os.getpid()}.part"), export.with_name(f".export.{os.getpid()}.old")
@@ -354,6 +361,7 @@ class _Run:
             shutil.rmtree(litter)
         self.step.export(staged)
         give_usual_permissions(staged)
+        wait_for_disk(staged)
         if export.exists():
             os.replace(export, before)
         os.replace(staged, export)

@@ -34,7 +34,8 @@ def open_data(options: DataOptions, captions: bool = False) -> FrameCache:
         if cache.size != options.size:
             raise InputError(f"{options.path} holds frames of {cache.size} px; the recipe wants {options.size}.")
     else:
-        cache = build_frame_cache(options.path, options.size, workers=2, tell=tell)
+        folder = Path(options.cache) / f"frames-{options.size}" if options.cache else None
+        cache = build_frame_cache(options.path, options.size, folder, workers=2, tell=tell)
     numbers = cache.select(split=options.split)
     if not numbers:
         others = " and ".join(sorted({repr(entry.split) for entry in cache.entries}))

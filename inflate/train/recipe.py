@@ -35,13 +35,15 @@ class DataOptions:
     """Where the pictures and clips come from.
 
     ``path`` is a prepared dataset or any folder of videos; ``size`` in pixels; ``kinds`` of entries to draw from
-    (a step that trains on clips draws these alone); ``split`` is never ``test`` in a recipe of ours.
+    (a step that trains on clips draws these alone); ``split`` is never ``test`` in a recipe of ours. ``cache``: the
+    folder where decoded frames are kept; empty means what :func:`inflate.data.kept.cache_folder` says.
     """
 
     path: str
     size: int = 64
     kinds: tuple[str, ...] = ("still", "clip")
     split: str = "train"
+    cache: str = ""
 
     def __post_init__(self) -> None:
         if not self.path.strip():

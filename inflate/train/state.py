@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inflate.errors import InputError
+from inflate.staging import flush
 
 _PREFIX = "step-"
 _WEIGHTS, _META = "state.safetensors", "state.json"
@@ -56,13 +57,15 @@ def save_state(
         keep: how many checkpoints stay.
 
     Raises:
-        InputError: there is no room, or the disk refuses; nothing half-written is left.
+        InputError: there is no room, the disk refuses, or a number in it is not finite; nothing half-written is left,
+            and older checkpoints stay.
     """
     target = folder / f"{_PREFIX}{step:08d}"
     if target.is_dir():
         return target
     partial = folder / f".{target.name}.{os.getpid()}.part"
     tensors, numbers = _gather(parameters, optimizer, ema)
+    check_finite(tensors, "this checkpoint is not written, and those before it stay")
     meta = {
         "step": step,
         "ema_optimization_step": ema.optimization_step if ema is not None else None,
@@ -75,9 +78,9 @@ def save_state(
         save_file(tensors, partial / _WEIGHTS)
         (partial / _META).write_text(json.dumps(meta | {"crc32": _checksum(partial / _WEIGHTS)}))
         for path in (partial / _WEIGHTS, partial / _META, partial):
-            _flush(path)
+            flush(path)
         os.replace(partial, target)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(f"The state cannot be written to {folder} ({error}); free some space.") from error
@@ -86,6 +89,16 @@ def save_state(
     for litter in folder.glob(f".{_PREFIX}*.part"):
         shutil.rmtree(litter, ignore_errors=True)
     return target
+
+
+def check_finite(tensors: Mapping[str, Tensor], kept: str) -> None:
+    """Raise ``InputError`` for NaN and infinite values; ``kept`` is what there is all the same."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"Training has diverged: {name} holds values that are not finite; {kept}; lower train.learning_rate or "
+                "train.max_grad_norm, or take train.mixed_precision = 'no'."
+            )
 
 
 def _gather(
@@ -122,15 +135,6 @@ def _checksum(path: Path) -> int:
         while block := file.read(2**22):
             value = zlib.crc32(block, value)
     return value
-
-
-def _flush(path: Path) -> None:
-    """Wait until the disk has a file's contents, or a folder's names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_state(

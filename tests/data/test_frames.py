@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from inflate.data import ClipSampler, FrameCache, build_frame_cache, decode_video
+from inflate.data.clips import ClipOptions, open_clips
+from inflate.data.kept import cache_folder
 from inflate.data.reading import PIXELS
 from inflate.errors import InputError
+from inflate.train.pictures import open_data
+from inflate.train.recipe import DataOptions
 from tests.killed import Paused
 
 SAMPLE = Path(__file__).parent / "emoji"
@@ -194,3 +198,40 @@ def test_the_sample_keeps_the_split_the_notice_and_the_limit() -> None:
         assert (item.split == "test") is is_test_name(item.name)
     assert "Copyright (c) Microsoft Corporation" in (SAMPLE / "NOTICE").read_text()
     assert sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file()) <= 5_000_000
+
+
+def below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.mark.parametrize("by", ["variable", "recipe"])
+def test_data_that_may_only_be_read_is_left_as_it_is(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Decoded frames, scans and reports go to the folder that INFLATE_CACHE or data.cache names."""
+    before, elsewhere = below(videos), tmp_path / "elsewhere"
+    cache = str(elsewhere) if by == "recipe" else ""
+    if by == "variable":
+        monkeypatch.setenv("INFLATE_CACHE", str(elsewhere))
+    frames = open_data(DataOptions(str(videos), 16, cache=cache))
+    options = ClipOptions(
+        str(videos), num_frames=2, size=(32,), workers=1, cut_threshold=0, validation=0.0, min_motion=0, cache=cache
+    )
+    assert open_clips(options, 8).windows
+    assert below(videos) == before
+    assert frames.folder.is_relative_to(elsewhere) and options.cache_folder.is_relative_to(elsewhere)
+    assert open_data(DataOptions(str(videos), 16, cache=cache)).folder == frames.folder
+
+
+def test_caches_of_two_folders_of_one_name_lie_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLATE_CACHE", str(tmp_path / "all"))
+    assert cache_folder(tmp_path / "a" / "clips") != cache_folder(tmp_path / "b" / "clips")
+    assert cache_folder(tmp_path / "a" / "clips") == cache_folder(tmp_path / "a" / ".." / "a" / "clips")
+
+
+def test_where_nothing_can_be_written_the_ways_to_name_another_folder_are_told(
+    videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFLATE_CACHE", "/proc/nowhere")
+    with pytest.raises(InputError, match=r"cannot write .*--cache, data\.cache or the variable INFLATE_CACHE"):
+        build_frame_cache(videos, 16)

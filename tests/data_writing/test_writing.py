@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inflate import staging
-from inflate.data import writing
+from inflate.data import decode_video, writing
+from inflate.data.sound import Sound
 from inflate.data.writing import (
     check_output,
     contact_sheet,
@@ -257,3 +258,28 @@ def test_text_is_written_whole(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"seed": 1}
     with pytest.raises(InputError, match="exists"):
         write_text(path, "{}")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
+def test_a_name_like_an_address_opens_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """FFmpeg takes what stands before a colon for a protocol: to connect, to write a checksum, or into another file."""
+    monkeypatch.chdir(tmp_path)
+    frames = np.zeros((3, 32, 32, 3), np.uint8)
+    names = (
+        "a:b",
+        "md5:x/out",
+        "pipe:1/out",
+        "tcp:x/out",
+        "concat:x/out",
+        "file:x",
+        "http:x",
+        "data:x/out",
+        "a|b",
+        "%d",
+    )
+    for name in names:
+        path = Path(name + suffix)
+        write_video(path, frames, 8)
+        assert len(decode_video(path).frames) == 3 and Sound(path).tracks == 0
+    made = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert made == {tmp_path / f"{name}{suffix}" for name in names}

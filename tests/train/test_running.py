@@ -264,6 +264,19 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path):
     assert [line["update"] for line in _lines(tmp_path / "run")] == list(range(1, 13))
 
 
+@pytest.mark.parametrize(("update", "kept"), [(9, 5), (11, 10)])
+def test_a_run_that_has_diverged_keeps_its_last_good_checkpoint_and_exports_nothing(tmp_path, update, kept):
+    """Update 9 is followed by a checkpoint, update 11 by the export alone; one checkpoint is kept at a time."""
+    folder = tmp_path / "run"
+    with pytest.raises(InputError, match=r"Training has diverged: \S*0\.bias holds values that are not finite"):
+        _go(toy_recipe(folder, {"blown": update}, keep_checkpoints=1))
+    [checkpoint] = checkpoints(folder / "state")
+    assert checkpoint.name == f"step-{kept:08d}"
+    assert all(bool(value.isfinite().all()) for value in load_file(checkpoint / "state.safetensors").values())
+    assert not (folder / "export").exists()
+    assert not [path for path in folder.rglob("*.part") if path.name.startswith(".")]
+
+
 def test_what_it_says_and_writes(tmp_path, capsys):
     recipe = toy_recipe(
         tmp_path / "run", {"motion": 0.01}, "talking-toy", steps=20, validate_every=8, sample_every=10, log_every=5

@@ -130,8 +130,8 @@ def test_the_scaler_of_fp16_is_restored(tmp_path):
 
 def test_the_files_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     done = []
-    flush, replace = state_module._flush, state_module.os.replace
-    monkeypatch.setattr(state_module, "_flush", lambda path: done.append(path.name) or flush(path))
+    flush, replace = state_module.flush, state_module.os.replace
+    monkeypatch.setattr(state_module, "flush", lambda path: done.append(path.name) or flush(path))
     monkeypatch.setattr(state_module.os, "replace", lambda *paths: done.append("rename") or replace(*paths))
     _, parameters, optimizer, ema = _run(1)
     save_state(tmp_path / "state", 1, parameters, optimizer, ema)

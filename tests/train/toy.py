@@ -26,9 +26,9 @@ SETTINGS: dict[str, Any] = {
 
 
 class ToyStep:
-    """`options`: `noise` (std of noise in the loss), and `width`; and by their numbers
-    the updates `at` which it sends itself a `signal`, whose loss is `bad`, that is no number, and whose gradient is too
-    `huge` for fp16."""
+    """`options`: `noise` (std of noise in the loss), and `width`; and by their numbers the updates `at` which it sends
+    itself a `signal`, whose loss is `bad`, that is no number, whose gradient is too `huge` for fp16, and after whose
+    loss a weight is `blown` up to infinity."""
 
     unit = "points"
 
@@ -57,6 +57,9 @@ class ToyStep:
             loss = loss * 1e36  # finite, but not its scaled gradient
         if self.options.get("bad", -1) == self.update:
             loss = loss * float("nan")
+        if self.options.get("blown", -1) == self.update:
+            with torch.no_grad():
+                self.trained[0].bias.fill_(float("inf"))
         return StepLoss(loss, {"half": loss / 2})
 
     def sheet(self, path: Path) -> None:

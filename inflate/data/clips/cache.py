@@ -12,6 +12,7 @@ from typing import Any
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.pictures import scan_picture
 from inflate.data.clips.scan import Scan, scan_video
+from inflate.data.kept import ELSEWHERE, HIDDEN
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.pictures import VideoError
 from inflate.errors import InputError
@@ -73,8 +74,8 @@ class ScanCache:
                 ) from error
             except OSError as error:
                 raise InputError(
-                    f"cannot write what was found in the videos to {self.path} ({error.strerror}); free some space or "
-                    "set data.cache to another folder"
+                    f"cannot write what was found in the videos to {self.path} ({error.strerror}); free some space, or "
+                    f"{ELSEWHERE}"
                 ) from error
         for scan in found:
             assert scan is not None, "every video was scanned"
@@ -147,5 +148,5 @@ def scan_one(footage: Footage, kind: str, options: ClipOptions) -> Found:
 
 def _hide_from_git(folder: Path) -> None:
     ignore = folder / ".gitignore"
-    if folder.name == ".inflate-cache" and not ignore.exists():
+    if folder.name == HIDDEN and not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")

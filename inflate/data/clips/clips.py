@@ -16,6 +16,7 @@ from inflate.data.clips.pictures import list_pictures, read_picture
 from inflate.data.clips.placing import Placed, unit, wanted_times
 from inflate.data.clips.scan import Scan
 from inflate.data.clips.window import Kind, Split, Window
+from inflate.data.kept import ELSEWHERE
 from inflate.data.listing.found import Listing, VideoItem
 from inflate.data.listing.report import DataReport, Left
 from inflate.data.listing.sources import open_videos, train_on_all
@@ -169,7 +170,7 @@ def _write_report(options: ClipOptions, report: DataReport) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "report.json", report.dumps().encode())
     except OSError as error:
-        raise InputError(f"cannot write {folder / 'report.json'} ({error.strerror}); set data.cache") from error
+        raise InputError(f"cannot write {folder / 'report.json'} ({error.strerror}); {ELSEWHERE}") from error
 
 
 class _Builder:

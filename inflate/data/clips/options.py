@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from inflate.data.kept import cache_folder
 from inflate.errors import InputError
 
 
@@ -17,8 +18,8 @@ class ClipOptions:
     the highest, between which each window's rate is drawn log-uniformly; never above the file's own.
     ``clips_per_video`` 0 takes as many windows as fit without overlap, at most 8. ``cut_threshold`` is PySceneDetect's
     for its ContentDetector (0: no detection). ``min_motion`` is the least mean absolute difference of neighbouring
-    drawn frames, in [0, 1]. ``validation`` is the share of videos held out. ``cache`` empty means a folder
-    ``.inflate-cache`` in ``path``, or beside it where that is a file.
+    drawn frames, in [0, 1]. ``validation`` is the share of videos held out. ``cache`` empty means what
+    :func:`inflate.data.kept.cache_folder` says: ``.inflate-cache`` in ``path``, or below ``INFLATE_CACHE``.
 
     Raises:
         InputError: a value that cannot be, by name.
@@ -68,5 +69,4 @@ class ClipOptions:
         """Where scans and encodings are kept."""
         if self.cache:
             return Path(self.cache)
-        path = Path(self.path)
-        return (path if path.is_dir() else path.parent) / ".inflate-cache"
+        return cache_folder(self.path)

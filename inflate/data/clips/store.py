@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from inflate.data.kept import ELSEWHERE
 from inflate.errors import InputError
 from inflate.staging import write_whole
 
@@ -95,8 +96,8 @@ class EncodingStore:
             write_whole(self.folder / f"{Path(shard).stem}.json", text.encode())
         except OSError as error:
             raise InputError(
-                f"cannot write the encodings to {self.folder} ({error.strerror}); free some space or set data.cache to "
-                "another folder, and start again: what was written is kept"
+                f"cannot write the encodings to {self.folder} ({error.strerror}); free some space, or {ELSEWHERE}, "
+                "and start again: what was written is kept"
             ) from error
         self._shards[shard] = card
         self._places.update((name, shard) for name in names)

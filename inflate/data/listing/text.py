@@ -151,7 +151,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with scratch_folder() as folder:
         try:
             disable_progress_bars()
-            table = Dataset.from_parquet(str(path), cache_dir=folder)
+            table = Dataset.from_parquet(str(path), cache_dir=str(folder))
             for number, row in enumerate(table, start=1):
                 yield number, dict(row)
             del table
