@@ -114,9 +114,9 @@ def build_frame_cache(
 
     The cache goes to ``cache_dir``, by default ``frames-<size>`` below :func:`inflate.data.kept.cache_folder`.
     Unreadable and zero-frame files are skipped; ``.report``, and ``report.json`` beside the frames, account for every
-    file. Files of one frame become stills. ``progress(done, total)`` is called per file. With more than one worker, processes are spawned, so
-    the calling script needs its ``__main__`` guard. Where another process builds the same cache, ``tell`` gets a
-    sentence, and what that one has built is opened.
+    file. Files of one frame become stills. ``progress(done, total)`` is called per file. With more than one worker,
+    processes are spawned, so the calling script needs its ``__main__`` guard. Where another process builds the same
+    cache, ``tell`` gets a sentence, and what that one has built is opened.
     Raises ``InputError`` if no file can be used, or the cache cannot be written.
     """
     if size < 1:
