@@ -333,7 +333,7 @@ def pickle_only(folder: Path) -> None:
         (lambda folder: edit_index(folder, vae=["diffusers"]), "must be an object that gives"),
         (lambda folder: edit_index(folder, text_encoder=["transformers", "Any"]), "must be open_clip's CLIP"),
         (lambda folder: cut(folder / "unet" / "diffusion_pytorch_model.safetensors"), "unet cannot be loaded"),
-        (pickle_only, "vae cannot be loaded as AutoencoderDC"),
+        (pickle_only, r"vae has its weights in a pickle alone .diffusion_pytorch_model.bin."),
         (lambda folder: (folder / "vae").rename(folder / "gone"), "vae is missing"),
     ],
 )
