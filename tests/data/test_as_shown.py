@@ -271,3 +271,21 @@ def test_bytes_are_read_as_the_file_they_are(write_clip: WriteClip, tmp_path: Pa
     data = io.BytesIO(path.read_bytes()).getvalue()
     assert numbers(decode_video(data, name="a.avi").frames) == list(range(12))
     assert video_facts(data, "a.avi").num_frames == 12
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+def test_a_bare_stream_plays_at_the_rate_that_its_header_states(codec: str, tmp_path: Path) -> None:
+    """FFmpeg has no times for it, and 25 as a mean rate whatever the header says; its command goes by the header."""
+    name, rate = {"libx264": "h264", "libx265": "hevc", "mpeg2video": "mpeg2video"}[codec], 24 if "2v" in codec else 12
+    path = tmp_path / f"camera.{name}"
+    with av.open(str(path), "w", format=name) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(6):
+            picture = np.full((48, 64, 3), 40 * number, np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        container.mux(stream.encode())
+    facts = video_facts(path)
+    assert facts.num_frames == len(decode_video(path).frames) == 6 and facts.fps == pytest.approx(rate)
+    assert frame_times(path).spans == [pytest.approx((number / rate, (number + 1) / rate)) for number in range(6)]

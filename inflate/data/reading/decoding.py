@@ -8,6 +8,8 @@ from typing import Any
 import av
 from av.filter import Graph
 
+# FFmpeg's names of streams without a container, among those that `containers` opens.
+_BARE = frozenset({"h264", "hevc", "mpegvideo", "obu"})
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # One frame for each, as many and at the same times; frames that are not marked as interlaced pass as they are.
 _DEINTERLACE = ("bwdif", "mode=send_frame:deint=interlaced")
@@ -30,6 +32,17 @@ def decoded(stream: Any, sought: bool) -> Iterator[Any]:
             return
         yield frame
         before, sought = frame, False
+
+
+def stated_rate(stream: Any) -> float:
+    """Frames per second where frames have no times of their own.
+
+    Bare streams without a container (``.h264``) may state a rate in their headers, for which FFmpeg's ``average_rate``
+    has 25 all the same.
+    """
+    if stream.container.format.name in _BARE and stream.codec_context.framerate:
+        return float(stream.codec_context.framerate)
+    return float(stream.average_rate or stream.guessed_rate or 25)
 
 
 def _frames(stream: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from inflate.data.reading.colours import SRGB_CURVE, STATED, WIDE
 from inflate.data.reading.containers import is_picture, opened_container
-from inflate.data.reading.decoding import decoded
+from inflate.data.reading.decoding import decoded, stated_rate
 from inflate.data.reading.endings import missing_bytes
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.hdr import CURVES, to_sdr
@@ -155,7 +155,7 @@ def packet_spans(footage: Footage) -> tuple[list[tuple[float, float]], float]:
             if packet.pts is not None and packet.time_base:
                 base = float(packet.time_base)
                 times.append((packet.pts * base, (packet.duration or 0) * base))
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        rate = stated_rate(stream)
     if not count:
         raise VideoError(footage.label, "it has no frames")
     starts = sorted(start for start, _ in times)
@@ -258,7 +258,7 @@ def _moving(container: Any) -> Any:
 def _timed(footage: Footage, stream: Any, timing: Timing, origin: float | None) -> Iterator[Shown]:
     """Decoded frames with their times; ``origin`` None takes the first one's as zero."""
     painter = _Painter(float(stream.sample_aspect_ratio or 1) or 1.0)
-    step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    step = 1 / stated_rate(stream)
     shown, last, stamp_before, sought = 0, float("-inf"), None, origin is not None
     for frame in decoded(stream, sought):
         if frame.is_corrupt:
