@@ -279,7 +279,7 @@ def test_a_bare_stream_plays_at_the_rate_that_its_header_states(codec: str, tmp_
     name, rate = {"libx264": "h264", "libx265": "hevc", "mpeg2video": "mpeg2video"}[codec], 24 if "2v" in codec else 12
     path = tmp_path / f"camera.{name}"
     with av.open(str(path), "w", format=name) as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream: Any = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for number in range(6):
             picture = np.full((48, 64, 3), 40 * number, np.uint8)
