@@ -29,6 +29,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sampled by")  # of a scheduler's config that names another class
 @pytest.mark.parametrize("maker", MAKERS)
 def test_a_damaged_config_never_asks_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str) -> None:
     asked: list[Any] = []

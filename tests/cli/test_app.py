@@ -128,11 +128,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"inflate {inflate.__version__}\n"
 
 
+# Whoever started the tests may have had them ignore SIGHUP, as nohup does.
 _WRITING = """
+import signal
 import sys
 from pathlib import Path
 from inflate.cli.app import app, main
 from inflate.staging import new_file, staged
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @app.command("write")
 def write(folder: Path) -> None:
