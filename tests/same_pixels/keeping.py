@@ -2,7 +2,8 @@
 
 Bits differ between processors and versions of torch, so hashes are compared only where ``INFLATE_SAME_BITS`` is set. To
 rebuild a room without changing a pixel: keep results before the first change (``python -m tests.same_pixels.keeping``,
-which needs no commit), and run ``INFLATE_SAME_BITS=1 pytest tests/same_pixels`` after each.
+which needs no commit), and run ``INFLATE_SAME_BITS=1 pytest tests/same_pixels`` after each; the fine-tunings alone
+(``-k image_checkpoints``), for behind other trainings in one process their last bits are others.
 """
 
 import hashlib
