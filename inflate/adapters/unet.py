@@ -136,7 +136,8 @@ def _find_sites(image_model: nn.Module, scheme: Scheme) -> list[Site]:
         return sites
     if scheme.embeds_numbers:
         # torch's stubs take a module's attributes for tensors or modules; these are numbers.
-        embed_dim = int(plain_module(image_model.get_submodule("time_embedding.linear_2")).out_features)  # type: ignore[arg-type]
+        linear = plain_module(image_model.get_submodule("time_embedding.linear_2"))
+        embed_dim = int(linear.out_features)  # type: ignore[arg-type]  # a Linear's int
         sites.append(Site("time_embedding", "time_embedding", embed_dim))
     if scheme.extra_in_channels:
         first = plain_module(image_model.get_submodule("conv_in"))

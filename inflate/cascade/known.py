@@ -76,7 +76,7 @@ class _Known:
         self.settings = cascade.chosen_settings(options)
         self.callback = options.get("callback_on_step_end")
         self.seeds = draw_seeds(options.get("generator"), 1)
-        self.larger = [one for one in cascade.up_to(options.get("until")) if hasattr(one, "stream")]
+        self.larger = cascade.enlargers(options.get("until"))
 
     def between(self) -> Iterator[Tensor]:
         """Chunks (3, n, H, W) of all frames, where ``timing`` is the known ones'."""

@@ -98,13 +98,17 @@ class Runner:
             raise InputError(f"until={until!r} stops before interpolation, which makes the frames; name a later stage.")
         return stage
 
+    def enlargers(self, until: str | None = None) -> tuple[Any, ...]:
+        """The super-resolution stages up to and with ``until``; there may be none."""
+        return tuple(stage for stage in self.up_to(until) if hasattr(stage, "stream"))
+
     def upscalers(self, until: str | None = None) -> tuple[Any, ...]:
-        """The super-resolution stages up to and with ``until``.
+        """As :meth:`enlargers`, where there are to be some.
 
         Raises:
             InputError: there are none.
         """
-        found = tuple(stage for stage in self.up_to(until) if hasattr(stage, "stream"))
+        found = self.enlargers(until)
         if not found:
             raise InputError("This cascade has no super-resolution stage, so it cannot enlarge anything.")
         return found

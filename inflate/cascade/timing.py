@@ -38,11 +38,11 @@ def seconds_of_known(
     """
     checked_timing(video, frame_skip, new or None)
     count = (video.num_frames - 1) * frame_skip + 1 + new
-    stages, stage = cascade.up_to(options.get("until")), cast(Any, cascade.stage("interpolation"))
+    stage: Any = cascade.stage("interpolation")
     if count < _LONG or (stage is not None and not hasattr(stage, "seconds")):
         return None
     settings, size = cascade.chosen_settings(options), cascade.frame_shape(video.height, video.width)
-    larger = Enlarging(tuple(one for one in stages if hasattr(one, "stream")), size, count)
+    larger = Enlarging(cascade.enlargers(options.get("until")), size, count)
     seconds = sum(larger.seconds(cascade, settings))
     if stage is not None and (new or frame_skip > 1):
         frames, known = video.num_frames, None
@@ -72,7 +72,7 @@ def seconds_of_stream(
             with cascade.running(stage):
                 seconds += stage.seconds(state, *size, settings[stage.name])
             count = (count - 1) * state.frame_skip + 1
-    larger = Enlarging(tuple(one for one in stages if hasattr(one, "stream")), size, count)
+    larger = Enlarging(cascade.enlargers(until), size, count)
     return seconds + sum(larger.seconds(cascade, settings)), count, larger.size
 
 

@@ -102,7 +102,7 @@ def made_size(cascade: "Cascade", until: str | None, facts: "VideoFacts") -> tup
     """Height and width of the frames that the chain makes of such a video."""
     from inflate.cascade.enlarging import scale_of
 
-    scale = scale_of([stage for stage in cascade.up_to(until) if hasattr(stage, "stream")])
+    scale = scale_of(cascade.enlargers(until))
     height, width = cascade.frame_shape(facts.height, facts.width)
     return height * scale, width * scale
 

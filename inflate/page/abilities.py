@@ -41,7 +41,7 @@ class Abilities:
         told = str(getattr(getattr(decoder, "conditioner_class", None), "reads", "image"))
         interpolates = cascade.stage("interpolation") is not None
         blind = _why_blind(cascade)
-        enlarges = any(hasattr(stage, "stream") for stage in cascade.stages)
+        enlarges = bool(cascade.enlargers())
         no_interpolation = "" if interpolates else "it has no frame interpolation"
         no_completing = _why_incomplete(decoder, blind)
         ways = {

@@ -173,20 +173,30 @@ def test_frames_between_stages_have_no_name_that_a_killed_process_could_leave(
     assert len(written) >= 4
 
 
-def test_the_time_is_that_of_one_window_as_often_as_there_are(chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that a network moves by one second for each pixel it sees, the estimate is near."""
-    clock = 0.0
+class Clock:
+    """A clock that networks move, by one second for each pixel that they see."""
 
-    def moves(module: Any, inputs: Any) -> None:
-        nonlocal clock
-        clock += inputs[0].numel() // inputs[0].shape[1]
+    now = 0.0
 
-    monkeypatch.setattr("time.perf_counter", lambda: clock)
+    def moves(self, module: Any, inputs: Any) -> None:
+        self.now += inputs[0].numel() // inputs[0].shape[1]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("time.perf_counter", lambda: made.now)
+    return made
+
+
+def test_the_time_is_that_of_one_window_as_often_as_there_are(
+    chain: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("inflate.cascade.timing._LONG", 40)
     cascade = Cascade(chain.stages, device="cpu", keep_loaded=True)
     networks = {"interpolation_unet", "frame_decoder", "sr_unet", "upscaler_unet"}
     hooks = [
-        network.register_forward_pre_hook(moves)
+        network.register_forward_pre_hook(clock.moves)
         for stage in cascade.stages
         for name, network in stage.components.items()  # pyright: ignore[reportAttributeAccessIssue]
         if name in networks
@@ -204,9 +214,9 @@ def test_the_time_is_that_of_one_window_as_often_as_there_are(chain: Any, monkey
                     extend_stream(cascade, known(40), 12, generator=seeded(), until=until, **ONCE),
                 ),
             ):
-                before = clock
+                before = clock.now
                 joined(made.chunks)
-                assert clock > before and told == pytest.approx(clock - before, rel=0.2)
+                assert clock.now > before and told == pytest.approx(clock.now - before, rel=0.2)
     finally:
         for hook in hooks:
             hook.remove()
@@ -218,18 +228,11 @@ def test_no_time_is_told_where_finding_it_out_takes_long(chain: Any) -> None:
     assert seconds_of_known(mute, whole(80), 3, **ONCE) is None, "this stage cannot tell"
 
 
-def test_the_time_of_a_drawn_video_is_that_of_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = 0.0
-
-    def moves(module: Any, inputs: Any) -> None:
-        nonlocal clock
-        clock += inputs[0].numel() // inputs[0].shape[1]
-
-    monkeypatch.setattr("time.perf_counter", lambda: clock)
+def test_the_time_of_a_drawn_video_is_that_of_its_windows(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inflate.cascade.timing._LONG", 20)
     cascade: Any = tiny_chain()
     for stage, name in ((1, "unet"), (2, "frame_decoder"), (3, "sr_unet")):
-        cascade.stages[stage].components[name].register_forward_pre_hook(moves)
+        cascade.stages[stage].components[name].register_forward_pre_hook(clock.moves)
     for until in ("decoder", "super_resolution"):
         timing = Timing(24, 8.0, 3, 24)
         state = first_state("red sun", None, timing, None, (), False)
@@ -237,10 +240,10 @@ def test_the_time_of_a_drawn_video_is_that_of_its_windows(monkeypatch: pytest.Mo
         assert found is not None
         made, before = (
             cascade.stream("red sun", 24, 8.0, seeded(), frame_skip=3, until=until, num_inference_steps=2),
-            clock,
+            clock.now,
         )
         frames = joined(made.chunks)
-        assert clock > before and found[0] == pytest.approx(clock - before, rel=0.2)
+        assert clock.now > before and found[0] == pytest.approx(clock.now - before, rel=0.2)
         assert found[1:] == (len(frames), tuple(frames.shape[2:]))
     short = first_state("red sun", None, Timing(16, 8.0, 3, 24), None, (), False)
     assert seconds_of_stream(cascade, short, cascade.settings(num_inference_steps=2)) is None
