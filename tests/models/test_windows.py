@@ -152,7 +152,7 @@ def test_chunks_of_a_video_are_the_video() -> None:
         return sample
 
     whole = stage(state, two, keep).frames
-    chunks = list(stage.draw_chunks(state, two, keep))
+    chunks = list(stage.stream(state, 0, None, two, keep))
     assert whole is not None and steps == [0, 1, 0, 1]
     assert [chunk.shape[1] for chunk in chunks] == [16, 5]
     assert torch.equal(torch.cat(chunks, dim=1), whole[0])
