@@ -1,5 +1,7 @@
 """A gif or webp has as many frames as were written, each as long as it was to be shown, also where they are equal."""
 
+import tracemalloc
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -114,3 +116,23 @@ def test_alpha_is_kept_by_what_can_and_white_in_an_mp4(tmp_path: Path) -> None:
         assert np.array_equal(read(write_video(tmp_path / f"out{suffix}", frames, 8))[0][..., 3], frames[..., 3])
     shown = decode_video(write_video(tmp_path / "out.mp4", frames[:, :32, :46], 8)).frames.astype(int)
     assert shown[0, 30].min() > 250 and np.abs(shown[0, 12, 10] - frames[0, 12, 10, :3]).max() < 10
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_frames_that_come_in_chunks_are_never_in_memory_together(tmp_path: Path, suffix: str) -> None:
+    side, count = 128, 150
+    picture = np.full((side, side, 3), 128, np.uint8)
+    picture[: side // 2] = (200, 30, 30)
+
+    def chunks() -> Iterator[np.ndarray]:
+        for number in range(0, count, 3):
+            yield np.stack([np.roll(picture, number + place, axis=0) for place in range(3)])
+
+    write_video(tmp_path / f"few{suffix}", picture[None], 25)  # what libraries keep for themselves
+    tracemalloc.start()
+    path = write_video(tmp_path / f"out{suffix}", chunks(), 25)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < count * picture.nbytes / 2
+    together = write_video(tmp_path / f"together{suffix}", np.concatenate(list(chunks())), 25)
+    assert path.read_bytes() == together.read_bytes()
