@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inflate.checkpoint.narrowing import narrowed
 from inflate.configs import read_object
 from inflate.errors import InputError, nearest
 from inflate.staging import new_file
@@ -227,10 +228,7 @@ class TextImageEncoder(nn.Module):
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: value.detach().cpu().to(dtype or value.dtype).contiguous()
-            for name, value in self.model.state_dict().items()
-        }
+        weights = narrowed(self.model.state_dict(), dtype)
         config = json.dumps(self.config.to_open_clip(), indent=2) + "\n"
         _replace(folder / _MERGES_NAME, _pack_merges(self.merges))
         _replace(folder / _CONFIG_NAME, config.encode())
