@@ -17,12 +17,12 @@ from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.segments import embeds_at
+from inflate.sampling.windows import Window, plan_windows
 from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
 from interp.folder import IMAGE_FOLDER, fits_beside, is_partial, load_interpolation, save_beside
 from interp.frame_decoder import sides_of
 from interp.sampling import interpolate_frames, spread_frames
 from interp.streaming import interpolate_chunks
-from interp.windows import Window, plan_windows
 
 _UNET = "interpolation_unet"
 _SHARED = ("scheduler", "vae")  # with the decoder, which may have written them already

@@ -1,42 +1,16 @@
 """↑F for videos of any length: known frames come in chunks, all frames go out, a window at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inflate.diffusion.noise import mix_noise
-from inflate.diffusion.windows import frames_of
 from inflate.errors import InputError
+from inflate.sampling.noise import VideoNoise
+from inflate.sampling.windows import frames_of
 from interp.sampling import interpolate_frames, spread_frames
-
-
-class _RunningNoise:
-    """The noise that ``frame_noise`` draws for a whole video, drawn as far as it is asked for and let go after."""
-
-    def __init__(self, share: float, generator: torch.Generator, device: torch.device) -> None:
-        self.share, self.generator, self.device = share, generator, device
-        self.shared: Tensor | None = None
-        self.kept: list[Tensor] = []
-        self.first = 0  # number of the first frame kept
-
-    def __call__(self, first: int, shape: tuple[int, ...]) -> Tensor:
-        """Noise (1, c, n, h, w) of frames from ``first`` on, which never falls from call to call."""
-        batch, channels, count, *picture = shape
-        assert batch == 1 and first >= self.first, "one video, in order"
-        while self.first + len(self.kept) < first + count:
-            if self.share and self.shared is None:
-                self.shared = self._draw(channels, picture)
-            own = self._draw(channels, picture)
-            self.kept.append(own if self.shared is None else mix_noise(own, self.shared, self.share))
-        del self.kept[: first - self.first]
-        self.first = first
-        return torch.cat(self.kept[:count], dim=2)
-
-    def _draw(self, channels: int, picture: list[int]) -> Tensor:
-        drawn = torch.randn(channels, *picture, generator=self.generator, device=self.generator.device)
-        return drawn.to(self.device)[None, :, None]
 
 
 def interpolate_chunks(
@@ -64,7 +38,8 @@ def interpolate_chunks(
     if skip < 2:
         raise InputError(f"Multiplying a frame rate takes a skip of 2 or more, got {skip}.")
     gaps = max(1, (model.num_frames - 1) // skip)  # from one window's first known frame to its last
-    noise = _RunningNoise(model.scheme.noise_share(fps * skip), generator, torch.device(model.device))
+    share = model.scheme.noise_share(fps * skip)
+    noise_of = cache(partial(VideoNoise, share=share, generator=generator, device=model.device))  # frames have one size
 
     def between(known: list[Tensor], first: int) -> Tensor:
         """All frames (3, n, H, W) from known frame ``first`` on."""
@@ -81,21 +56,19 @@ def interpolate_chunks(
             guidance_scale=guidance_scale,
             generator=generator,
             frame_decoder=frame_decoder,
-            draw=lambda shape: noise(first * skip, tuple(shape)),
+            draw=lambda frames, picture: noise_of(picture)(first * skip, frames),
         )[0].cpu()
 
     held: list[Tensor] = []  # known frames; those up to `done` have been yielded, with what lies between them
     first = done = 0  # number of the first one held, and of the last one yielded
     for frame in frames_of(chunks):
         held.append(frame)
-        last = first + len(held) - 1
-        if last == 0:
+        if (last := first + len(held) - 1) == 0:
             yield frame[:, None]
         elif last - done == gaps:
             yield between(held[done - first :], done)[:, 1:]
             del held[: done - first]  # the last window may reach back into this one
             first, done = done, last
-    last = first + len(held) - 1
-    if last > done:
+    if (last := first + len(held) - 1) > done:
         begin = max(first, last - gaps)
         yield between(held[begin - first :], begin)[:, (done - begin) * skip + 1 :]

@@ -15,15 +15,15 @@ from torch.nn import functional
 
 from inflate.components import variant_there
 from inflate.diffusion.noise import mix_noise
-from inflate.diffusion.windows import count_windows
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, stage_generator
+from inflate.sampling.loop import denoise
+from inflate.sampling.windows import Frames, count_windows, windowed
+from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
 from superres.conditioning import augment, enlarge, layout_of, level_of, predict
 from superres.places import Generators, Place
 from superres.store import BYTES_PER_PIXEL, FrameStore
 from superres.tiling import check_tile, count_tiles, tiles_of
-from superres.windows import Frames, windowed
 
 _TEMPORAL_NAME = "temporal.safetensors"
 

@@ -36,6 +36,7 @@ LADDER = (
     {"inflate.inflater", "inflate.components"},
     {"inflate.checkpoint", "inflate.data", "inflate.stages"},
     {"inflate.bases"},
+    {"inflate.sampling"},
     {"inflate.models", "inflate.evaluate"},
     {"interp", "superres"},
     {"inflate.cascade", "inflate.train"},

@@ -85,7 +85,7 @@ def _drawing(cascade: "Cascade", decoder: Any, state: ChainState, settings: Stag
     with cascade.running(decoder), torch.no_grad():
         for _ in range(2):  # the first time kernels are chosen and buffers made
             start = time.perf_counter()
-            latents = decoder.draw(window, 0, settings, _unchanged)
+            latents = decoder.drawing(window, 0, settings, _unchanged)()
             drawn = time.perf_counter()
             decoder.to_pixels(latents)
     decoded = time.perf_counter() - drawn
