@@ -5,7 +5,6 @@ when asked, so that any stage can be replaced, or added by a package beside this
 """
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor
 from inflate.building import alone
 from inflate.cancelling import check_cancelled
 from inflate.components import read_diffusers_component
+from inflate.configs import read_object
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stage_table import STAGES, stage_entry
@@ -361,13 +361,7 @@ class ComponentStage:
         path = self.path_of(role) / ("scheduler_config.json" if "scheduler" in role else "config.json")
         if not path.is_file():
             return {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}).") from error
-        if not isinstance(found, dict):
-            raise InputError(f"{path} holds no object of settings: it is damaged; copy it again.")
-        return found
+        return read_object(path)
 
     def write(self, component: Any, folder: Path) -> list[str]:
         """Save one component into ``folder``; returns [library, class]. Overridden beside :meth:`read`."""

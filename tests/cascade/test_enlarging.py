@@ -10,7 +10,7 @@ import torch
 
 from inflate.cascade import Cascade, applications, enlarging
 from inflate.cascade.enlarging import Enlarging, in_words, stages_for, usual_factor, whole_factors
-from inflate.cascade.frame_file import CHUNK_BYTES, frames_of_chunk
+from inflate.data.spool import CHUNK_BYTES, frames_of_chunk
 from inflate.errors import InputError
 from inflate.page.uploads import MAX_UPSCALED_BYTES
 from inflate.stages import ChainState, unchanged
