@@ -237,7 +237,7 @@ def test_frames_come_before_the_stream_has_ended() -> None:
 def test_shared_noise_is_the_schemes_unless_the_config_says_it() -> None:
     still = clip(1).expand(-1, 4, -1, -1)
     network = tiny_video_unet()
-    network.scheme = replace(network.scheme, shared_noise=1.0)
+    network.scheme = network.scheme.changed(shared_noise=1.0)
     made, other = (spatiotemporal(tiny_unet(), shared_noise=1.0).upscale(still, seed, THREE) for seed in (0, 1))
     assert torch.equal(made[:, 0], made[:, 3]) and not torch.allclose(made, other, atol=1e-3)
     by_scheme = spatiotemporal(network)
