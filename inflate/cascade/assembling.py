@@ -1,6 +1,5 @@
 """Writing the cascade of a role file as one folder of half-precision weights."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.narrowing import narrowed
 from inflate.checkpoint.temporal import read_temporal_info, write_temporal
 from inflate.errors import InputError
+from inflate.staging import new_file
 
 
 def assemble(path: Path, destination: Path, force: bool = False) -> dict[str, int]:
@@ -54,9 +54,8 @@ def _halve(path: Path) -> None:
             return
         tensors = narrowed({name: file.get_tensor(name) for name in names}, torch.float16)
         metadata = file.metadata()
-    narrow = path.with_suffix(".half")
-    if path.name == TEMPORAL_FILE:
-        write_temporal(narrow, tensors, read_temporal_info(path)[0])
-    else:
-        save_file(tensors, narrow, metadata=metadata)
-    os.replace(narrow, path)
+    with new_file(path, overwrite=True) as narrow:
+        if path.name == TEMPORAL_FILE:
+            write_temporal(narrow, tensors, read_temporal_info(path)[0])
+        else:
+            save_file(tensors, narrow, metadata=metadata)
