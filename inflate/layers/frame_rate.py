@@ -49,9 +49,11 @@ class FrameRateEmbedding(TemporalLayer):
         return self.linear_2(self.act(self.linear_1(waves.to(self.linear_1.weight.dtype))))
 
     def after(self, states: Tensor, call: Call) -> Tensor:
-        """The time step's embedding, `(B*F, D)`, plus the video's, where a call gave one."""
+        """The time step's embedding, `(B*F, D)` or several of each frame, plus the video's, where a call gave one."""
         embedding = call.frames.embedding
-        return states if embedding is None else states + embedding.to(states.dtype)
+        if embedding is None:
+            return states
+        return states + embedding.to(states.dtype).view(len(embedding), *[1] * (states.ndim - 2), -1)
 
 
 class GuidanceEmbedding(FrameRateEmbedding):
