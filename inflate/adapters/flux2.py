@@ -37,9 +37,9 @@ class Flux2(Transformer):
     usual_patch = 1
     texts = (("encoder_hidden_states", "joint_attention_dim"),)
     fractions = True
-    text_tokens = 512
+    usual_text_tokens = 512
 
-    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def own_arguments(self, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Places of tokens."""
         num_text = arguments["encoder_hidden_states"].shape[1]
         in_text = torch.zeros(num_text, ROTARY_AXES, device=pictures.device)

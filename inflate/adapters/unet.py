@@ -25,7 +25,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
@@ -64,20 +63,19 @@ class PlainUNet(Adapter):
     }
     instead = "another scheme ('inflate schemes' lists them)"
 
-    def places(self, image_model: nn.Module) -> Iterator[Place]:
+    def places(self) -> Iterator[Place]:
         """See `Adapter`: those of the module tree, then of layers, of tokens, of the time step, of the input."""
         seen: set[int] = set()  # Downsample2D may hold one convolution under two names
-        for name, module in image_model.named_children():
+        for name, module in self.model.named_children():
             if name in _PARTS and module is not None:
                 yield from _walk(name, module, seen)
-        yield from _layers(image_model)
-        for name, block in image_model.named_modules():
+        yield from _layers(self.model)
+        for name, block in self.model.named_modules():
             if isinstance(block, BasicTransformerBlock):
                 yield from self._in_block(name, block)
-        # torch's stubs take a module's attributes for tensors or modules; these are numbers.
-        last: Any = plain_module(image_model.get_submodule("time_embedding.linear_2"))
+        last: Any = plain_module(self.model.time_embedding.linear_2)
         yield Place("time_embedding", ("time_embedding",), int(last.out_features))
-        first: Any = plain_module(image_model.get_submodule("conv_in"))
+        first: Any = plain_module(self.model.conv_in)
         yield Place("conv_in", ("conv_in",), int(first.out_channels))
 
     def _in_block(self, name: str, block: BasicTransformerBlock) -> Iterator[Place]:
@@ -90,33 +88,26 @@ class PlainUNet(Adapter):
             yield query_place(f"{name}.attn2", block.attn2)
         yield _attention_place(name, block.dim, block.num_attention_heads, "transformer_block")
 
-    def in_channels(self, image_model: nn.Module) -> int:
+    @property
+    def in_channels(self) -> int:
         """Of the first convolution, those of a hint left out."""
-        config: Any = image_model.config
-        hint = HINT_CHANNELS if config.get("addition_embed_type") == "image_hint" else 0
-        conv_in = plain_module(image_model.get_submodule("conv_in"))
-        return int(conv_in.in_channels) - hint  # type: ignore[arg-type]  # a Conv2d's int
+        hint = HINT_CHANNELS if self.config.get("addition_embed_type") == "image_hint" else 0
+        conv_in: Any = plain_module(self.model.conv_in)
+        return int(conv_in.in_channels) - hint
 
-    def patch_size(self, config: Mapping[str, Any]) -> int:
-        """There are no patches."""
-        return 1
-
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
-        return image_model(pictures, timestep, **arguments)
-
-    def random_inputs(
-        self, image_model: nn.Module, batch: int, size: tuple[int, int], generator: torch.Generator | None
-    ) -> dict[str, Any]:
-        """See `Adapter`."""
-        config: Any = image_model.config
-        source = RandomSource(image_model, batch, generator)
-        inputs = {
-            "sample": source.normal(self.in_channels(image_model), *size),
-            "timestep": source.integers(1, int(config.get("num_train_timesteps") or NUM_TIMESTEPS)),
-        }
-        labels = _class_labels(image_model, config, source)
-        return inputs if labels is None else {**inputs, "class_labels": labels}
+    def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
+        """A class, where there are any."""
+        kind, num_classes = self.config.get("class_embed_type"), self.config.get("num_class_embeds")
+        if kind is None:
+            return {} if num_classes is None else {"class_labels": source.integers(0, int(num_classes))}
+        if kind == "timestep":
+            return {"class_labels": source.integers(1, NUM_TIMESTEPS)}
+        if kind == "identity":
+            last: Any = plain_module(self.model.time_embedding.linear_2)
+            return {"class_labels": source.normal(int(last.out_features))}
+        if kind in ("projection", "simple_projection"):
+            return {"class_labels": source.normal(int(self.config["projection_class_embeddings_input_dim"]))}
+        raise InputError(f"no random inputs are known for class_embed_type {kind!r}")
 
 
 class ConditionedUNet(PlainUNet):
@@ -124,22 +115,18 @@ class ConditionedUNet(PlainUNet):
 
     image_model_class = UNet2DConditionModel
 
-    def random_inputs(
-        self, image_model: nn.Module, batch: int, size: tuple[int, int], generator: torch.Generator | None
-    ) -> dict[str, Any]:
-        """See `Adapter`."""
-        inputs = super().random_inputs(image_model, batch, size, generator)
-        config: Any = image_model.config
-        source = RandomSource(image_model, batch, generator)
-        inputs["encoder_hidden_states"] = _encoder_hidden_states(config, source)
-        added = _added_conditions(config, source, *size)
-        if config.encoder_hid_dim_type == "ip_image_proj":
-            added["image_embeds"] = _ip_adapter_images(image_model, source)
+    def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
+        """A class, a text, a picture and what stands for it, as the config has it."""
+        told = super().examples(source, size)
+        told["encoder_hidden_states"] = _encoder_hidden_states(self.config, source)
+        added = _added_conditions(self.config, source, *size)
+        if self.config.encoder_hid_dim_type == "ip_image_proj":
+            added["image_embeds"] = _ip_adapter_images(self.model, source)
         if added:
-            inputs["added_cond_kwargs"] = added
-        if config.time_cond_proj_dim is not None:
-            inputs["timestep_cond"] = source.normal(int(config.time_cond_proj_dim))
-        return inputs
+            told["added_cond_kwargs"] = added
+        if self.config.time_cond_proj_dim is not None:
+            told["timestep_cond"] = source.normal(int(self.config.time_cond_proj_dim))
+        return told
 
 
 def _walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[Place]:
@@ -211,21 +198,6 @@ def _layers_of(name: str, block: nn.Module, where: Where) -> Iterator[Place]:
 def _out_channels(block: nn.Module) -> int:
     """Of a residual block: its own `out_channels` names the width inside in `ResnetBlockCondNorm2D`."""
     return int(plain_module(block.get_submodule("conv2")).out_channels)  # type: ignore[arg-type]  # a Conv2d's int
-
-
-def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: RandomSource) -> Tensor | None:
-    kind = config.get("class_embed_type")
-    if kind is None:
-        num_classes = config.get("num_class_embeds")
-        return None if num_classes is None else source.integers(0, int(num_classes))
-    if kind == "timestep":
-        return source.integers(1, 1000)
-    if kind == "identity":
-        last = plain_module(image_model.get_submodule("time_embedding.linear_2"))
-        return source.normal(int(last.out_features))  # type: ignore[arg-type]  # a Linear's int
-    if kind in ("projection", "simple_projection"):
-        return source.normal(int(config["projection_class_embeddings_input_dim"]))
-    raise InputError(f"no random inputs are known for class_embed_type {kind!r}")
 
 
 def _encoder_hidden_states(config: Mapping[str, Any], source: RandomSource) -> Tensor | None:

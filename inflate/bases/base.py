@@ -71,12 +71,12 @@ class Base:
     @property
     def adapter(self) -> Adapter:
         """Of the network's class."""
-        return ADAPTERS[self.network.image_model_class.__name__]
+        return ADAPTERS[self.network.image_model_class.__name__](self.network.config)
 
     @property
     def patch(self) -> int:
         """Latent cells along a side of what is one token; 1 for UNets."""
-        return self.adapter.patch_size(self.network.config)
+        return self.adapter.patch_size
 
     @property
     def multiple(self) -> int:
@@ -92,7 +92,7 @@ class Base:
         if height and width:
             return int(height), int(width)
         native = self.adapter.native_cells
-        height, width = self.adapter.sample_size(self.network.config) or (native, native)
+        height, width = self.adapter.sample_size or (native, native)
         factor = self.autoencoder().factor
         return height * factor, width * factor
 
@@ -254,7 +254,7 @@ def _check_channels(base: Base, where: str) -> None:
         raise InputError(
             f"{where} is told classes (num_class_embeds), and only UNet2DModels that are told nothing will do."
         )
-    taken = base.adapter.channels(config)
+    taken = base.adapter.channels
     given = base.autoencoder().channels
     if taken != given:
         source = "its autoencoder gives" if "vae" in base.parts else "pictures have"

@@ -12,7 +12,7 @@ from torch import nn
 
 from inflate.errors import InputError
 from inflate.inflater.sites import Site
-from inflate.layers import FrameCheckpoint, FrameContext, FrameHook, TemporalLayer
+from inflate.layers import FrameCheckpoint, FrameContext, Hook, TemporalLayer
 
 
 class Attachments:
@@ -53,7 +53,7 @@ class Attachments:
         """Take our hooks off a module that was put in a site's place: torch's quantiser copies them to it."""
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(hooks.items()):
-                if getattr(hook, "context", None) is self.context:
+                if getattr(getattr(hook, "__self__", None), "context", None) is self.context:
                     del hooks[key]
 
     def check_dtype(self, image_model: Any) -> None:
@@ -95,13 +95,13 @@ class Attachments:
         return layer
 
     def _hang(self, site: Site, module: nn.Module) -> list[Any]:
-        return self._layer(site).hang(module, site.place, self.context)
+        return Hook(self._layer(site), module, site.place, self.context).hang(module)
 
 
 def is_inflated(image_model: nn.Module) -> bool:
     """Whether temporal layers hang on `image_model`."""
     return any(
-        isinstance(hook, FrameHook)
+        isinstance(getattr(hook, "__self__", None), Hook)
         for module in image_model.modules()
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     )

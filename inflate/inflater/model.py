@@ -83,7 +83,7 @@ class InflatedModel(nn.Module):
     @property
     def in_channels(self) -> int:
         """Channels of the video sample: the image model's own and those the scheme adds."""
-        return self.adapter.in_channels(self.image_model) + self.scheme.extra_in_channels
+        return self.adapter.in_channels + self.scheme.extra_in_channels
 
     def temporal_parameters(self) -> Iterator[nn.Parameter]:
         """All parameters that inflating added."""
@@ -175,10 +175,10 @@ class InflatedModel(nn.Module):
         self._attachments.check_dtype(self.image_model)
         self._attachments.remember_frames_in_checkpoints(self.image_model)
         height, width = frames.shape[-2:]
-        tokens = self.adapter.picture_tokens(self.image_model, (height, width), frames.shape[0], arguments)
+        tokens = self.adapter.picture_tokens((height, width), frames.shape[0], arguments)
         call = Frames(num_groups, embedding, extra_input, self._left_out(), tokens)
         with self.context.during(call):
-            output = self.adapter.call(self.image_model, frames, timestep, arguments)
+            output = self.adapter.call(frames, timestep, arguments)
         answers = self._for_each_frame(output.sample, call.answers)
         result = unfold_frames(answers, num_groups * patch_frames)[:, :, :num_frames]
         return type(output)(sample=result) if return_dict else (result,)
@@ -188,7 +188,7 @@ class InflatedModel(nn.Module):
         if beyond is None:
             return answers
         height, width = answers.shape[-2:]
-        change = self.adapter.unpatch(beyond, self.image_model, (height, width))
+        change = self.adapter.unpatch(beyond, (height, width))
         return answers.repeat_interleave(self.scheme.patch_frames, dim=0) - (0 - change)
 
     def _left_out(self) -> frozenset[nn.Module]:
@@ -206,7 +206,7 @@ class InflatedModel(nn.Module):
             raise InputError(
                 f"sample must be a video (batch, channels, frames, height, width), got shape {tuple(sample.shape)}"
             )
-        own = self.adapter.in_channels(self.image_model)
+        own = self.adapter.in_channels
         if sample.shape[1] != own + self.scheme.extra_in_channels:
             extra = f" + {self.scheme.extra_in_channels}" if self.scheme.extra_in_channels else ""
             raise InputError(f"sample has {sample.shape[1]} channels; this model takes {own}{extra}")

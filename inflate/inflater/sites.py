@@ -53,14 +53,14 @@ def find_sites(image_model: nn.Module, scheme: str | Scheme = "make-a-video") ->
     """
     adapter, scheme = adapter_of(image_model), resolve_scheme(scheme)
     start = f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}"
-    reasons = adapter.reasons(image_model)
+    reasons = adapter.reasons()
     for one in scheme.layers:
         if one.where in reasons:
             raise InputError(f"{start}: {reasons[one.where]}; choose {adapter.instead}")
-    adapter.check_scheme(image_model, scheme)
+    adapter.check_scheme(scheme)
     sites = {
         (place.name, one.layer.name_at(place)): Site(place, one)
-        for place in adapter.places(image_model)
+        for place in adapter.places()
         for one in scheme.all_layers()
         if one.where in place.where
     }

@@ -7,7 +7,7 @@ from inflate.layers.blend import Blend
 from inflate.layers.convolution import TemporalConv
 from inflate.layers.frame_rate import FrameRateEmbedding, GuidanceEmbedding
 from inflate.layers.frames import FrameCheckpoint, FrameContext, Frames, PictureTokens
-from inflate.layers.layer import FrameHook, TemporalLayer
+from inflate.layers.layer import Hook, TemporalLayer
 from inflate.layers.motion_module import MotionModule
 from inflate.layers.place import Place, Where, plain_module
 from inflate.layers.positions import POSITIONS, Position, relative_index, rotate, sinusoidal_positions
@@ -23,10 +23,10 @@ __all__ = [
     "ExtraInput",
     "FrameCheckpoint",
     "FrameContext",
-    "FrameHook",
     "FrameRateEmbedding",
     "Frames",
     "GuidanceEmbedding",
+    "Hook",
     "MotionModule",
     "PictureTokens",
     "Place",

@@ -1,7 +1,6 @@
 """The temporal half of pseudo-3D attention (Make-A-Video, arXiv:2209.14792, section 3.2.2)."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from inflate.errors import InputError, nearest
 from inflate.layers.blend import Blend
 from inflate.layers.inference import quick_answer
-from inflate.layers.layer import TemporalLayer
+from inflate.layers.layer import Options, TemporalLayer
 from inflate.layers.place import Place
 from inflate.layers.positions import POSITIONS, Position, alibi_table, relative_index, rotate, sinusoidal_positions
 from inflate.layers.starting import StartsSilent, zero_
@@ -42,8 +41,9 @@ class TemporalAttention(StartsSilent, TemporalLayer):
     ``start_at_zero=False`` starts ``to_out`` as PyTorch does, for a layer that something else keeps quiet (`Blend`).
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"position": "relative", "attention_width": 1.0, "merge": False}
-    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"position": POSITIONS}
+    options: ClassVar[Options] = {"position": "relative", "attention_width": 1.0, "merge": False}
+    words = "{attention_width}attention over frames"
+    shown = ("dim", "num_heads", "head_dim", "max_frames", "position")
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class TemporalAttention(StartsSilent, TemporalLayer):
         self.reset_parameters()
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """A share of the spatial attention's heads (``attention_width``); ``merge`` puts it into a `Blend`."""
         share, head_dim = place.num_heads * options["attention_width"], place.head_dim
         if share < 1:  # one spatial head only: a narrower one
@@ -91,11 +91,6 @@ class TemporalAttention(StartsSilent, TemporalLayer):
         merge, position = options["merge"], options["position"]
         layer = cls(place.channels, max(1, round(share)), head_dim, num_frames, position, start_at_zero=not merge)
         return Blend(layer) if merge else layer
-
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return f"{'narrow ' if options['attention_width'] < 1 else ''}attention over frames"
 
     def reset_parameters(self) -> None:
         """Make the layer the identity: zero output projection; ALiBi's slopes as relative bias, the rest PyTorch's."""
@@ -112,13 +107,6 @@ class TemporalAttention(StartsSilent, TemporalLayer):
     def silent(self) -> tuple[nn.Module, ...]:
         """See `StartsSilent`."""
         return (self.to_out,)
-
-    def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
-        return (
-            f"{self.dim}, num_heads={self.num_heads}, head_dim={self.head_dim}, "
-            f"max_frames={self.max_frames}, position={self.position!r}"
-        )
 
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """``(B * F, D, H, W)`` or ``(B * F, N, D)``, frames fastest, to the same shape and dtype.

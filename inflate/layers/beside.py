@@ -1,12 +1,11 @@
 """Trained changes beside a projection of the image model, from the same input."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from inflate.layers.layer import Call, TemporalLayer
+from inflate.layers.layer import Call, Options, TemporalLayer
 from inflate.layers.place import Place, plain_module
 from inflate.layers.starting import zero_
 
@@ -17,22 +16,18 @@ class QueryChange(TemporalLayer, nn.Linear):
     What Tune-A-Video (arXiv:2212.11565, section 4.1) trains in place is here beside the image weights.
     """
 
+    words = "changes to spatial queries"
     suffix = "-change"
     kind = "query"
     mixes = False
     own_projections = True
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """Shaped like the projection."""
         layer = cls(plain_module(module).in_features, place.channels, bias=False)  # type: ignore[arg-type]  # a Linear's int
         zero_(layer)
         return layer
-
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return "changes to spatial queries"
 
     def after(self, states: Tensor, call: Call) -> Tensor:
         """The projection's answer plus the layer's."""
@@ -47,7 +42,8 @@ class ExtraInput(TemporalLayer, nn.Conv2d):
     arXiv:2312.13964).
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"extra_in_channels": 1, "own_conv_in": False}
+    options: ClassVar[Options] = {"extra_in_channels": 1, "own_conv_in": False}
+    words = "{extra_in_channels} more input channels"
     suffix = "-extra"
     kind = "extra_input"
     first = True  # before the temporal convolution there, as if the first convolution itself were wider
@@ -55,7 +51,7 @@ class ExtraInput(TemporalLayer, nn.Conv2d):
     whole = False  # whether it takes all channels
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """Shaped like the first convolution."""
         first, whole = plain_module(module), options["own_conv_in"]
         assert isinstance(first, nn.Conv2d), "every supported UNet begins with a Conv2d"
@@ -70,11 +66,6 @@ class ExtraInput(TemporalLayer, nn.Conv2d):
                 if layer.bias is not None and first.bias is not None:
                     layer.bias.copy_(first.bias)
         return layer
-
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return f"{options['extra_in_channels']} more input channels"
 
     def after(self, states: Tensor, call: Call) -> Tensor:
         """``states`` (B*F, C, H, W) plus the convolved extra channels, or what takes their place."""

@@ -1,14 +1,14 @@
 """The temporal half of the pseudo-3D convolution (Make-A-Video, arXiv:2209.14792, section 3.2.1)."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from inflate.errors import InputError
 from inflate.layers.inference import convolve_over_frames, quick_answer
-from inflate.layers.layer import TemporalLayer
+from inflate.layers.layer import Options, TemporalLayer
 from inflate.layers.starting import StartsAsIdentity, all_zero, is_plain
 from inflate.video import check_num_frames
 
@@ -22,8 +22,10 @@ class TemporalConv(StartsAsIdentity, TemporalLayer):
     The kernel size must be odd (``InputError`` otherwise), so that a frame is the middle of what it sees.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"kernel_size": 3, "depthwise": False}
+    options: ClassVar[Options] = {"kernel_size": 3, "depthwise": False}
+    words = "{depthwise}convolution over {kernel_size} frames"
     kind = "convolution"
+    shown = ("channels", "kernel_size", "depthwise")
 
     def __init__(self, channels: int, kernel_size: int = 3, depthwise: bool = False) -> None:
         super().__init__()
@@ -38,12 +40,7 @@ class TemporalConv(StartsAsIdentity, TemporalLayer):
         self.reset_parameters()
 
     @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return f"{'depthwise ' if options['depthwise'] else ''}convolution over {options['kernel_size']} frames"
-
-    @classmethod
-    def faults(cls, options: Mapping[str, Any]) -> Iterator[str]:
+    def faults(cls, options: Options) -> Iterator[str]:
         """See `TemporalLayer`; even kernels have no middle."""
         if options["kernel_size"] < 1 or options["kernel_size"] % 2 == 0:
             yield f"kernel_size must be odd and positive, got {options['kernel_size']}"
@@ -64,10 +61,6 @@ class TemporalConv(StartsAsIdentity, TemporalLayer):
             return False
         ones = self._middle(self.weight)
         return int(self.weight.count_nonzero()) == self.channels and bool((ones == 1).all())
-
-    def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
-        return f"{self.channels}, kernel_size={self.kernel_size}, depthwise={self.depthwise}"
 
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """``(B * F, C, H, W)``, frames fastest, to the same shape, dtype and memory format.

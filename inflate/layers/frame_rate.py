@@ -1,15 +1,13 @@
 """Conditioning on the frame rate (Make-A-Video, arXiv:2209.14792, section 3.3: one more input, frames per second)."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from inflate.errors import InputError
-from inflate.layers.frames import FrameContext
-from inflate.layers.layer import Call, TemporalLayer
+from inflate.layers.layer import Call, Options, TemporalLayer
 from inflate.layers.place import Place
 from inflate.layers.starting import zero_
 
@@ -27,6 +25,7 @@ class FrameRateEmbedding(TemporalLayer):
     The video model embeds once for all places, and what hangs there adds it.
     """
 
+    words = "frame-rate embedding"
     mixes = False
 
     def __init__(self, embed_dim: int) -> None:
@@ -36,11 +35,6 @@ class FrameRateEmbedding(TemporalLayer):
         self.act = nn.SiLU()
         self.linear_2 = nn.Linear(embed_dim, embed_dim)
         self.reset_parameters()
-
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return "frame-rate embedding"
 
     def reset_parameters(self) -> None:
         """Make every answer zero: zero last layer; the first as PyTorch starts it."""
@@ -55,33 +49,31 @@ class FrameRateEmbedding(TemporalLayer):
         return self.linear_2(self.act(self.linear_1(waves.to(self.linear_1.weight.dtype))))
 
     def after(self, states: Tensor, call: Call) -> Tensor:
-        """The time step's embedding, `(B*F, D)`, plus the video's, where a call gave one."""
+        """The time step's embedding, `(B*F, D)` or several of each frame, plus the video's, where a call gave one."""
         embedding = call.frames.embedding
-        return states if embedding is None else states + embedding.to(states.dtype)
+        if embedding is None:
+            return states
+        return states + embedding.to(states.dtype).view(len(embedding), *[1] * (states.ndim - 2), -1)
 
 
 class GuidanceEmbedding(FrameRateEmbedding):
-    """The same of a guidance scale. Both are added at once, so it hangs only where it is `alone`."""
+    """The same of a guidance scale. Both are added at once, so it is run only where it is `alone`."""
 
-    options: ClassVar[Mapping[str, Any]] = {"alone": True}
+    options: ClassVar[Options] = {"alone": True}
+    words = "guidance-scale embedding"
 
     def __init__(self, embed_dim: int, alone: bool = True) -> None:
         super().__init__(embed_dim)
         self.alone = alone
 
     @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return "guidance-scale embedding"
-
-    @classmethod
     def name_at(cls, place: Place) -> str:
         """One for all places."""
         return "guidance_embedding"
 
-    def hang(self, module: nn.Module, place: Place, context: FrameContext) -> list[Any]:
-        """See `TemporalLayer`."""
-        return super().hang(module, place, context) if self.alone else []
+    def after(self, states: Tensor, call: Call) -> Tensor:
+        """See `FrameRateEmbedding`."""
+        return super().after(states, call) if self.alone else states
 
 
 def frame_rate_waves(fps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a temporal layer brings: how it is built at a place, how it hangs there, and how it is called.
+"""What a temporal layer brings: how it is built at a place, and what it does to a call of the module there.
 
 A kind of layer is one class in one file, and then a row in `inflate/schemes/table.py` that says where it goes.
 """
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from inflate.errors import nearest
 from inflate.layers.frames import FrameContext, Frames
 from inflate.layers.place import Place
+from inflate.layers.positions import POSITIONS
+
+Options = Mapping[str, Any]
 
 
 class Call(NamedTuple):
@@ -23,10 +26,21 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     names: tuple[str, ...]  # of the arguments of the module's `forward`
+    context: FrameContext
 
     def arguments(self) -> dict[str, Any]:
         """All by name: gradient checkpointing gives them by position."""
         return {**dict(zip(self.names, self.args, strict=False)), **self.kwargs}
+
+    def own_tokens(self, sequence: Tensor) -> Tensor:
+        """The picture's own tokens, (B*F, N, D), among those here."""
+        tokens = self.frames.picture_tokens
+        return sequence if tokens is None or not self.place.with_others else tokens.of(sequence)
+
+    def put_tokens(self, sequence: Tensor, own: Tensor) -> Tensor:
+        """`sequence` with other tokens of the picture's own."""
+        tokens = self.frames.picture_tokens
+        return own if tokens is None or not self.place.with_others else tokens.put(sequence, own)
 
 
 class TemporalLayer(nn.Module):
@@ -36,27 +50,29 @@ class TemporalLayer(nn.Module):
         options: what a scheme may choose, by name, with the usual choice: whole numbers from 1, shares in (0, 1],
             switches, or one of `choices`.
         choices: for some options all that there is.
+        words: what the layer is, for a table of schemes; options stand in it in braces.
         suffix: of the layer's name, beside another layer at the same place.
         kind: what the layer's places are called in reports; empty for the first of what the place counts as.
+        shown: attributes that ``print(layer)`` shows.
         first: whether the layer is run before others that hang on the same module.
         mixes: whether frames know of each other through it.
-        trains: whether it has weights.
         needed: whether a model without a place for it is refused, though other layers of the scheme have theirs.
         own_projections: whether it hangs on query, key and value projections that must not be fused into one.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {}
-    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    options: ClassVar[Options] = {}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"position": POSITIONS}
+    words: ClassVar[str] = ""
     suffix: ClassVar[str] = ""
     kind: ClassVar[str] = ""
+    shown: ClassVar[tuple[str, ...]] = ()
     first: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
-    trains: ClassVar[bool] = True
     needed: ClassVar[bool] = False
     own_projections: bool = False
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> "TemporalLayer":
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> "TemporalLayer":
         """A new layer for `place`, where `module` stands, perhaps on the meta device.
 
         `num_frames` are those of a clip in training, and `options` are complete. Its answer is its input until trained.
@@ -65,9 +81,15 @@ class TemporalLayer(nn.Module):
         return cls(place.channels, **options)
 
     @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """What it is, for a table of schemes."""
-        return cls.__name__
+    def in_words(cls, options: Options) -> str:
+        """`words` with `options` in them: a switch by its name where it is on, a share as narrow where it is one."""
+        said = dict(options)
+        for name, value in options.items():
+            if isinstance(value, bool):
+                said[name] = f"{name} " if value else ""
+            elif isinstance(value, float):
+                said[name] = "narrow " if value < 1 else ""
+        return cls.words.format(**said)
 
     @classmethod
     def name_at(cls, place: Place) -> str:
@@ -75,7 +97,7 @@ class TemporalLayer(nn.Module):
         return (place.layer_name or place.name).replace(".", "-") + cls.suffix
 
     @classmethod
-    def faults(cls, options: Mapping[str, Any]) -> Iterator[str]:
+    def faults(cls, options: Options) -> Iterator[str]:
         """What is wrong with values of `options`, in sentences."""
         for name, value in options.items():
             usual, known = cls.options[name], cls.choices.get(name)
@@ -88,38 +110,58 @@ class TemporalLayer(nn.Module):
             elif known is None and not isinstance(usual, bool | float) and value is not None and value < 1:
                 yield f"{name} must be at least 1, got {value}"
 
-    def hang(self, module: nn.Module, place: Place, context: FrameContext) -> list[Any]:
-        """Hang the layer on the module that stands at `place`; the handles to take it off."""
-        return [
-            module.register_forward_hook(AfterHook(self, module, place, context), prepend=self.first, with_kwargs=True)
-        ]
+    def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.shown)
+
+    def before(self, call: Call) -> "tuple[tuple[Any, ...], dict[str, Any]] | None":
+        """What the module is called with instead, or None for what it is called with."""
+        return None
+
+    def answer(self, output: Any, call: Call) -> Any:
+        """What takes the place of the module's output: `after` of the picture's own tokens, among all that is in it."""
+        if isinstance(output, tuple):
+            answers = list(output)
+            answers[call.place.answer] = self.answer(answers[call.place.answer], call)
+            return tuple(answers)
+        if not isinstance(output, Tensor):
+            return type(output)(sample=self.answer(output.sample, call))
+        states = call.own_tokens(output)
+        result = self.after(states, call)
+        call.context.note_change(call.place.name + self.suffix, states, result)
+        return call.put_tokens(output, result)
 
     def after(self, states: Tensor, call: Call) -> Tensor:
         """What takes the place of `states`, the picture's own tensor of what the module answered."""
         return self(states, call.frames.num_frames)
 
 
-class FrameHook:
-    """What hangs on a module of an image model: off outside a call of the video model.
+class Hook:
+    """Runs a layer around the module that it hangs on; off outside a call of the video model.
 
-    Hooks are plain objects with ``__call__``, not closures: `copy.deepcopy` and pickle follow them into their layer and
-    context, so a copied inflated model runs its own copies.
+    A plain object and its methods, not closures: `copy.deepcopy` and pickle follow them into their layer and context,
+    so a copied inflated model runs its own copies.
     """
 
-    def __init__(self, module: nn.Module, place: Place, context: FrameContext) -> None:
-        self.place, self.context = place, context
+    def __init__(self, layer: TemporalLayer, module: nn.Module, place: Place, context: FrameContext) -> None:
+        self.layer, self.place, self.context = layer, place, context
         # Of the module's own `forward`, which accelerate's hooks may have replaced on the module itself.
         self.names = tuple(inspect.signature(type(module).forward).parameters)[1:]
 
+    def hang(self, module: nn.Module) -> list[Any]:
+        """Hang on `module`; the handles to take it off."""
+        handles = [module.register_forward_hook(self.after, prepend=self.layer.first, with_kwargs=True)]
+        if type(self.layer).before is not TemporalLayer.before:
+            handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
+        return handles
 
-class AfterHook(FrameHook):
-    """Runs a temporal layer on what its module answers for the picture; text and other tokens pass by."""
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call's arguments as the layer has them."""
+        frames = self.context.now
+        if frames is not None:
+            return self.layer.before(Call(frames, self.place, module, args, kwargs, self.names, self.context))
 
-    def __init__(self, layer: TemporalLayer, module: nn.Module, place: Place, context: FrameContext) -> None:
-        super().__init__(module, place, context)
-        self.layer = layer
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
+    def after(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
         """The module's output, changed by the layer; `rest` is the call's keyword arguments and the output.
 
         A copy of this hook that torch's quantiser puts on a module of its own is given the output alone.
@@ -127,18 +169,5 @@ class AfterHook(FrameHook):
         frames, output = self.context.now, rest[-1]
         if frames is None or frames.leaves_out(self.layer):
             return output
-        call = Call(frames, self.place, module, args, rest[0] if len(rest) > 1 else {}, self.names)
-        if isinstance(output, Tensor):
-            return self._change(output, call)
-        if isinstance(output, tuple):
-            answers = list(output)
-            answers[self.place.answer] = self._change(answers[self.place.answer], call)
-            return tuple(answers)
-        return type(output)(sample=self._change(output.sample, call))
-
-    def _change(self, sequence: Tensor, call: Call) -> Tensor:
-        tokens = call.frames.picture_tokens if self.place.with_others else None
-        states = sequence if tokens is None else tokens.of(sequence)
-        result = self.layer.after(states, call)
-        self.context.note_change(self.place.name + self.layer.suffix, states, result)
-        return result if tokens is None else tokens.put(sequence, result)
+        kwargs = rest[0] if len(rest) > 1 else {}
+        return self.layer.answer(output, Call(frames, self.place, module, args, kwargs, self.names, self.context))

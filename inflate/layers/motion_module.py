@@ -1,20 +1,18 @@
 """AnimateDiff's temporal transformer (arXiv:2307.04725, section 4.2); weights have the names of diffusers' adapter."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from inflate.errors import InputError
 from inflate.layers.inference import quick_answer
-from inflate.layers.layer import TemporalLayer
+from inflate.layers.layer import Options, TemporalLayer
 from inflate.layers.place import Place
 from inflate.layers.positions import sinusoidal_positions
-from inflate.layers.starting import StartsSilent, zero_
+from inflate.layers.starting import StartsSilent, redraw, zero_
 from inflate.video import check_num_frames
 
 NORM_EPS = 1e-6
@@ -38,8 +36,10 @@ class MotionModule(StartsSilent, TemporalLayer):
             over each frame alone, as AnimateDiff's own code does.
     """
 
+    words = "a temporal transformer"
     kind = "motion_module"
-    options: ClassVar[Mapping[str, Any]] = {
+    shown = ("channels", "max_frames", "norm_over_video")
+    options: ClassVar[Options] = {
         "motion_heads": 8,  # fewer where they do not divide the channels
         "motion_layers": 1,
         "norm_num_groups": 32,  # likewise
@@ -71,10 +71,7 @@ class MotionModule(StartsSilent, TemporalLayer):
 
     def reset_parameters(self) -> None:
         """Make the module the identity: zero output projection; the rest as PyTorch starts it."""
-        self.norm.reset_parameters()
-        self.proj_in.reset_parameters()
-        for block in self.blocks():
-            block.reset_parameters()
+        redraw(self.norm, self.proj_in, self.transformer_blocks)
         zero_(self.proj_out)
 
     def silent(self) -> tuple[nn.Module, ...]:
@@ -82,7 +79,7 @@ class MotionModule(StartsSilent, TemporalLayer):
         return (self.proj_out,)
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """As wide as the layer of the UNet that it follows."""
         return cls(
             place.channels,
@@ -93,18 +90,9 @@ class MotionModule(StartsSilent, TemporalLayer):
             norm_over_video=options["norm_over_video"],
         )
 
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return "a temporal transformer"
-
     def blocks(self) -> "list[MotionBlock]":
         """Its transformer blocks."""
         return [block for block in self.transformer_blocks if isinstance(block, MotionBlock)]
-
-    def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
-        return f"{self.channels}, max_frames={self.max_frames}, norm_over_video={self.norm_over_video}"
 
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """``(B * F, C, H, W)``, frames fastest, to the same shape and dtype.
@@ -150,11 +138,6 @@ class MotionBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = GEGLUFeedForward(channels)
 
-    def reset_parameters(self) -> None:
-        """As PyTorch starts its layers; positions are sines and cosines."""
-        for layer in (self.norm1, self.attn1, self.norm2, self.attn2, self.norm3, self.ff):
-            layer.reset_parameters()
-
     def forward(self, states: Tensor) -> Tensor:
         """``(N, F, C)`` to the same shape."""
         states = self.attn1(self.norm1(states)) + states
@@ -175,15 +158,8 @@ class FrameAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels, bias=False)
         # A list of one, since files name it to_out.0 (the second, dropout, has no weights).
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
-        self.register_buffer("pe", torch.empty(1, max_frames, channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """As PyTorch starts its layers; positions are sines and cosines."""
-        for layer in (self.to_q, self.to_k, self.to_v, self.to_out[0]):
-            assert isinstance(layer, nn.Linear), "projections only"
-            layer.reset_parameters()
-        self.pe.copy_(sinusoidal_positions(self.pe.shape[1], self.pe.shape[2], self.pe.device)[None])
+        self.register_buffer("pe", sinusoidal_positions(max_frames, channels)[None])
+        redraw(self)
 
     def forward(self, states: Tensor) -> Tensor:
         """``(N, F, C)`` to the same shape."""
@@ -205,11 +181,6 @@ class GEGLUFeedForward(nn.Module):
         gate.proj = nn.Linear(channels, 8 * channels)
         # Files name the two layers net.0.proj and net.2; between them is a dropout without weights.
         self.net = nn.ModuleList([gate, nn.Identity(), nn.Linear(4 * channels, channels)])
-
-    def reset_parameters(self) -> None:
-        """As PyTorch starts its layers."""
-        for layer in self.projections():
-            layer.reset_parameters()
 
     def forward(self, states: Tensor) -> Tensor:
         """``(..., C)`` to the same shape."""

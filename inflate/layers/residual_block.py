@@ -1,15 +1,15 @@
 """The temporal residual block of Video LDM (arXiv:2304.08818, section 3.1)."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inflate.layers.blend import Blend
 from inflate.layers.convolution import TemporalConv
-from inflate.layers.layer import TemporalLayer
+from inflate.layers.layer import Options, TemporalLayer
 from inflate.layers.place import Place
 
 NORM_EPS = 1e-6
@@ -22,7 +22,8 @@ class TemporalResBlock(TemporalLayer):
     It is no identity at its start; `Blend` makes it one.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"kernel_size": 3, "norm_num_groups": 32, "merge": True}
+    options: ClassVar[Options] = {"kernel_size": 3, "norm_num_groups": 32, "merge": True}
+    words = "a temporal residual block"
 
     def __init__(self, channels: int, norm_num_groups: int = 32, kernel_size: int = 3) -> None:
         super().__init__()
@@ -32,19 +33,14 @@ class TemporalResBlock(TemporalLayer):
         self.conv2 = TemporalConv(channels, kernel_size)
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """Fewer groups where they do not divide the channels; ``merge`` puts it into a `Blend`."""
         groups = math.gcd(place.channels, options["norm_num_groups"])
         layer = cls(place.channels, groups, options["kernel_size"])
         return Blend(layer) if options["merge"] else layer
 
     @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return "a temporal residual block"
-
-    @classmethod
-    def faults(cls, options: Mapping[str, Any]) -> Iterator[str]:
+    def faults(cls, options: Options) -> Iterator[str]:
         """See `TemporalLayer`; kernels as in `TemporalConv`."""
         yield from TemporalConv.faults({"kernel_size": options["kernel_size"]})
         yield from super().faults(options)

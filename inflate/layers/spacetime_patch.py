@@ -6,17 +6,15 @@ of their mean, and every frame is answered alike. Both layers hold the changes t
 image model's own projections make the rest.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from inflate.errors import InputError
-from inflate.layers.frames import FrameContext
-from inflate.layers.layer import Call, FrameHook, TemporalLayer
+from inflate.layers.layer import Call, Options, TemporalLayer
 from inflate.layers.place import Place, plain_module
-from inflate.layers.positions import POSITIONS, sinusoidal_positions
+from inflate.layers.positions import sinusoidal_positions
 from inflate.layers.starting import zero_
 
 
@@ -28,8 +26,8 @@ class SpacetimePatchIn(TemporalLayer):
     False. Both start at zero.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"patch_frames": 1, "position": "none"}
-    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"position": POSITIONS}
+    options: ClassVar[Options] = {"patch_frames": 1, "position": "none"}
+    words = "patches of {patch_frames} frames"
 
     def __init__(self, dim: int, in_channels: int, patch_size: int, patch_frames: int, positions: bool = True) -> None:
         super().__init__()
@@ -40,7 +38,7 @@ class SpacetimePatchIn(TemporalLayer):
         self.reset_parameters()
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """Beside the kernel of the image model; `InputError` for positions that tokens have not."""
         position = options["position"]
         if position not in ("sinusoidal", "none"):
@@ -50,12 +48,6 @@ class SpacetimePatchIn(TemporalLayer):
             )
         sizes = (place.channels, place.in_channels, place.patch_size, options["patch_frames"])
         return cls(*sizes, positions=position == "sinusoidal")
-
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        frames = options["patch_frames"]
-        return f"patches of {frames} frames" if frames > 1 else "places in time"
 
     def reset_parameters(self) -> None:
         """Make the layer the identity."""
@@ -86,7 +78,7 @@ class SpacetimePatchOut(TemporalLayer):
     ``change`` maps the token, ``(D,)``, to it, ``(p * out_features,)``, and starts at zero.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"patch_frames": 2}
+    options: ClassVar[Options] = {"patch_frames": 2}
 
     def __init__(self, dim: int, out_features: int, patch_frames: int) -> None:
         super().__init__()
@@ -95,42 +87,22 @@ class SpacetimePatchOut(TemporalLayer):
         self.reset_parameters()
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """Beside the last projection."""
         last = plain_module(module)
         assert isinstance(last, nn.Linear), "every supported transformer ends with a Linear"
         return cls(place.channels, last.out_features, options["patch_frames"])
 
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """With `SpacetimePatchIn`'s."""
-        return ""
-
     def reset_parameters(self) -> None:
         """Let every frame be answered alike."""
         zero_(self.change)
 
-    def hang(self, module: nn.Module, place: Place, context: FrameContext) -> list[Any]:
-        """See `TemporalLayer`."""
-        return [module.register_forward_hook(_AnswerHook(self, module, place, context))]
+    def answer(self, output: Tensor, call: Call) -> Tensor:
+        """The token's own, as it is; what each frame answers beyond it is kept until both are pictures."""
+        call.frames.answers = answers = self(call.own_tokens(call.args[0]))
+        call.context.note_change(call.place.name, output.new_zeros(()), answers)
+        return output
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(B * G, N, D)`` to ``(B * G * p, N, out_features)``."""
         return rearrange(self.change(tokens), "g n (p c) -> (g p) n c", p=self.patch_frames)
-
-
-class _AnswerHook(FrameHook):
-    """Keeps what each frame of a token answers beyond the token's own answer, until both are pictures."""
-
-    def __init__(self, layer: SpacetimePatchOut, module: nn.Module, place: Place, context: FrameContext) -> None:
-        super().__init__(module, place, context)
-        self.layer = layer
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        """Leave `output` (B*G, N, features) as it is."""
-        frames = self.context.now
-        if frames is not None:
-            tokens = frames.picture_tokens if self.place.with_others else None
-            answers: Tensor = self.layer(args[0] if tokens is None else tokens.of(args[0]))
-            frames.answers = answers
-            self.context.note_change(self.place.name, output.new_zeros(()), answers)

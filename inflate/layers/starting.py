@@ -55,6 +55,14 @@ def zero_projection(layer: object) -> bool:
     return type(layer) is nn.Linear and all_zero(layer.weight) and (layer.bias is None or all_zero(layer.bias))
 
 
+def redraw(*layers: nn.Module) -> None:
+    """Start all projections and norms in `layers` as PyTorch does."""
+    for layer in layers:
+        for one in layer.modules():
+            if isinstance(one, nn.Linear | nn.LayerNorm | nn.GroupNorm):
+                one.reset_parameters()
+
+
 @torch.no_grad()
 def zero_(*layers: nn.Module) -> None:
     """Make projections answer zero: weights and, where there are any, biases."""

@@ -1,7 +1,6 @@
 """Latte's temporal transformer block (arXiv:2401.03048, section 3.1, variant 1), for a block that stands after it."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 
 from inflate.errors import InputError
 from inflate.layers.attention import TemporalAttention
-from inflate.layers.layer import Call, TemporalLayer
+from inflate.layers.layer import Call, Options, TemporalLayer
 from inflate.layers.place import Place
-from inflate.layers.positions import POSITIONS, Position
+from inflate.layers.positions import Position
 from inflate.layers.starting import StartsSilent, zero_
 from inflate.video import check_num_frames
 
@@ -35,10 +34,11 @@ class TemporalBlock(StartsSilent, TemporalLayer):
     Either way a new block answers its input. Positions are `TemporalAttention`'s.
     """
 
+    words = "a temporal transformer block"
     kind = "temporal_block"
+    shown = ("dim", "condition_dim")
     suffix = "-block"
-    options: ClassVar[Mapping[str, Any]] = {"position": "sinusoidal"}
-    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"position": POSITIONS}
+    options: ClassVar[Options] = {"position": "sinusoidal"}
 
     def __init__(
         self,
@@ -75,25 +75,16 @@ class TemporalBlock(StartsSilent, TemporalLayer):
         return (self.linear_2, self.attention.to_out) if self.modulation is None else (self.modulation,)
 
     @classmethod
-    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """As wide as the image model's block, and modulated by what modulates that."""
         sizes = (place.channels, place.num_heads, place.head_dim, num_frames)
         return cls(*sizes, options["position"], condition_dim=place.condition_dim)
-
-    @classmethod
-    def words(cls, options: Mapping[str, Any]) -> str:
-        """See `TemporalLayer`."""
-        return "a temporal transformer block"
 
     def after(self, states: Tensor, call: Call) -> Tensor:
         """With the condition of the image model's own block."""
         arguments, condition = call.arguments(), call.place.condition
         told = arguments[condition] if isinstance(condition, str) else condition(call.module, arguments)
         return self(states, call.frames.num_frames, told)
-
-    def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
-        return f"{self.dim}, condition_dim={self.condition_dim}"
 
     def forward(self, hidden_states: Tensor, num_frames: int, condition: Tensor) -> Tensor:
         """``(B * F, N, D)``, frames fastest, to the same shape and dtype.

@@ -39,7 +39,7 @@ class Placed:
         object.__setattr__(self, "options", {**usual, **self.options})
 
     def __str__(self) -> str:
-        return f"{self.layer.words(self.options)} {_WHERE_IN_WORDS.get(self.where, '')}".strip()
+        return f"{self.layer.in_words(self.options)} {_WHERE_IN_WORDS.get(self.where, '')}".strip()
 
 
 def placed(where: Where, layer: type[TemporalLayer], **options: Any) -> Placed:

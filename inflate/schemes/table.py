@@ -13,6 +13,7 @@ from inflate.layers import (
     TemporalResBlock,
     Where,
 )
+from inflate.layers.conv_stack import TemporalConvStack
 from inflate.schemes.placed import Placed, placed
 from inflate.schemes.scheme import Numbers, Scheme
 
@@ -56,6 +57,11 @@ _ROWS = (
             placed("attention", TemporalAttention, position="sinusoidal", merge=True),
             placed("residual_block", TemporalResBlock),
         ),
+    ),
+    Scheme(
+        "modelscope",
+        "arXiv 2308.06571, sec. 3.2",
+        (placed("attention", TemporalAttention, position="none"), placed("residual_block", TemporalConvStack)),
     ),
     Scheme("text2video-zero", "arXiv 2303.13439, sec. 3", (placed("self_attention", SeenFrames),)),
     Scheme("latte", "arXiv 2401.03048, variant 1", (placed("modulated_block", TemporalBlock),)),

@@ -189,8 +189,7 @@ def test_true_sizes_need_no_memory(config_name: str, changes: dict[str, Any], pu
     image_model = meta_image_model(IMAGE_MODEL_CLASSES[config["_class_name"]], config)
     adapter = adapter_of(image_model)
     assert isinstance(adapter, Transformer)
-    heads, head_dim = adapter.num_heads(image_model.config)
-    width, condition_dim = heads * head_dim, adapter.condition_dim(image_model.config)
+    width, condition_dim = adapter.width, adapter.condition_dim
     # Per block: attention 4 D^2, MLP 8 D^2 and, but where blocks share it, modulation 6 C D.
     expected = sum(
         (12 * width**2 + (0 if blocks.shared_condition else 6 * condition_dim * width))

@@ -67,6 +67,7 @@ def test_schemes_choose_the_kinds() -> None:
         **{name: {"motion_module"} for name in animatediff},
         "tune-a-video": {"transformer_block", "query", "self_attention"},
         "video-ldm": {"attention", "residual_block"},
+        "modelscope": {"attention", "residual_block"},
         "text2video-zero": {"self_attention"},
         "lean": {"convolution", "attention", "time_embedding"},
     }
