@@ -220,7 +220,7 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is tuple:  # size = 512, trackers = "wandb"
         value = tuple(value) if isinstance(value, list) else (value,)
     try:
-        return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+        return TypeAdapter[Any](kind, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
         wanted, found = getattr(kind, "__name__", str(kind)), error.errors(include_url=False)[0]
         if found["loc"] and typing.get_origin(kind) is tuple:
