@@ -213,14 +213,15 @@ def parse_table(cls: type[T], table: dict[str, Any], where: str) -> T:
 
 def _coerce(kind: Any, value: Any, where: str) -> Any:
     """``value`` as a ``kind`` by pydantic's strict rules; what would be a list's only item may stand for it."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise InputError(f"{where} must be a table, not {value!r}.")
         return parse_table(kind, value, where)
     if typing.get_origin(kind) is tuple:  # size = 512, trackers = "wandb"
         value = tuple(value) if isinstance(value, list) else (value,)
     try:
-        return TypeAdapter[Any](kind, config=ConfigDict(strict=True)).validate_python(value)
+        adapter: TypeAdapter[Any] = TypeAdapter(typing.cast(Any, kind), config=ConfigDict(strict=True))
+        return adapter.validate_python(value)
     except ValidationError as error:
         wanted, found = getattr(kind, "__name__", str(kind)), error.errors(include_url=False)[0]
         if found["loc"] and typing.get_origin(kind) is tuple:
