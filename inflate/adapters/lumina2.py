@@ -27,7 +27,6 @@ class Lumina2(Transformer):
 
     @property
     def width(self) -> int:
-        """See `Transformer`."""
         return int(self.config.hidden_size)
 
     @property

@@ -117,7 +117,6 @@ class Transformer(Adapter):
         return 0
 
     def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """See `Adapter`."""
         told = {name: source.normal(NUM_TEXT_TOKENS, int(self.config[width])) for name, width in self.texts}
         told |= {name: source.normal(int(self.config[width])) for name, width in self.pooled}
         if self.config.get("guidance_embeds"):
@@ -130,7 +129,6 @@ class Transformer(Adapter):
         return tuple(self.examples(RandomSource(torch.device("meta"), torch.float32, 1), (0, 0)))
 
     def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
         size = (pictures.shape[-2], pictures.shape[-1])
         self.check_size(*size)
         arguments = self._checked(arguments, pictures) | self.own_arguments(pictures, arguments)
@@ -168,14 +166,12 @@ class Transformer(Adapter):
             raise InputError(f"{name} has positions for {largest} x {largest} at most, got {height} x {width}")
 
     def unpatch(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """See `Adapter`."""
         patch, pattern = self.patch_size, f"n (h w) ({self.features}) -> n c (h p) (w q)"
         return rearrange(features, pattern, h=size[0] // patch, p=patch, q=patch)
 
     def picture_tokens(
         self, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
     ) -> PictureTokens | None:
-        """See `Adapter`."""
         if not self.others_at:
             return None
         count = self.num_tokens(size)
@@ -236,7 +232,6 @@ class Transformer(Adapter):
         return [self.time_embedding]
 
     def reasons(self) -> dict[Where, str]:
-        """See `Adapter`."""
         reasons = dict(self.refused)
         if any(blocks.convolutions for blocks in self.blocks):
             reasons["convolution"] += " but in its feed-forwards"

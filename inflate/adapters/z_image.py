@@ -38,17 +38,14 @@ class ZImage(Transformer):
 
     @property
     def num_heads(self) -> int:
-        """See `Transformer`."""
         return int(self.config.n_heads)
 
     @property
     def width(self) -> int:
-        """See `Transformer`."""
         return int(self.config.dim)
 
     @property
     def condition_dim(self) -> int:
-        """See `Transformer`."""
         return min(self.width, CONDITION_DIM)
 
     @property

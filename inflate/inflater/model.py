@@ -1,7 +1,6 @@
 """Attaching temporal layers to an image model, and the video model that comes of it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,14 +25,6 @@ from inflate.video import fold_frames, unfold_frames
 
 # Layers that embed numbers of a whole video, by what a call names them.
 _NUMBERS = {"fps": "time_embedding", "guidance_scale": "guidance_embedding"}
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What `load_temporal_state_dict` did; missing and unknown names never get this far, they raise."""
-
-    loaded: tuple[str, ...]
-    num_parameters: int
 
 
 class InflatedModel(nn.Module):
@@ -93,7 +84,7 @@ class InflatedModel(nn.Module):
         """All tensors that inflating added, by name (the site's name with "-" for ".", then the layer's own)."""
         return dict(self.temporal.state_dict())
 
-    def load_temporal_state_dict(self, state_dict: Mapping[str, Tensor]) -> LoadReport:
+    def load_temporal_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """Take `state_dict` as the temporal weights, all of it and nothing else.
 
         Raises:
@@ -116,7 +107,6 @@ class InflatedModel(nn.Module):
                     f"and should have {tuple(own[name].shape)}"
                 )
         self.temporal.load_state_dict(dict(state_dict))
-        return LoadReport(tuple(state_dict), sum(parameter.numel() for parameter in self.temporal_parameters()))
 
     def freeze_image_model(self) -> None:
         """Stop the image model's parameters from training; the temporal ones go on."""
