@@ -58,6 +58,7 @@ class Transformer(Adapter):
         features: the order of what is answered for a token: p and q are rows and columns of its patch, c channels.
         packed: whether the model takes and answers tokens, and no pictures.
         usual_patch: its `patch_size` where the config does not say.
+        largest_condition: most channels that the time step is embedded in; 0 for as many as the tokens have.
         sample_name, timestep_name: its arguments for pictures and time steps.
         texts: its arguments (N, tokens, D), each with the name of D in its config.
         pooled: its arguments (N, D), likewise.
@@ -85,11 +86,17 @@ class Transformer(Adapter):
     features: ClassVar[str] = "p q c"
     packed: ClassVar[bool] = False
     usual_patch: ClassVar[int] = 2
+    largest_condition: ClassVar[int] = 0
     sample_name: ClassVar[str] = "hidden_states"
     timestep_name: ClassVar[str] = "timestep"
     texts: ClassVar[tuple[tuple[str, str], ...]] = ()
     pooled: ClassVar[tuple[tuple[str, str], ...]] = ()
     usual_guidance: ClassVar[float] = 3.5
+
+    @property
+    def channels(self) -> int:
+        """Of a picture: packed tokens have those of all cells of their patch."""
+        return super().channels // (self.patch_size**2 if self.packed else 1)
 
     @property
     def patch_size(self) -> int:
@@ -109,12 +116,12 @@ class Transformer(Adapter):
     @property
     def condition_dim(self) -> int:
         """Channels of the embedded time step."""
-        return self.width
+        return min(self.width, self.largest_condition or self.width)
 
     @property
     def largest_size(self) -> int:
-        """Latent cells along a side for which there are positions; 0 for as many as one likes."""
-        return 0
+        """Latent cells along a side for which there are positions in a table; 0 for as many as one likes."""
+        return self.patch_size * min(self.config.get("axes_lens", (0, 0))[1:])
 
     def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         told = {name: source.normal(NUM_TEXT_TOKENS, int(self.config[width])) for name, width in self.texts}
