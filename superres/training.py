@@ -5,10 +5,9 @@ autoencoder, since the frames that reach it in the chain come from there. SR_h i
 on crops of them, because there is no data of 512 px, and then enlarges 256 px to 512: by then an edge is an edge.
 """
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
 from inflate.checkpoint import load, save
+from inflate.checkpoint.narrowing import narrow_copy
 from inflate.data import ClipSampler, FrameCache
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
@@ -273,7 +273,7 @@ class VideoSuperResolutionStep(_SuperResolutionStep):
                 "options.image_model is missing: name the folder of a trained super-resolution UNet2DModel."
             )
         image_model = read_network(UNet2DModel, self.options.image_model, "image_model")
-        scheme = replace(resolve_scheme(self.options.scheme), shared_noise=self.options.shared_noise)
+        scheme = resolve_scheme(self.options.scheme).changed(shared_noise=self.options.shared_noise)
         network = inflate(image_model, scheme=scheme, num_frames=self.options.num_frames)
         if self.options.init:
             before = load(self.options.init, device=torch.device("cpu"), dtype=torch.float32)
@@ -304,7 +304,7 @@ class VideoSuperResolutionStep(_SuperResolutionStep):
 
     def export(self, folder: Path) -> None:
         """``unet/``: the image network with ``temporal.safetensors`` beside it, float16; ``scheduler/``."""
-        save(copy.deepcopy(self.trained).half(), folder / "unet", force=True)
+        save(narrow_copy(self.trained, torch.float16), folder / "unet", force=True)
         self.export_beside(folder, self.config)
 
 

@@ -1,64 +1,32 @@
 """What an adapter knows of one class of image models, so that nothing else need ask which class it has."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from inflate.adapters.inputs import NUM_TIMESTEPS
-from inflate.adapters.sites import Site
+from inflate.adapters.inputs import NUM_TIMESTEPS, RandomSource
 from inflate.errors import InputError
+from inflate.layers import PictureTokens, Place, Where
 from inflate.schemes import Scheme
-
-DEFAULT_SIZE = 32  # height and width for a config without sample_size
-
-
-@dataclass(frozen=True)
-class PictureTokens:
-    """Which tokens of a sequence are the picture's own, where text, registers or padding are in it too."""
-
-    num_pictures: int
-    where: slice | Tensor  # of every sequence alike, or (pictures, tokens) with the places in each
-
-    def of(self, sequence: Tensor) -> Tensor:
-        """(pictures, n, D), or those in one long row, (pictures * n, D), to (pictures, N, D)."""
-        by_picture = self._by_picture(sequence)
-        return (
-            by_picture[:, self.where] if isinstance(self.where, slice) else by_picture.gather(1, self._index(sequence))
-        )
-
-    def put(self, sequence: Tensor, tokens: Tensor) -> Tensor:
-        """A copy of `sequence` with `tokens` in their places."""
-        by_picture = self._by_picture(sequence).clone()
-        if isinstance(self.where, slice):
-            by_picture[:, self.where] = tokens
-        else:
-            by_picture = by_picture.scatter(1, self._index(sequence), tokens)
-        return by_picture.view_as(sequence)
-
-    def _by_picture(self, sequence: Tensor) -> Tensor:
-        return sequence if sequence.ndim == 3 else sequence.unflatten(0, (self.num_pictures, -1))
-
-    def _index(self, sequence: Tensor) -> Tensor:
-        assert isinstance(self.where, Tensor), "asked only where each sequence has its own places"
-        return self.where[..., None].expand(-1, -1, sequence.shape[-1])
 
 
 class Adapter(ABC):
-    """One class of image models: its sites, how it is called, its conditions and its example inputs.
+    """An image model of one class: its places, how it is called, its conditions and its example inputs.
+
+    `config` is the model's, and all that is known where there is no `model` yet.
 
     Attributes:
         image_model_class: diffusers' class.
         family: its kind.
         given: names in the model's `forward` that the video model gives itself.
-        refused_fields: why a field of a scheme cannot be had, by the field's name.
+        refused: why there is nothing of a kind that layers go to.
         instead: what to choose then.
         listed: arguments that are lists of one tensor for each picture.
         layered: arguments that are one tensor for each of several layers.
-        text_tokens: that a prompt is padded to.
+        usual_text_tokens: that a prompt is padded to.
         fractions: whether its time steps lie between 0 and 1.
         without_memory: whether it can be called on the meta device.
         native_cells: height and width that the model was made for, where its config does not say.
@@ -67,80 +35,99 @@ class Adapter(ABC):
     image_model_class: ClassVar[type[Any]]
     family: ClassVar[Literal["UNet", "transformer"]]
     given: ClassVar[tuple[str, ...]]
-    refused_fields: ClassVar[dict[str, str]]
+    refused: ClassVar[dict[Where, str]]
     instead: ClassVar[str]
     listed: ClassVar[tuple[str, ...]] = ()
     layered: ClassVar[tuple[str, ...]] = ()
-    text_tokens: ClassVar[int] = 77
+    usual_text_tokens: ClassVar[int] = 77
     native_cells: ClassVar[int] = 64
     fractions: ClassVar[bool] = False
     without_memory: ClassVar[bool] = True
 
-    @abstractmethod
-    def find_sites(self, image_model: nn.Module, scheme: Scheme) -> list[Site]:
-        """The sites of a model under `scheme`, in the order of the module tree; may be empty.
-
-        Raises:
-            InputError: the scheme has no meaning in this model.
-        """
-
-    def channels(self, config: Mapping[str, Any]) -> int:
-        """Channels of a picture that a model of this config takes."""
-        return int(config.get("in_channels") or 4)
+    def __init__(self, config: Any, model: Any = None) -> None:
+        self.config, self.model = config, model
 
     @abstractmethod
-    def in_channels(self, image_model: nn.Module) -> int:
+    def places(self) -> Iterator[Place]:
+        """Where temporal layers may go, in the order in which they are made."""
+
+    def reasons(self) -> dict[Where, str]:
+        """Why there is nothing of a kind in this very model, by what is missing."""
+        return self.refused
+
+    def check_scheme(self, scheme: Scheme) -> None:
+        """`InputError` where the scheme has places and no meaning in this model."""
+        return
+
+    @property
+    def channels(self) -> int:
+        """Of a picture that a model of this config takes."""
+        return int(self.config.get("in_channels") or 4)
+
+    @property
+    def in_channels(self) -> int:
         """Channels of a picture that this very model takes."""
+        return self.channels
 
-    @abstractmethod
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
+    @property
+    def patch_size(self) -> int:
+        """Height and width, in latent cells, of what is one token; 1 where there are none."""
+        return 1
+
+    @property
+    def text_tokens(self) -> int:
+        """That a prompt is padded to for a model of this config."""
+        return self.usual_text_tokens
+
+    @property
+    def sample_size(self) -> tuple[int, int] | None:
+        """Height and width that the model was made for; None where the config does not say."""
+        size = self.config.get("sample_size")
+        if size is None:
+            return None
+        return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """The model's answer for pictures (N, C, H, W), its `sample` being (N, C', H, W).
 
         Raises:
             InputError: a size or an argument that the model cannot take, or one that is missing.
         """
+        return self.model(pictures, timestep, **arguments)
 
-    @abstractmethod
-    def random_inputs(
-        self, image_model: nn.Module, batch: int, size: tuple[int, int], generator: torch.Generator | None
-    ) -> dict[str, Any]:
+    def random_inputs(self, batch: int, size: tuple[int, int], generator: torch.Generator | None) -> dict[str, Any]:
         """`sample`, `timestep` and all arguments that `call` needs for `batch` pictures, each with its own values.
 
         Raises:
             InputError: the config asks for a condition that is not known.
         """
+        parameter = next(one for one in self.model.parameters() if one.is_floating_point())
+        source = RandomSource(parameter.device, parameter.dtype, batch, generator)
+        sample = source.normal(self.in_channels, *size)
+        timestep = source.integers(1, int(self.config.get("num_train_timesteps") or NUM_TIMESTEPS))
+        timestep = self.model_timestep(timestep, source.dtype)
+        return {"sample": sample, "timestep": timestep, **self.examples(source, size)}
 
     @abstractmethod
-    def patch_size(self, config: Mapping[str, Any]) -> int:
-        """Height and width, in latent cells, of what is one token; 1 where there are none."""
-
-    def text_tokens_of(self, config: Mapping[str, Any]) -> int:
-        """Tokens that a prompt is padded to for a model of this config."""
-        return self.text_tokens
-
-    def sample_size(self, config: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Height and width that the model was made for; None where the config does not say."""
-        size = config.get("sample_size")
-        if size is None:
-            return None
-        return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
+        """Conditions for pictures of `size`, each with its own values."""
 
     def model_timestep(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """A scheduler's time step, of a thousand, as the model takes it; `dtype` is that of its pictures."""
         return timestep.to(dtype) / NUM_TIMESTEPS if self.fractions else timestep
 
     def picture_tokens(
-        self, image_model: nn.Module, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
+        self, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
     ) -> PictureTokens | None:
-        """Where the picture's tokens are at the sites that have others beside them, in a call with pictures of `size`.
+        """Where the picture's tokens are at the places that have others beside them, in a call with pictures of `size`.
 
-        None where no site has.
+        None where no place has.
         """
         return None
 
-    def unpatch(self, features: Tensor, image_model: nn.Module, size: tuple[int, int]) -> Tensor:
+    def unpatch(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """Answers of the last projection, (N, tokens, features), as pictures of `size`, (N, C, H, W)."""
-        raise AssertionError(f"{type(image_model).__name__} has no tokens to answer")
+        raise AssertionError(f"{self.image_model_class.__name__} has no tokens to answer")
 
     def gather_frames(self, arguments: dict[str, Any], num_frames: int) -> dict[str, Any]:
         """An attention's arguments, the tokens of all frames of a video in one sequence: (B*F, n, D) as (B, F*n, D).
@@ -152,9 +139,7 @@ class Adapter(ABC):
         gathered = {}
         for name, value in arguments.items():
             if isinstance(value, Tensor):
-                gathered[name] = (
-                    _mask_of_all(value, num_frames) if name == "attention_mask" else _in_row(value, num_frames)
-                )
+                gathered[name] = (_mask_of_all if name == "attention_mask" else in_row)(value, num_frames)
             elif name == "image_rotary_emb" and value is not None:
                 gathered[name] = self.rotary_tables_of_all(value, 0 if text is None else text.shape[1], num_frames)
             else:
@@ -169,15 +154,16 @@ class Adapter(ABC):
         )
 
 
-def _in_row(value: Tensor, num_frames: int) -> Tensor:
+def in_row(value: Tensor, num_frames: int) -> Tensor:
+    """(B*F, n, ...) as (B, F*n, ...)."""
     return value.unflatten(0, (-1, num_frames)).flatten(1, 2)
 
 
 def _mask_of_all(mask: Tensor, num_frames: int) -> Tensor:
     if mask.ndim == 3 and mask.shape[1] == 1:
-        return _in_row(mask.transpose(1, 2), num_frames).transpose(1, 2)
+        return in_row(mask.transpose(1, 2), num_frames).transpose(1, 2)
     if mask.ndim == 2:
-        return _in_row(mask, num_frames)
+        return in_row(mask, num_frames)
     raise InputError(
         "attention over all frames takes an attention mask of keys only, shape (frames, 1, tokens), "
         f"got {tuple(mask.shape)}"

@@ -1,12 +1,10 @@
 """AuraFlow: double blocks, then single ones with registers, text and picture in one sequence."""
 
 import math
-from typing import Any
 
 from diffusers import AuraFlowTransformer2DModel
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 
 class AuraFlow(Transformer):
@@ -18,8 +16,9 @@ class AuraFlow(Transformer):
     time_embedding = "time_step_proj"
     texts = (("encoder_hidden_states", "joint_attention_dim"),)
     fractions = True
-    text_tokens = 256
+    usual_text_tokens = 256
 
-    def largest_size(self, config: Any) -> int:
+    @property
+    def largest_size(self) -> int:
         """Positions are a square table."""
-        return self.patch_size(config) * math.isqrt(int(config.pos_embed_max_size))
+        return self.patch_size * math.isqrt(int(self.config.pos_embed_max_size))

@@ -6,8 +6,7 @@ from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from inflate.adapters.inputs import RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 from inflate.errors import InputError
 
 
@@ -25,21 +24,16 @@ class DiT(Transformer):
     joint = False
     last = "proj_out_2"
 
-    def time_embeddings(self, image_model: nn.Module) -> list[str]:
+    def time_embeddings(self) -> list[str]:
         """One in every block."""
-        blocks = image_model.get_submodule("transformer_blocks")
-        return [f"transformer_blocks.{number}.norm1.emb" for number, _ in blocks.named_children()]
+        return [f"transformer_blocks.{number}.norm1.emb" for number in range(len(self.model.transformer_blocks))]
 
-    def check_size(self, image_model: nn.Module, height: int, width: int) -> None:
+    def check_size(self, height: int, width: int) -> None:
         """Square pictures only."""
-        super().check_size(image_model, height, width)
+        super().check_size(height, width)
         if height != width:
-            raise InputError(f"{type(image_model).__name__} takes square pictures only, got {height} x {width}")
+            raise InputError(f"{self.image_model_class.__name__} takes square pictures only, got {height} x {width}")
 
-    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
-        """See `Transformer`."""
-        return ("class_labels",)
-
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
+    def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """A class for each picture."""
-        return {"class_labels": source.integers(0, int(image_model.config.num_embeds_ada_norm))}
+        return {"class_labels": source.integers(0, int(self.config.num_embeds_ada_norm))}

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 FLUX_PATCH = 2  # FLUX takes patches of its latents as tokens; its pipeline packs them, and its config does not say so
 ROTARY_AXES = 3  # of a token's place: not used, row, column
@@ -28,19 +27,22 @@ class Flux(Transformer):
     pooled = (("pooled_projections", "pooled_projection_dim"),)
     native_cells = 128
 
-    def channels(self, config: Mapping[str, Any]) -> int:
+    @property
+    def channels(self) -> int:
         """Of its latents before they are packed."""
-        return super().channels(config) // FLUX_PATCH**2
+        return super().channels // FLUX_PATCH**2
 
-    def patch_size(self, config: Mapping[str, Any]) -> int:
-        """Not in the config."""
+    @property
+    def patch_size(self) -> int:
+        """Its config has a `patch_size` too, which is another thing."""
         return FLUX_PATCH
 
-    def text_tokens_of(self, config: Mapping[str, Any]) -> int:
+    @property
+    def text_tokens(self) -> int:
         """Those of dev, or of schnell."""
-        return 512 if config.get("guidance_embeds") else 256
+        return 512 if self.config.get("guidance_embeds") else 256
 
-    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def own_arguments(self, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Places of tokens."""
         height, width = (size // FLUX_PATCH for size in pictures.shape[-2:])
         num_text = arguments["encoder_hidden_states"].shape[1]

@@ -8,8 +8,7 @@ from diffusers import Flux2Transformer2DModel
 from torch import Tensor, nn
 
 from inflate.adapters.flux import row_and_column
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 ROTARY_AXES = 4  # of a token's place: not used, row, column, place in the text
 
@@ -38,9 +37,9 @@ class Flux2(Transformer):
     usual_patch = 1
     texts = (("encoder_hidden_states", "joint_attention_dim"),)
     fractions = True
-    text_tokens = 512
+    usual_text_tokens = 512
 
-    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def own_arguments(self, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Places of tokens."""
         num_text = arguments["encoder_hidden_states"].shape[1]
         in_text = torch.zeros(num_text, ROTARY_AXES, device=pictures.device)

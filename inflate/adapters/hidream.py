@@ -6,11 +6,10 @@ import torch
 from diffusers import HiDreamImageTransformer2DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 from inflate.errors import InputError
 
 
@@ -31,33 +30,27 @@ class HiDream(Transformer):
     timestep_name = "timesteps"
     pooled = (("pooled_embeds", "text_emb_dim"),)
     layered = ("encoder_hidden_states_llama3",)
-    text_tokens = 128
+    usual_text_tokens = 128
     native_cells = 128
     without_memory = False  # its experts are chosen by numbers
 
-    def check_size(self, image_model: nn.Module, height: int, width: int) -> None:
+    def check_size(self, height: int, width: int) -> None:
         """Pictures that are not square are padded to the largest."""
-        super().check_size(image_model, height, width)
-        config: Any = image_model.config
-        rows, columns = config.max_resolution
+        super().check_size(height, width)
+        rows, columns = self.config.max_resolution
         if height != width and height * width > rows * columns:
             raise InputError(
-                f"{type(image_model).__name__} takes pictures of {rows} x {columns} cells at most unless they are "
+                f"{self.image_model_class.__name__} takes pictures of {rows} x {columns} cells at most unless they are "
                 f"square, got {height} x {width}"
             )
 
-    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
-        """See `Transformer`."""
-        return ("encoder_hidden_states_t5", "encoder_hidden_states_llama3", "pooled_embeds")
-
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
+    def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """See `Adapter`."""
-        made = super().call(image_model, pictures, timestep, arguments).sample
+        made = super().call(pictures, timestep, arguments).sample
         height, width = pictures.shape[-2:]
         if made.shape[-2:] != pictures.shape[-2:]:  # in training it answers tokens, (N, C, tokens, patch * patch)
-            config: Any = image_model.config
-            patch = self.patch_size(config)
-            own = made[:, :, : self.num_tokens(image_model, (height, width))]
+            patch = self.patch_size
+            own = made[:, :, : self.num_tokens((height, width))]
             made = rearrange(own, "n c (h w) (p q) -> n c (h p) (w q)", h=height // patch, p=patch)
         return Transformer2DModelOutput(sample=made)
 
@@ -69,13 +62,12 @@ class HiDream(Transformer):
         gathered = super().gather_frames(arguments, num_frames)
         return {**gathered, "image_rotary_emb": torch.cat(tuple(tables), dim=1)}
 
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
+    def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """T5's text, that of every layer of the language model, and a pooled one."""
-        config = image_model.config
-        t5, llama = config.caption_channels
-        layers = range(max(config.llama_layers) + 1)
+        t5, llama = self.config.caption_channels
+        layers = range(max(self.config.llama_layers) + 1)
         return {
             "encoder_hidden_states_t5": source.normal(NUM_TEXT_TOKENS, int(t5)),
             "encoder_hidden_states_llama3": [source.normal(NUM_TEXT_TOKENS, int(llama)) for _ in layers],
-            **super().random_conditions(image_model, source, size),
+            **super().examples(source, size),
         }

@@ -1,18 +1,22 @@
 """Random tensors from which an adapter makes valid inputs of its image model."""
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 NUM_TEXT_TOKENS = 7
 NUM_TIMESTEPS = 1000
 
 
+@dataclass(frozen=True)
 class RandomSource:
-    """Random tensors on the model's device, drawn on the CPU so that a seed means the same everywhere."""
+    """Random tensors for a model's device, drawn on the CPU so that a seed means the same everywhere."""
 
-    def __init__(self, image_model: nn.Module, batch: int, generator: torch.Generator | None) -> None:
-        parameter = next(p for p in image_model.parameters() if p.is_floating_point())
-        self.device, self.dtype, self.batch, self.generator = parameter.device, parameter.dtype, batch, generator
+    device: torch.device
+    dtype: torch.dtype
+    batch: int
+    generator: torch.Generator | None = None
 
     def normal(self, *shape: int) -> Tensor:
         """(batch, *shape) from the standard normal."""

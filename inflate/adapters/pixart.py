@@ -1,15 +1,12 @@
 """PixArt-alpha and -sigma (arXiv:2310.00426, 2403.04692): one projection of the condition for all blocks."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
-from torch import nn
 
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 PIXELS_PER_CELL = 8  # of the latents; PixArt is told the size of its pictures in pixels
 
@@ -22,20 +19,16 @@ class PixArt(Transformer):
     joint = False
     time_embedding = "adaln_single.emb"
 
-    def text_tokens_of(self, config: Mapping[str, Any]) -> int:
+    @property
+    def text_tokens(self) -> int:
         """Sigma's prompts are longer."""
-        return 300 if config.get("use_additional_conditions") is False else 120
+        return 300 if self.config.get("use_additional_conditions") is False else 120
 
-    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
-        """See `Transformer`."""
-        sized = getattr(image_model, "use_additional_conditions", False)
-        return ("encoder_hidden_states", "added_cond_kwargs") if sized else ("encoder_hidden_states",)
-
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
+    def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """A text, and for alpha a size."""
-        width = int(image_model.config.caption_channels or image_model.config.cross_attention_dim)
+        width = int(self.config.caption_channels or self.config.cross_attention_dim)
         told: dict[str, Any] = {"encoder_hidden_states": source.normal(NUM_TEXT_TOKENS, width)}
-        if image_model.use_additional_conditions:
+        if self.model.use_additional_conditions:
             cell = torch.tensor(size, device=source.device) * PIXELS_PER_CELL
             told["added_cond_kwargs"] = {
                 "resolution": (cell.expand(source.batch, 2) * source.integers(1, 4, 1)).to(source.dtype),

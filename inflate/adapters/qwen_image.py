@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers import QwenImageTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from inflate.adapters.transformer import Transformer
 from inflate.errors import InputError
@@ -21,27 +21,25 @@ class QwenImage(Transformer):
     packed = True
     fractions = True
     texts = (("encoder_hidden_states", "joint_attention_dim"),)
-    text_tokens = 1024
+    usual_text_tokens = 1024
     native_cells = 128
 
-    def channels(self, config: Mapping[str, Any]) -> int:
+    @property
+    def channels(self) -> int:
         """Of its latents before they are packed."""
-        return super().channels(config) // self.patch_size(config) ** 2
+        return super().channels // self.patch_size**2
 
-    def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
+    def check_scheme(self, scheme: Scheme) -> None:
         """No editing model: it embeds two time steps for each picture."""
-        super().check_scheme(image_model, scheme)
-        config: Any = image_model.config
-        if config.zero_cond_t:
+        if self.config.zero_cond_t:
             raise InputError(
-                f"this {type(image_model).__name__} edits pictures (its config has zero_cond_t), and only models that "
-                "make them from text can be inflated; take Qwen-Image itself"
+                f"this {self.image_model_class.__name__} edits pictures (its config has zero_cond_t), and only models "
+                "that make them from text can be inflated; take Qwen-Image itself"
             )
 
-    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def own_arguments(self, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The shape of each picture in tokens."""
-        config: Any = image_model.config
-        height, width = (size // self.patch_size(config) for size in pictures.shape[-2:])
+        height, width = (size // self.patch_size for size in pictures.shape[-2:])
         return {"img_shapes": [[(1, height, width)]] * pictures.shape[0]}
 
     def rotary_tables_of_all(self, tables: tuple[Tensor, ...], num_text: int, num_frames: int) -> tuple[Tensor, ...]:

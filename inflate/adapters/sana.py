@@ -1,12 +1,8 @@
 """SANA and SANA-Sprint (arXiv:2410.10629, 2503.09641): linear attention, and a convolution in every feed-forward."""
 
-from typing import Any
-
 from diffusers import SanaTransformer2DModel
-from torch import nn
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 
 class Sana(Transformer):
@@ -26,10 +22,9 @@ class Sana(Transformer):
     embedding = "patch_embed"
     usual_patch = 1
     texts = (("encoder_hidden_states", "caption_channels"),)
-    text_tokens = 300
+    usual_text_tokens = 300
     usual_guidance = 0.45
 
-    def time_embeddings(self, image_model: nn.Module) -> list[str]:
+    def time_embeddings(self) -> list[str]:
         """Before Sprint's guidance scale is added."""
-        config: Any = image_model.config
-        return ["time_embed.timestep_embedder" if config.guidance_embeds else "time_embed.emb"]
+        return ["time_embed.timestep_embedder" if self.config.guidance_embeds else "time_embed.emb"]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import DEFAULT_SIZE, Adapter
+from inflate.adapters.adapter import Adapter
 from inflate.adapters.aura_flow import AuraFlow
 from inflate.adapters.dit import DiT
 from inflate.adapters.flux import Flux
@@ -17,37 +17,27 @@ from inflate.adapters.pixart import PixArt
 from inflate.adapters.qwen_image import QwenImage
 from inflate.adapters.sana import Sana
 from inflate.adapters.sd3 import SD3
-from inflate.adapters.sites import Site
 from inflate.adapters.unet import ConditionedUNet, PlainUNet
 from inflate.adapters.z_image import ZImage
 from inflate.errors import InputError, a
-from inflate.schemes import Scheme, resolve_scheme
 
-ADAPTERS: dict[str, Adapter] = {
+DEFAULT_SIZE = (32, 32)  # height and width for a config without sample_size
+ADAPTERS: dict[str, type[Adapter]] = {
     adapter.image_model_class.__name__: adapter
     for adapter in (
-        ConditionedUNet(),
-        PlainUNet(),
-        DiT(),
-        PixArt(),
-        SD3(),
-        Flux(),
-        Sana(),
-        QwenImage(),
-        Lumina2(),
-        ZImage(),
-        Flux2(),
-        AuraFlow(),
-        HunyuanDiT(),
-        HiDream(),
+        *(ConditionedUNet, PlainUNet),
+        *(DiT, PixArt, SD3, Flux),
+        *(Sana, QwenImage, Lumina2, ZImage, Flux2, AuraFlow, HunyuanDiT, HiDream),
     )
 }
 IMAGE_MODEL_CLASSES: dict[str, type[Any]] = {name: adapter.image_model_class for name, adapter in ADAPTERS.items()}
 
 
-def find_adapter(model: nn.Module) -> Adapter | None:
+def find_adapter(model: Any) -> Adapter | None:
     """The adapter of `model`; None for what is of no class that can be inflated."""
-    return next((one for one in ADAPTERS.values() if isinstance(model, one.image_model_class)), None)
+    return next(
+        (one(model.config, model) for one in ADAPTERS.values() if isinstance(model, one.image_model_class)), None
+    )
 
 
 def adapter_of(image_model: nn.Module) -> Adapter:
@@ -61,41 +51,14 @@ def adapter_of(image_model: nn.Module) -> Adapter:
     return adapter
 
 
-def find_sites(image_model: nn.Module, scheme: str | Scheme = "make-a-video") -> tuple[Site, ...]:
-    """The sites of `image_model` under `scheme`, in the order of the module tree.
-
-    Raises:
-        InputError: the model's class is unknown, or the scheme does not apply to it.
-    """
-    adapter, scheme = adapter_of(image_model), resolve_scheme(scheme)
-    start = f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}"
-    plain = {"patch_frames": 1}
-    for name, reason in adapter.refused_fields.items():
-        if getattr(scheme, name) not in (False, plain.get(name, False)):
-            raise InputError(f"{start}: {reason}; choose {adapter.instead}")
-    sites = adapter.find_sites(image_model, scheme)
-    if not sites:
-        if scheme.attention or scheme.convolution:
-            raise InputError(
-                f"{start}: it adds only temporal attention and the model has no spatial attention; "
-                "choose a scheme with temporal convolutions"
-            )
-        raise InputError(
-            f"{start}: it works on the self-attention of transformer blocks and the model has none; "
-            "choose a scheme with temporal convolutions or motion modules"
-        )
-    return tuple(sites)
-
-
 def call_image_model(image_model: nn.Module, sample: Tensor, timestep: Any, **arguments: Any) -> Any:
     """The image model's own answer for pictures (B, C, H, W); its `sample` is (B, C', H', W')."""
-    return adapter_of(image_model).call(image_model, sample, timestep, arguments)
+    return adapter_of(image_model).call(sample, timestep, arguments)
 
 
 def sample_size_of(image_model: nn.Module) -> tuple[int, int]:
     """Height and width the image model was made for; 32 each where its config does not say."""
-    config: Any = image_model.config
-    return adapter_of(image_model).sample_size(config) or (DEFAULT_SIZE, DEFAULT_SIZE)
+    return adapter_of(image_model).sample_size or DEFAULT_SIZE
 
 
 def random_inputs(
@@ -115,5 +78,4 @@ def random_inputs(
     Raises:
         InputError: the config asks for a condition that is not known.
     """
-    size = size or sample_size_of(image_model)
-    return adapter_of(image_model).random_inputs(image_model, batch, size, generator)
+    return adapter_of(image_model).random_inputs(batch, size or sample_size_of(image_model), generator)

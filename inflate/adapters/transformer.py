@@ -14,8 +14,9 @@ The rules for the sites:
 * The frame-rate embedding is added to that of the time step.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,11 +24,24 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from einops import rearrange
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import Adapter, PictureTokens
-from inflate.adapters.inputs import NUM_TEXT_TOKENS, NUM_TIMESTEPS, RandomSource
-from inflate.adapters.sites import Blocks, Site, plain_module
+from inflate.adapters.adapter import Adapter
+from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
 from inflate.errors import InputError
-from inflate.schemes import Scheme
+from inflate.layers import PictureTokens, Place, Where, plain_module
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One list of alike transformer blocks: where its attentions are, and what a block takes and answers."""
+
+    name: str  # dotted name of the list in the image model
+    self_attentions: tuple[str, ...] = ("attn",)  # in a block, those that are there
+    cross_attentions: tuple[str, ...] = ()  # likewise
+    convolutions: tuple[str, ...] = ()  # in a block's feed-forward, the spatial ones that see more than a pixel
+    # What a block is modulated by, (B*F, D): an argument's name, or a function of block and arguments by name.
+    condition: str | Callable[[nn.Module, dict[str, Any]], Tensor] = "temb"
+    shared_condition: bool = False  # whether that is projected already, to the six modulations of a block
+    answer: int = -1  # which of a block's several answers is the picture's
 
 
 class Transformer(Adapter):
@@ -51,10 +65,13 @@ class Transformer(Adapter):
     """
 
     family = "transformer"
-    refused_fields: ClassVar[dict[str, str]] = {
-        "motion_modules": "motion modules go between the layers of a UNet's blocks",
-        "residual_blocks": "temporal residual blocks go after those of a UNet",
-        "extra_in_channels": "extra input channels go beside the first convolution of a UNet",
+    refused: ClassVar[dict[Where, str]] = {
+        "layer": "motion modules go between the layers of a UNet's blocks",
+        "mid_layer": "motion modules go between the layers of a UNet's blocks",
+        "residual_block": "temporal residual blocks go after those of a UNet",
+        "conv_in": "extra input channels go beside the first convolution of a UNet",
+        "convolution": "it puts temporal convolutions after spatial ones, and a transformer has none",
+        "feed_forward": "it puts temporal convolutions after those of feed-forwards, and here they have none",
     }
     instead = "'latte', 'lean' or 'spacetime-dit'"
     given = ("self", "hidden_states", "timestep", "return_dict")
@@ -74,202 +91,167 @@ class Transformer(Adapter):
     pooled: ClassVar[tuple[tuple[str, str], ...]] = ()
     usual_guidance: ClassVar[float] = 3.5
 
-    def in_channels(self, image_model: nn.Module) -> int:
-        """See `Adapter`."""
-        config: Any = image_model.config
-        return self.channels(config)
-
-    def patch_size(self, config: Mapping[str, Any]) -> int:
+    @property
+    def patch_size(self) -> int:
         """As the config says; it may leave out what is usual."""
-        return int(config.get("patch_size") or self.usual_patch)
+        return int(self.config.get("patch_size") or self.usual_patch)
 
-    def num_heads(self, config: Any) -> tuple[int, int]:
-        """Heads of an attention, and channels of each."""
-        return int(config.num_attention_heads), int(config.attention_head_dim)
+    @property
+    def num_heads(self) -> int:
+        """Of an attention."""
+        return int(self.config.num_attention_heads)
 
-    def condition_dim(self, config: Any) -> int:
-        """Channels of the embedded time step: the width of the tokens."""
-        heads, head_dim = self.num_heads(config)
-        return heads * head_dim
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.num_heads * int(self.config.attention_head_dim)
 
-    def conditions(self, image_model: nn.Module) -> tuple[str, ...]:
-        """Arguments that the model cannot do without."""
-        return tuple(name for name, _ in (*self.texts, *self.pooled))
+    @property
+    def condition_dim(self) -> int:
+        """Channels of the embedded time step."""
+        return self.width
 
-    def random_inputs(
-        self, image_model: nn.Module, batch: int, size: tuple[int, int], generator: torch.Generator | None
-    ) -> dict[str, Any]:
-        """See `Adapter`."""
-        source = RandomSource(image_model, batch, generator)
-        sample = source.normal(self.in_channels(image_model), *size)
-        timestep = self.model_timestep(source.integers(1, NUM_TIMESTEPS), source.dtype)
-        return {"sample": sample, "timestep": timestep, **self.random_conditions(image_model, source, size)}
-
-    def random_conditions(self, image_model: Any, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """Example arguments beside pictures of `size` and time steps."""
-        config = image_model.config
-        told = {name: source.normal(NUM_TEXT_TOKENS, int(config[width])) for name, width in self.texts}
-        told |= {name: source.normal(int(config[width])) for name, width in self.pooled}
-        if config.get("guidance_embeds"):
-            told["guidance"] = source.integers(1, 8).to(source.dtype)
-        return told
-
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
-        size = (pictures.shape[-2], pictures.shape[-1])
-        self.check_size(image_model, *size)
-        for name in self.conditions(image_model):
-            if arguments.get(name) is None:
-                raise InputError(f"{type(image_model).__name__} cannot do without the argument {name!r}; pass it")
-        arguments = self._with_guidance(image_model, arguments, pictures) | self.own_arguments(
-            image_model, pictures, arguments
-        )
-        arguments[self.sample_name] = self.sample_argument(pictures, image_model)
-        arguments[self.timestep_name] = _each(timestep, pictures)
-        output = image_model(**arguments)
-        if self.packed:
-            return Transformer2DModelOutput(sample=self.unpatch(output.sample, image_model, size))
-        return output
-
-    def sample_argument(self, pictures: Tensor, image_model: nn.Module) -> Any:
-        """Pictures as the model takes them: as they are, or their patches, the reverse of `unpatch`."""
-        config: Any = image_model.config
-        patch, pattern = self.patch_size(config), f"n c (h p) (w q) -> n (h w) ({self.features})"
-        return rearrange(pictures, pattern, p=patch, q=patch) if self.packed else pictures
-
-    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """What the model's pipeline tells it beside the user's `arguments`, such as the places of tokens."""
-        return {}
-
-    def _with_guidance(self, image_model: nn.Module, arguments: dict[str, Any], pictures: Tensor) -> dict[str, Any]:
-        """`arguments`, the guidance scale a number for each picture; `InputError` if it is missing, or of no use."""
-        config: Any = image_model.config
-        guidance, needed = arguments.get("guidance"), bool(config.get("guidance_embeds"))
-        if (guidance is not None) != needed:
-            needs = f"needs guidance: pass guidance={self.usual_guidance}, say"
-            raise InputError(
-                f"this {type(image_model).__name__} {needs if needed else 'takes no guidance: leave it out'}"
-            )
-        return {**arguments, "guidance": _each(guidance, pictures)} if needed else dict(arguments)
-
-    def check_size(self, image_model: nn.Module, height: int, width: int) -> None:
-        """`InputError` at sizes that diffusers would crop without a word, or fail at with an obscure one."""
-        config: Any = image_model.config
-        patch, class_name = self.patch_size(config), type(image_model).__name__
-        if height % patch or width % patch:
-            raise InputError(f"{class_name} needs a height and a width divisible by {patch}, got {height} x {width}")
-        largest = self.largest_size(config)
-        if largest and max(height, width) > largest:
-            raise InputError(f"{class_name} has positions for {largest} x {largest} at most, got {height} x {width}")
-
-    def largest_size(self, config: Any) -> int:
+    @property
+    def largest_size(self) -> int:
         """Latent cells along a side for which there are positions; 0 for as many as one likes."""
         return 0
 
-    def unpatch(self, features: Tensor, image_model: nn.Module, size: tuple[int, int]) -> Tensor:
+    def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """See `Adapter`."""
-        config: Any = image_model.config
-        patch = self.patch_size(config)
-        pattern = f"n (h w) ({self.features}) -> n c (h p) (w q)"
+        told = {name: source.normal(NUM_TEXT_TOKENS, int(self.config[width])) for name, width in self.texts}
+        told |= {name: source.normal(int(self.config[width])) for name, width in self.pooled}
+        if self.config.get("guidance_embeds"):
+            told["guidance"] = source.integers(1, 8).to(source.dtype)
+        return told
+
+    @cached_property
+    def _conditions(self) -> tuple[str, ...]:
+        """Arguments that the model cannot do without."""
+        return tuple(self.examples(RandomSource(torch.device("meta"), torch.float32, 1), (0, 0)))
+
+    def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
+        """See `Adapter`."""
+        size = (pictures.shape[-2], pictures.shape[-1])
+        self.check_size(*size)
+        arguments = self._checked(arguments, pictures) | self.own_arguments(pictures, arguments)
+        arguments[self.sample_name] = self.sample_argument(pictures)
+        arguments[self.timestep_name] = _each(timestep, pictures)
+        output = self.model(**arguments)
+        return Transformer2DModelOutput(sample=self.unpatch(output.sample, size)) if self.packed else output
+
+    def _checked(self, arguments: dict[str, Any], pictures: Tensor) -> dict[str, Any]:
+        """`arguments`, the guidance scale a number for each picture; `InputError` if one is missing, or of no use."""
+        name, guidance = self.image_model_class.__name__, arguments.get("guidance")
+        for condition in self._conditions:
+            if condition != "guidance" and arguments.get(condition) is None:
+                raise InputError(f"{name} cannot do without the argument {condition!r}; pass it")
+        if (guidance is not None) != ("guidance" in self._conditions):
+            needs = f"needs guidance: pass guidance={self.usual_guidance}, say"
+            raise InputError(f"this {name} {needs if guidance is None else 'takes no guidance: leave it out'}")
+        return dict(arguments) if guidance is None else {**arguments, "guidance": _each(guidance, pictures)}
+
+    def sample_argument(self, pictures: Tensor) -> Any:
+        """Pictures as the model takes them: as they are, or their patches, the reverse of `unpatch`."""
+        patch, pattern = self.patch_size, f"n c (h p) (w q) -> n (h w) ({self.features})"
+        return rearrange(pictures, pattern, p=patch, q=patch) if self.packed else pictures
+
+    def own_arguments(self, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model's pipeline tells it beside the user's `arguments`, such as the places of tokens."""
+        return {}
+
+    def check_size(self, height: int, width: int) -> None:
+        """`InputError` at sizes that diffusers would crop without a word, or fail at with an obscure one."""
+        patch, largest, name = self.patch_size, self.largest_size, self.image_model_class.__name__
+        if height % patch or width % patch:
+            raise InputError(f"{name} needs a height and a width divisible by {patch}, got {height} x {width}")
+        if largest and max(height, width) > largest:
+            raise InputError(f"{name} has positions for {largest} x {largest} at most, got {height} x {width}")
+
+    def unpatch(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """See `Adapter`."""
+        patch, pattern = self.patch_size, f"n (h w) ({self.features}) -> n c (h p) (w q)"
         return rearrange(features, pattern, h=size[0] // patch, p=patch, q=patch)
 
     def picture_tokens(
-        self, image_model: nn.Module, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
+        self, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
     ) -> PictureTokens | None:
         """See `Adapter`."""
         if not self.others_at:
             return None
-        count = self.num_tokens(image_model, size)
+        count = self.num_tokens(size)
         return PictureTokens(num_pictures, slice(0, count) if self.picture_is == "first" else slice(-count, None))
 
-    def num_tokens(self, image_model: nn.Module, size: tuple[int, int]) -> int:
+    def num_tokens(self, size: tuple[int, int]) -> int:
         """Of a picture of `size`."""
-        config: Any = image_model.config
-        return size[0] * size[1] // self.patch_size(config) ** 2
+        return size[0] * size[1] // self.patch_size**2
 
-    def find_sites(self, image_model: nn.Module, scheme: Scheme) -> list[Site]:
-        """See `Adapter`."""
-        self.check_scheme(image_model, scheme)
-        config: Any = image_model.config
-        heads, head_dim = self.num_heads(config)
-        width = heads * head_dim
+    def places(self) -> Iterator[Place]:
+        """See `Adapter`; those inside of all blocks, then after them."""
+        others, heads, width = self.others_at, self.num_heads, self.width
         named = [
             (f"{blocks.name}.{number}", block, blocks)
             for blocks in self.blocks
-            for number, block in image_model.get_submodule(blocks.name).named_children()
+            for number, block in self.model.get_submodule(blocks.name).named_children()
         ]
-        sites: list[Site] = []
-        if scheme.embeds_numbers:  # one layer, wherever the time step is embedded
-            embeddings = self.time_embeddings(image_model)
-            place, condition_dim = "time_embedding", self.condition_dim(config)
-            sites.extend(Site(name, "time_embedding", condition_dim, place=place) for name in embeddings)
-        if scheme.patch_frames > 1 or (scheme.frames_seen == "all" and scheme.position != "none"):
-            channels, others = self.in_channels(image_model), self.embedding in self.others_at
-            sites.append(Site(self.embedding, "patch_in", width, in_channels=channels, with_others=others))
+        for name in self.time_embeddings():  # one layer, wherever the time step is embedded
+            yield Place(name, ("time_embedding",), self.condition_dim, layer_name="time_embedding")
+        yield Place(
+            self.embedding,
+            ("patch_in",),
+            width,
+            in_channels=self.channels,
+            patch_size=self.patch_size,
+            with_others=self.embedding in others,
+        )
         for name, block, blocks in named:
-            sites.extend(_sites_inside(name, block, blocks, scheme, width))
+            yield from self._places_inside(name, block, blocks)
         for name, _, blocks in named:
-            others = blocks.name in self.others_at
-            site = Site(name, "transformer_block", width, heads, head_dim, blocks=blocks, with_others=others)
-            if scheme.attention or scheme.token_attention:
-                sites.append(site)
-            if scheme.temporal_blocks:
-                sites.append(replace(site, kind="temporal_block", condition_dim=self.condition_dim(config)))
-        if scheme.patch_frames > 1:
-            sites.append(Site(self.last, "patch_out", width, with_others=self.last in self.others_at))
-        return sites
+            yield Place(
+                name,
+                ("transformer_block", "modulated_block", "attention"),
+                *(width, heads, width // heads),
+                answer=blocks.answer,
+                with_others=blocks.name in others,
+                condition=blocks.condition,
+                condition_dim=None if blocks.shared_condition else self.condition_dim,
+            )
+        yield Place(self.last, ("patch_out",), width, with_others=self.last in others)
 
-    def time_embeddings(self, image_model: nn.Module) -> list[str]:
+    def _places_inside(self, name: str, block: nn.Module, blocks: Blocks) -> Iterator[Place]:
+        """Of one block: its attentions, their queries, the convolutions of its feed-forward."""
+        modules: dict[str, Any] = dict(block.named_modules())
+        seen: tuple[Where, ...] = ("every_attention",) if self.joint else ("every_attention", "self_attention")
+        for part in (part for part in blocks.self_attentions if part in modules):
+            yield Place(f"{name}.{part}", seen, self.width, gather=self.gather_frames)
+            if not self.joint:
+                yield query_place(f"{name}.{part}", modules[part])
+        for part in (part for part in blocks.cross_attentions if part in modules):
+            yield query_place(f"{name}.{part}", modules[part])
+        for part in blocks.convolutions:
+            channels: Any = plain_module(modules[part]).out_channels
+            yield Place(f"{name}.{part}", ("feed_forward",), int(channels))
+
+    def time_embeddings(self) -> list[str]:
         """Names of the modules whose output, (N, condition's D), is added to for the frame rate."""
         return [self.time_embedding]
 
-    def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
-        """`InputError` where the scheme has no meaning in a transformer, or in this one."""
-        start = f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}"
-        inside = any(blocks.convolutions for blocks in self.blocks)
-        if scheme.convolution and (scheme.every_convolution or not scheme.attention):
-            but = " but in its feed-forwards" if inside else ""
-            raise InputError(
-                f"{start}: it puts temporal convolutions after spatial ones, and a transformer has none{but}; "
-                f"choose {self.instead}"
+    def reasons(self) -> dict[Where, str]:
+        """See `Adapter`."""
+        reasons = dict(self.refused)
+        if any(blocks.convolutions for blocks in self.blocks):
+            reasons["convolution"] += " but in its feed-forwards"
+            del reasons["feed_forward"]
+        if self.joint:
+            together = (
+                "changes what self-attention of the picture alone sees, and here text and picture attend together"
             )
-        if scheme.feed_forward_convolution and not inside:
-            raise InputError(
-                f"{start}: it puts temporal convolutions after the spatial ones of feed-forwards, and here they have "
-                f"none; choose {self.instead}"
-            )
-        if self.joint and (scheme.frames_seen in ("first", "first-and-previous") or scheme.queries):
-            raise InputError(
-                f"{start}: it changes what self-attention of the picture alone sees, and here text and picture attend "
-                "together; choose 'latte' or 'spacetime-dit'"
-            )
-        if scheme.frames_seen == "all" and scheme.position not in ("sinusoidal", "none"):
-            raise InputError(
-                f"{start}: tokens that see all frames have sinusoidal positions or none; set position to one of them"
-            )
+            reasons |= {"self_attention": f"it {together}", "query": f"it {together}"}
+        return reasons
 
 
-def _sites_inside(name: str, block: nn.Module, blocks: Blocks, scheme: Scheme, width: int) -> Iterator[Site]:
-    """Of one block: its attentions, its queries, the convolutions of its feed-forward."""
-    modules = dict(block.named_modules())
-    for part in blocks.self_attentions:
-        if part in modules:
-            if scheme.frames_seen != "own":
-                yield Site(f"{name}.{part}", "self_attention", width)
-            if scheme.queries:
-                yield query_site(f"{name}.{part}", modules[part])
-    for part in blocks.cross_attentions:
-        if part in modules and scheme.queries:
-            yield query_site(f"{name}.{part}", modules[part])
-    if scheme.feed_forward_convolution:
-        for part in blocks.convolutions:
-            channels = plain_module(modules[part]).out_channels
-            yield Site(f"{name}.{part}", "convolution", int(channels))  # type: ignore[arg-type]  # a Conv2d's int
-
-
-def query_site(name: str, attention: Any) -> Site:
+def query_place(name: str, attention: Any) -> Place:
     """Beside the query projection of a diffusers `Attention`."""
-    return Site(f"{name}.to_q", "query", int(attention.inner_dim), in_channels=int(attention.query_dim))
+    return Place(f"{name}.to_q", ("query",), int(attention.inner_dim))
 
 
 def _each(value: Any, pictures: Tensor) -> Tensor:

@@ -6,12 +6,10 @@ from typing import Any
 import torch
 from diffusers import ZImageTransformer2DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from torch import Tensor, nn
+from torch import Tensor
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
-Z_IMAGE_PATCH = 2  # and one frame: the only kind of patch in any published config
 CONDITION_DIM = 256  # diffusers' ADALN_EMBED_DIM
 
 
@@ -24,6 +22,7 @@ class ZImage(Transformer):
         Blocks("noise_refiner", ("attention",), condition="adaln_input"),
         Blocks("layers", ("attention",), condition="adaln_input"),
     )
+    # Patches of two by two and one frame: the only kind in any published config.
     embedding = "all_x_embedder.2-1"
     last = "all_final_layer.2-1.linear"
     others_at = ("noise_refiner", "layers", "all_x_embedder.2-1", "all_final_layer.2-1.linear")
@@ -34,34 +33,38 @@ class ZImage(Transformer):
     texts = (("cap_feats", "cap_feat_dim"),)
     listed = ("cap_feats",)
     fractions = True
-    text_tokens = 512
+    usual_text_tokens = 512
     native_cells = 128
 
-    def patch_size(self, config: Mapping[str, Any]) -> int:
-        """See `Z_IMAGE_PATCH`."""
-        return Z_IMAGE_PATCH
-
-    def num_heads(self, config: Any) -> tuple[int, int]:
+    @property
+    def num_heads(self) -> int:
         """See `Transformer`."""
-        return int(config.n_heads), int(config.dim) // int(config.n_heads)
+        return int(self.config.n_heads)
 
-    def condition_dim(self, config: Any) -> int:
+    @property
+    def width(self) -> int:
         """See `Transformer`."""
-        return min(int(config.dim), CONDITION_DIM)
+        return int(self.config.dim)
 
-    def largest_size(self, config: Any) -> int:
+    @property
+    def condition_dim(self) -> int:
+        """See `Transformer`."""
+        return min(self.width, CONDITION_DIM)
+
+    @property
+    def largest_size(self) -> int:
         """Rotary positions are a table."""
-        return Z_IMAGE_PATCH * min(config.axes_lens[1:])
+        return self.patch_size * min(self.config.axes_lens[1:])
 
-    def call(self, image_model: nn.Module, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
+    def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """See `Adapter`; `cap_feats` is a list of texts (tokens, D), or one tensor of them."""
-        output = super().call(image_model, pictures, timestep, arguments)
+        output = super().call(pictures, timestep, arguments)
         return Transformer2DModelOutput(sample=torch.stack(output.sample).squeeze(2))
 
-    def own_arguments(self, image_model: nn.Module, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def own_arguments(self, pictures: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Lists: texts may differ in their lengths."""
         return {"cap_feats": list(arguments["cap_feats"])}
 
-    def sample_argument(self, pictures: Tensor, image_model: nn.Module) -> Any:
+    def sample_argument(self, pictures: Tensor) -> Any:
         """A list of videos of one frame."""
         return list(pictures[:, :, None])

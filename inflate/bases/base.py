@@ -12,9 +12,10 @@ from inflate.adapters import ADAPTERS, Adapter
 from inflate.bases.autoencoder import Autoencoder
 from inflate.bases.conditioner import Conditioner
 from inflate.bases.families import FAMILIES, PIPELINES, Pipeline, cascade_pipeline, family_of
-from inflate.bases.parts import INDEX_NAME, OURS, part_config, read_json
+from inflate.bases.parts import INDEX_NAME, OURS, part_config
 from inflate.checkpoint import Source, find_source, load_image_model, read_config, resolve_path
 from inflate.checkpoint.hub import download, is_hub_name
+from inflate.configs import read_object
 from inflate.errors import InputError, a, nearest
 
 _SCHEDULER = "scheduler_config.json"
@@ -70,12 +71,12 @@ class Base:
     @property
     def adapter(self) -> Adapter:
         """Of the network's class."""
-        return ADAPTERS[self.network.image_model_class.__name__]
+        return ADAPTERS[self.network.image_model_class.__name__](self.network.config)
 
     @property
     def patch(self) -> int:
         """Latent cells along a side of what is one token; 1 for UNets."""
-        return self.adapter.patch_size(self.network.config)
+        return self.adapter.patch_size
 
     @property
     def multiple(self) -> int:
@@ -91,7 +92,7 @@ class Base:
         if height and width:
             return int(height), int(width)
         native = self.adapter.native_cells
-        height, width = self.adapter.sample_size(self.network.config) or (native, native)
+        height, width = self.adapter.sample_size or (native, native)
         factor = self.autoencoder().factor
         return height * factor, width * factor
 
@@ -129,7 +130,7 @@ def open_base(model: str | Path, parts: Mapping[str, str | Path] | None = None, 
     lent = _lent(named[_LENDS_ALL], family) if _LENDS_ALL in named else {}
     found = lent | found | {role: path for role, path in named.items() if role != _LENDS_ALL}
     _check_complete(where, family, found)
-    scheduler = read_json(found["scheduler"] / _SCHEDULER)
+    scheduler = read_object(found["scheduler"] / _SCHEDULER)
     _check_prediction(source, scheduler, found["scheduler"])
     options = {} if pipeline is None else dict(pipeline.options) | _said(index)
     base = Base(family, root, source, found, scheduler, _process(scheduler), options)
@@ -142,7 +143,7 @@ def _pipeline_of(model: str | Path) -> tuple[Pipeline | None, dict[str, Any], Pa
     root = resolve_path(model)
     if not (root / INDEX_NAME).is_file():
         return None, {}, None
-    index = read_json(root / INDEX_NAME)
+    index = read_object(root / INDEX_NAME)
     name = str(index.get("_class_name"))
     if name == "Cascade":
         return cascade_pipeline(index), index, root
@@ -179,7 +180,7 @@ def _lent(folder: Path, family: str) -> dict[str, Path]:
     path = folder / INDEX_NAME
     if not path.is_file():
         raise InputError(f"{folder} cannot lend parts: it is no pipeline's folder, for it has no {INDEX_NAME}.")
-    index = read_json(path)
+    index = read_object(path)
     name = str(index.get("_class_name"))
     lender = cascade_pipeline(index) if name == "Cascade" else PIPELINES.get(name, Pipeline(""))
     if lender.family and lender.family != family:
@@ -253,7 +254,7 @@ def _check_channels(base: Base, where: str) -> None:
         raise InputError(
             f"{where} is told classes (num_class_embeds), and only UNet2DModels that are told nothing will do."
         )
-    taken = base.adapter.channels(config)
+    taken = base.adapter.channels
     given = base.autoencoder().channels
     if taken != given:
         source = "its autoencoder gives" if "vae" in base.parts else "pictures have"

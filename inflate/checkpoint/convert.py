@@ -107,7 +107,7 @@ def convert(
     weights, image_model = find_weights(found), found.meta_model()
     check_weights(found, weights, image_model)
     scheduler, what = _scheduler_of(found, prediction), report(image_model, scheme, num_frames)
-    layers = temporal_layer_makers(find_sites(image_model, scheme), scheme, num_frames, image_model)
+    layers = temporal_layer_makers(find_sites(image_model, scheme), num_frames, image_model)
     rewritten = None if weights.renamed is None else read_tensors(found, weights, image_model)
     fingerprint = weights_fingerprint(weights) if rewritten is None else tensors_fingerprint(rewritten)
     made_for = (found.image_model_class.__name__, architecture_fingerprint(image_model), fingerprint)

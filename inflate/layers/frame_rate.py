@@ -1,23 +1,32 @@
 """Conditioning on the frame rate (Make-A-Video, arXiv:2209.14792, section 3.3: one more input, frames per second)."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from inflate.errors import InputError
+from inflate.layers.layer import Call, Options, TemporalLayer
+from inflate.layers.place import Place
+from inflate.layers.starting import zero_
 
 NUM_FREQUENCIES = 64
 # Frame rates lie between 1 and 30, not between 0 and 1000 as time steps do: slower waves would be constants.
 SLOWEST_PERIOD = 100.0
 
 
-class FrameRateEmbedding(nn.Module):
+class FrameRateEmbedding(TemporalLayer):
     """Frames per second to a vector added to the model's time embedding: sines and cosines, Linear, SiLU, Linear.
 
     The paper does not say how the rate is embedded; this follows what diffusion models do with time steps. The last
     layer starts at zero, so a new embedding changes nothing, whatever the rate.
+
+    The video model embeds once for all places, and what hangs there adds it.
     """
+
+    words = "frame-rate embedding"
+    mixes = False
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -30,8 +39,7 @@ class FrameRateEmbedding(nn.Module):
     def reset_parameters(self) -> None:
         """Make every answer zero: zero last layer; the first as PyTorch starts it."""
         self.linear_1.reset_parameters()
-        nn.init.zeros_(self.linear_2.weight)
-        nn.init.zeros_(self.linear_2.bias)
+        zero_(self.linear_2)
 
     def forward(self, fps: Tensor) -> Tensor:
         """``(B,)`` frames per second, of any real dtype, to ``(B, embed_dim)`` in the dtype of the layer."""
@@ -39,6 +47,33 @@ class FrameRateEmbedding(nn.Module):
             raise InputError(f"fps must be one number per video, shape (batch,), got shape {tuple(fps.shape)}")
         waves = frame_rate_waves(fps)
         return self.linear_2(self.act(self.linear_1(waves.to(self.linear_1.weight.dtype))))
+
+    def after(self, states: Tensor, call: Call) -> Tensor:
+        """The time step's embedding, `(B*F, D)` or several of each frame, plus the video's, where a call gave one."""
+        embedding = call.frames.embedding
+        if embedding is None:
+            return states
+        return states + embedding.to(states.dtype).view(len(embedding), *[1] * (states.ndim - 2), -1)
+
+
+class GuidanceEmbedding(FrameRateEmbedding):
+    """The same of a guidance scale. Both are added at once, so it is run only where it is `alone`."""
+
+    options: ClassVar[Options] = {"alone": True}
+    words = "guidance-scale embedding"
+
+    def __init__(self, embed_dim: int, alone: bool = True) -> None:
+        super().__init__(embed_dim)
+        self.alone = alone
+
+    @classmethod
+    def name_at(cls, place: Place) -> str:
+        """One for all places."""
+        return "guidance_embedding"
+
+    def after(self, states: Tensor, call: Call) -> Tensor:
+        """See `FrameRateEmbedding`."""
+        return super().after(states, call) if self.alone else states
 
 
 def frame_rate_waves(fps: Tensor) -> Tensor:

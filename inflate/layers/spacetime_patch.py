@@ -6,19 +6,28 @@ of their mean, and every frame is answered alike. Both layers hold the changes t
 image model's own projections make the rest.
 """
 
+from typing import ClassVar
+
 from einops import rearrange
 from torch import Tensor, nn
 
+from inflate.errors import InputError
+from inflate.layers.layer import Call, Options, TemporalLayer
+from inflate.layers.place import Place, plain_module
 from inflate.layers.positions import sinusoidal_positions
+from inflate.layers.starting import zero_
 
 
-class SpacetimePatchIn(nn.Module):
+class SpacetimePatchIn(TemporalLayer):
     """What a spacetime token has beyond the token of its mean frame: each frame by itself, and its place in time.
 
     ``change`` is the change of the inflated kernel, ``(D, C, p, P, P)``, without bias; None for one frame per token.
     ``position`` projects the sines and cosines of the token's place in time, ``(D, D)``; None if ``positions`` is
     False. Both start at zero.
     """
+
+    options: ClassVar[Options] = {"patch_frames": 1, "position": "none"}
+    words = "patches of {patch_frames} frames"
 
     def __init__(self, dim: int, in_channels: int, patch_size: int, patch_frames: int, positions: bool = True) -> None:
         super().__init__()
@@ -28,11 +37,25 @@ class SpacetimePatchIn(nn.Module):
         self.position = nn.Linear(dim, dim, bias=False) if positions else None
         self.reset_parameters()
 
+    @classmethod
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
+        """Beside the kernel of the image model; `InputError` for positions that tokens have not."""
+        position = options["position"]
+        if position not in ("sinusoidal", "none"):
+            raise InputError(
+                "tokens that see all frames have sinusoidal positions or none; set position to one of them, "
+                f"got {position!r}"
+            )
+        sizes = (place.channels, place.in_channels, place.patch_size, options["patch_frames"])
+        return cls(*sizes, positions=position == "sinusoidal")
+
     def reset_parameters(self) -> None:
         """Make the layer the identity."""
-        for layer in (self.change, self.position):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
+        zero_(*(layer for layer in (self.change, self.position) if layer is not None))
+
+    def after(self, states: Tensor, call: Call) -> Tensor:
+        """The tokens with the frames of each group in them."""
+        return self(states, call.frames.num_frames, call.frames.extra_input)
 
     def forward(self, tokens: Tensor, num_groups: int, frames: Tensor | None) -> Tensor:
         """Tokens of the mean frames, ``(B * G, N, D)`` with the G groups of a video next to each other, to the same.
@@ -49,11 +72,13 @@ class SpacetimePatchIn(nn.Module):
         return tokens
 
 
-class SpacetimePatchOut(nn.Module):
+class SpacetimePatchOut(TemporalLayer):
     """What the last projection, inflated, answers for each of a token's p frames beyond the token's own answer.
 
     ``change`` maps the token, ``(D,)``, to it, ``(p * out_features,)``, and starts at zero.
     """
+
+    options: ClassVar[Options] = {"patch_frames": 2}
 
     def __init__(self, dim: int, out_features: int, patch_frames: int) -> None:
         super().__init__()
@@ -61,10 +86,22 @@ class SpacetimePatchOut(nn.Module):
         self.change = nn.Linear(dim, patch_frames * out_features)
         self.reset_parameters()
 
+    @classmethod
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
+        """Beside the last projection."""
+        last = plain_module(module)
+        assert isinstance(last, nn.Linear), "every supported transformer ends with a Linear"
+        return cls(place.channels, last.out_features, options["patch_frames"])
+
     def reset_parameters(self) -> None:
         """Let every frame be answered alike."""
-        nn.init.zeros_(self.change.weight)
-        nn.init.zeros_(self.change.bias)
+        zero_(self.change)
+
+    def answer(self, output: Tensor, call: Call) -> Tensor:
+        """The token's own, as it is; what each frame answers beyond it is kept until both are pictures."""
+        call.frames.answers = answers = self(call.own_tokens(call.args[0]))
+        call.context.note_change(call.place.name, output.new_zeros(()), answers)
+        return output
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(B * G, N, D)`` to ``(B * G * p, N, out_features)``."""

@@ -5,7 +5,6 @@ style) on the spatial layers, so that the temporal layers need not; it is saved 
 made. MotionLoRA (section 4.3) learns one motion on top of a motion module that stays as it is.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from inflate.checkpoint.formats.layouts import MOTION_ADAPTER
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.layers import MotionModule
 
 DOMAIN, MOTION = "domain", "motion"
 # Projections of attention by the names that UNets and transformers of diffusers give them.
@@ -38,17 +38,12 @@ def add_motion_lora(video_model: InflatedModel, rank: int, alpha: float = 0.0) -
     Raises:
         InputError: the scheme has no motion modules.
     """
-    if not video_model.scheme.motion_modules:
+    if not video_model.scheme.has(MotionModule):
         raise InputError(
             f"options.motion_lora_rank is for motion modules, and scheme {video_model.scheme.name!r} has none; choose "
             "an animatediff scheme, with the motion module to start from as options.init"
         )
     _inject(video_model.temporal, rank, alpha, MOTION, MOTION_TARGETS)
-
-
-def adapter_parameters(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """The LoRA's own parameters in ``module``, by name."""
-    return ((key, value) for key, value in module.named_parameters() if f".{name}." in f".{key}")
 
 
 def save_domain_adapter(image_model: nn.Module, folder: Path, prefix: str) -> Path:

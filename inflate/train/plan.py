@@ -343,13 +343,13 @@ def _base(model: str, overrides: Sequence[str]) -> _Network:
 def _alone(source: Source) -> _Network:
     """A network of which nothing else is there."""
     config, name = source.meta_model().config, source.image_model_class.__name__
-    adapter = ADAPTERS[name]
+    adapter = ADAPTERS[name](config)
     unet = adapter.family == "UNet"
     pixels = name == "UNet2DModel" or (unet and int(config.get("in_channels", 4)) in (3, 6))
     factor = 1 if pixels else 8
     halvings = 2 ** (len(config.get("down_block_types") or [0]) - 1)
-    height, width = adapter.sample_size(config) or (adapter.native_cells, adapter.native_cells)
-    return _Network(source, factor, factor * halvings * adapter.patch_size(config), (height * factor, width * factor))
+    height, width = adapter.sample_size or (adapter.native_cells, adapter.native_cells)
+    return _Network(source, factor, factor * halvings * adapter.patch_size, (height * factor, width * factor))
 
 
 def _free(device: str) -> int:

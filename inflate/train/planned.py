@@ -101,7 +101,7 @@ def meta_inputs(planned: Planned, video_model: InflatedModel) -> dict[str, Any]:
     """What the network is given, and what it is to answer, on the meta device in float32 as a batch of the loop is."""
     inputs = random_inputs(video_model.image_model, planned.batch_size, (planned.height, planned.width))
     inputs = _in_full(inputs)
-    tokens = adapter_of(video_model.image_model).text_tokens_of(video_model.config)
+    tokens = adapter_of(video_model.image_model).text_tokens
     text = inputs.get("encoder_hidden_states")
     if text is not None and text.ndim == 3:
         inputs["encoder_hidden_states"] = text.new_empty(text.shape[0], tokens, text.shape[2])

@@ -1,7 +1,6 @@
 """Targets and weights of the three prediction types, and an eps-model that becomes a v-model."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def test_min_snr_stops_at_gamma(gamma: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
 def test_frames_share_as_much_noise_as_their_scheme_says(share: float) -> None:
-    scheme = replace(resolve_scheme("make-a-video"), shared_noise=share)
+    scheme = resolve_scheme("make-a-video").changed(shared_noise=share)
     torch.manual_seed(0)
     noise = frame_noise(torch.zeros(2, 4, 3, 64, 64), scheme, torch.tensor([4.0, 24.0]))
     first, _, third = noise.transpose(1, 2).flatten(2).unbind(1)
@@ -161,6 +160,21 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         schedule_of(str(tmp_path / "eps"), "", True)
     with pytest.raises(InputError, match="where no scheduler_config"):
         schedule_of(str(tmp_path))
+    file = tmp_path / "eps" / "scheduler_config.json"
+    for content, sentence in (
+        ("[1]", "holds no object of settings: it is damaged"),
+        ("null", "holds no object of settings"),
+        ("{", "is not readable as JSON"),
+        ("[" * 100_000, "is not readable as JSON"),
+        ('{"beta_schedule": "no such"}', "describes no noise schedule"),
+        ('{"num_train_timesteps": "many"}', "describes no noise schedule"),
+        ('{"trained_betas": {}}', "describes no noise schedule"),
+        ('{"prediction_type": ["epsilon"]}', "is unknown"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InputError, match=sentence) as caught:
+            schedule_of(str(tmp_path / "eps"))
+        assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="'v_predicton' is unknown"):
         schedule_of("", "v_predicton")
     assert sampler_of(schedule_of()).config["timestep_spacing"] == "trailing"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from inflate.checkpoint import load
 from inflate.diffusion.conversions import eps_from_v, eps_from_x, from_x, to_x
+from inflate.diffusion.guidance import classifier_free
 from inflate.diffusion.processes import ddim, distillation_target
 from inflate.diffusion.schedules import Level, of_scheduler
 from inflate.diffusion.weights import loss_weight
@@ -132,7 +133,7 @@ class DistillationStep:
         low, high = self.options.guidance_range
         if model.scheme.guidance_range is not None:
             return
-        temporal, scheme = model.temporal_state_dict(), replace(model.scheme, guidance_range=(low, high))
+        temporal, scheme = model.temporal_state_dict(), model.scheme.changed(guidance_range=(low, high))
         frozen = not any(parameter.requires_grad for parameter in model.image_model.parameters())
         wider = inflate(deflate(model), scheme, model.num_frames)
         wider.load_temporal_state_dict(wider.temporal_state_dict() | temporal)
@@ -193,7 +194,7 @@ class DistillationStep:
         if problem.unconditional is None or not bool((scale != 1).any()):
             return given
         other = problem.call(self.teacher, noisy, timestep, problem.unconditional).float()
-        return other + scale.reshape(-1, *[1] * (given.ndim - 1)) * (given - other)
+        return classifier_free(other, given, scale.reshape(-1, *[1] * (given.ndim - 1)))
 
     def _student(self, problem: Problem, noisy: Tensor, timestep: Tensor, scale: Tensor) -> Tensor:
         more = self._scale_argument(self.trained, scale)
