@@ -1,6 +1,7 @@
 """``inflate finetune`` and ``inflate distill``: run a training recipe, or a chain of them; ``inflate assemble``."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,11 +58,14 @@ def finetune(
     resolved = _resolve(recipe, _with(overrides, variant, cache), data, output, dry_run, model, scheme)
     if resolved is None:
         return
+    if "RANK" in os.environ:  # of a connection that has gone, torch's C++ would tell pages
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from inflate.train.loop import train
+    from inflate.train.together import is_first_process
 
-    with notes(quiet):
+    with notes(quiet or not is_first_process()):
         export = train(resolved, device=device, quiet=quiet)
-    if not quiet:
+    if not quiet and is_first_process():
         typer.echo(f"{resolved.name}: done; the trained network is in {export}.")
 
 

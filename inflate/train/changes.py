@@ -26,6 +26,8 @@ _FREE = frozenset(
 ) | {"output", "data.cache"}
 # What changes the updates to come, on purpose; it is said aloud.
 _SPOKEN = ("train.learning_rate", "train.learning_rate_scale")
+# How an update is cut into parts: as long as it has as many items, the same items.
+_CUT = ("train.batch_size", "train.gradient_accumulation_steps")
 _ABSENT = object()
 
 
@@ -65,14 +67,24 @@ def _said(value: Any) -> str:
     return "not set" if value is _ABSENT else json.dumps(value)
 
 
-def check_changes(before: dict[str, Any], recipe: Recipe, done: int, folder: Path) -> list[str]:
+def check_changes(
+    before: dict[str, Any], recipe: Recipe, done: int, folder: Path, processes: tuple[int, int] = (1, 1)
+) -> list[str]:
     """Sentences about what has changed since the run in ``folder`` was started with the recipe ``before``.
+
+    ``processes``: how many trained together up to its last checkpoint, and how many do now. An update may be cut into
+    other parts if it has as many items as before.
 
     Raises:
         InputError: it cannot go on with ``recipe``; every key at fault is named with its old and its new value.
     """
     refused, sentences = [], []
+    had, has = _items(flat(before), processes[0]), _items(flat(recipe.resolved()), processes[1])
+    if processes[0] != processes[1]:
+        sentences.append(_of_processes(processes, had, has, recipe.name))
     for key, (old, new) in changed_keys(before, recipe).items():
+        if key in _CUT and had == has:
+            continue
         spoken = key.startswith(_SPOKEN)
         if spoken:
             sentences.append(f"{key} was {old} and is {new} from update {done + 1} on.")
@@ -91,10 +103,26 @@ def check_changes(before: dict[str, Any], recipe: Recipe, done: int, folder: Pat
     return sentences
 
 
-def keep_recipe(folder: Path, recipe: Recipe, done: int) -> list[str]:
+def _items(table: dict[str, Any], processes: int) -> int:
+    """How many items an update has; an option that an old recipe lacks was 1."""
+    return processes * int(table.get(_CUT[0], 1)) * int(table.get(_CUT[1], 1))
+
+
+def _of_processes(processes: tuple[int, int], had: int, has: int, name: str) -> str:
+    counted = [f"{count} process{'es' if count > 1 else ''}" for count in processes]
+    if had == has:
+        return f"{name} goes on with {counted[1]} instead of {counted[0]}; an update has {has} items as before."
+    return (
+        f"{name} goes on with {counted[1]} instead of {counted[0]}, and an update has {has} items instead of {had}; "
+        "to keep it, change train.batch_size or train.gradient_accumulation_steps."
+    )
+
+
+def keep_recipe(folder: Path, recipe: Recipe, done: int, processes: tuple[int, int] = (1, 1)) -> list[str]:
     """Write the resolved recipe as ``folder/recipe.json``, after comparing it with the one there.
 
-    ``done``: updates of the newest checkpoint. A run that failed before its first checkpoint binds nobody.
+    ``done``: updates of the newest checkpoint; ``processes`` as :func:`check_changes`. A run that failed before its
+    first checkpoint binds nobody.
 
     Returns:
         Sentences to print.
@@ -108,6 +136,6 @@ def keep_recipe(folder: Path, recipe: Recipe, done: int) -> list[str]:
             before = read_object(path)
         except InputError as error:
             raise InputError(f"{error} Or choose another `output`.") from error
-        sentences = check_changes(before, recipe, done, folder)
+        sentences = check_changes(before, recipe, done, folder, processes)
     write_whole(path, (json.dumps(recipe.resolved(), indent=2) + "\n").encode())
     return sentences

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.training_utils import EMAModel
 from rich.console import Console
@@ -28,8 +28,9 @@ from inflate.train.log import check_trackers
 from inflate.train.optimizers import build_optimizer
 from inflate.train.recipe import Recipe
 from inflate.train.reporting import Reporter
-from inflate.train.state import check_finite, checkpoints, load_state, save_state, updates_done
+from inflate.train.state import check_finite, checkpoints, load_state, processes_before, save_state, updates_done
 from inflate.train.step import QUIET, Samples, SaysNext, StepLoss, TrainStep, Validates, build_step
+from inflate.train.together import PATIENCE, Together, quiet_unless
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -53,29 +54,38 @@ def train(recipe: Recipe, device: str | None = None, quiet: bool = False) -> Pat
     """
     if device not in (None, "cpu"):
         raise InputError(f"--device is {device!r}; give cpu, or leave it out to use the GPU.")
-    check_trackers(recipe.train.trackers)
-    check_recipe(recipe)
-    accelerator = _accelerator(recipe, device)
-    console = Console(quiet=quiet or not accelerator.is_main_process)
-    folder = recipe.output_folder
+    PartialState(cpu=device == "cpu", timeout=PATIENCE)  # brings the processes together, if there are several
+    with Together() as together:
+        check_trackers(recipe.train.trackers)
+        check_recipe(recipe)
+        accelerator = _accelerator(recipe, device)
+        console = Console(quiet=quiet or not together.first)
+        with only_process(recipe.output_folder) if together.first else nullcontext():
+            run = together.first_alone(lambda: _prepared(recipe, accelerator, console))
+            run.distribute()
+            with stop_requests() as stop:
+                return run.run(stop)
+
+
+def _prepared(recipe: Recipe, accelerator: Accelerator, console: Console) -> "_Run":
+    """What one process does after the other: caches, the reference's losses, a damaged checkpoint set aside."""
+    first, folder = accelerator.is_main_process, recipe.output_folder
 
     def say(sentence: str) -> None:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
-    with only_process(folder) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process:
-            for sentence in keep_recipe(folder, recipe, updates_done(folder / "state")):
-                say(sentence)
-        stopped = f"Stopped while {recipe.name} was prepared; the same command goes on, and what was encoded is kept."
-        token = QUIET.set(console.quiet)
-        try:
-            with stop_at_once(stopped):
-                step = build_step(place_folders(recipe), accelerator.device)
-        finally:
-            QUIET.reset(token)
-        run = _Run(recipe, step, accelerator, console, say)
-        with stop_requests() as stop:
-            return run.run(stop)
+    if first:
+        done, before = updates_done(folder / "state"), processes_before(folder / "state")
+        for sentence in keep_recipe(folder, recipe, done, (before, accelerator.num_processes)):
+            say(sentence)
+    stopped = f"Stopped while {recipe.name} was prepared; the same command goes on, and what was encoded is kept."
+    token = QUIET.set(console.quiet)
+    try:
+        with stop_at_once(stopped), quiet_unless(first):
+            step = build_step(place_folders(recipe), accelerator.device)
+    finally:
+        QUIET.reset(token)
+    return _Run(recipe, step, accelerator, console, say)
 
 
 def _accelerator(recipe: Recipe, device: str | None) -> Accelerator:
@@ -147,8 +157,12 @@ class _Run:
         if self.options.compile:
             step.trained.to(memory_format=torch.channels_last)
             step.trained.compile()
-        self.model, self.optimizer = accelerator.prepare(_Wrapped(step), optimizer)
+        self.optimizer: Any = optimizer
         self.reporter = Reporter(recipe, step, accelerator, self.start, say) if self.main else None
+
+    def distribute(self) -> None:
+        """Bring the processes together, which all of them do at once."""
+        self.model, self.optimizer = self.accelerator.prepare(_Wrapped(self.step), self.optimizer)
 
     def _check_precision(self) -> None:
         for name, value in self.parameters.items():
@@ -304,6 +318,7 @@ class _Run:
             self.ema,
             self.scaler,
             self.options.keep_checkpoints,
+            self.accelerator.num_processes,
         )
 
     def _validate_at_start(self) -> None:

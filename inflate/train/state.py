@@ -33,6 +33,15 @@ def updates_done(folder: Path) -> int:
     return int(found[-1].name[len(_PREFIX) :]) if found else 0
 
 
+def processes_before(folder: Path) -> int:
+    """How many processes trained together up to the newest checkpoint below ``folder``; 1 where it does not say."""
+    try:
+        said = json.loads((checkpoints(folder)[-1] / _META).read_text(encoding="utf-8")).get("processes", 1)
+    except (IndexError, OSError, ValueError, AttributeError):  # none, or a damaged one, which is looked at later
+        return 1
+    return said if isinstance(said, int) and said > 0 else 1
+
+
 def save_state(
     folder: Path,
     step: int,
@@ -41,6 +50,7 @@ def save_state(
     ema: EMAModel | None,
     scaler: torch.amp.GradScaler | None = None,
     keep: int = 1,
+    processes: int = 1,
 ) -> Path:
     """Write the state after ``step`` updates as ``folder/step-00000123``, and drop all but the newest ``keep``.
 
@@ -54,6 +64,7 @@ def save_state(
         ema: their running average, or None.
         scaler: of fp16's gradients, or None.
         keep: how many checkpoints stay.
+        processes: how many train together.
 
     Raises:
         InputError: there is no room, the disk refuses, or a number in it is not finite; nothing half-written is left,
@@ -69,6 +80,7 @@ def save_state(
         "ema_optimization_step": ema.optimization_step if ema is not None else None,
         "optimizer": numbers,
         "scaler": scaler.state_dict() if scaler is not None else None,
+        "processes": processes,
     }
     try:
         with staged(target) as partial:

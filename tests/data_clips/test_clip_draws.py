@@ -60,6 +60,27 @@ def test_every_window_is_equally_likely() -> None:
         assert abs(buckets[bucket] - 5000 * p) < 5 * (5000 * p * (1 - p)) ** 0.5
 
 
+@pytest.mark.parametrize(("processes", "batch"), [(1, 12), (2, 6), (3, 4), (4, 3), (6, 1)])
+def test_each_window_of_an_epoch_is_drawn_once_whoever_draws_it(processes: int, batch: int) -> None:
+    """Batches of a process lie apart by all processes' batches, as the training loop asks for them."""
+    parts = 12 // (processes * batch)
+    samplers = [ClipSampler(WINDOWS, 5, 12) for _ in range(processes)]
+    drawn: dict[tuple, list[int]] = {}
+    for update in range(60):
+        for part in range(parts):
+            for rank, sampler in enumerate(samplers):
+                found = sampler.draw(update, (part * processes + rank) * batch, batch)
+                drawn.setdefault(shape(found[0]), []).extend(found)
+    for bucket, numbers in drawn.items():
+        size = sum(shape(number) == bucket for number in range(len(WINDOWS)))
+        epochs = [numbers[place : place + size] for place in range(0, len(numbers) - size + 1, size)]
+        assert len(epochs) > 3 and all(len(set(epoch)) == size for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) > 1, "each in another order"
+    # One that begins late, as a run that goes on does, draws what those did that were there all along.
+    assert ClipSampler(WINDOWS, 5, 12).draw(50, 3, 5) == samplers[0].draw(50, 3, 5)
+    assert sum(map(len, drawn.values())) == 720
+
+
 def test_a_small_bucket_starts_again() -> None:
     assert Counter(draw_windows([window(0), window(1), window(2)], 0, 3, 0, 6)) == {0: 2, 1: 2, 2: 2}
 
@@ -97,6 +118,23 @@ def test_clips_read_ahead_are_those_drawn(clips: ClipSet, workers: int) -> None:
         assert ahead.batch(1, 1, 3).frames.shape[0] == 3
     finally:
         ahead.close()
+
+
+def test_reading_ahead_for_one_of_several_processes_never_begins_again(
+    clips: ClipSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = clips.select("train")
+    sampler = ClipSampler([clips.windows[index] for index in training], 3, 4)
+    ahead = PrefetchedClips(clips, 3, 1, micro_batches=2, workers=1, processes=2, in_order=True)
+    begun, close = [], ahead.close
+    monkeypatch.setattr(ahead, "close", lambda: (begun.append(1), close())[1])
+    try:
+        for update, first in ((0, 1), (0, 3), (1, 1), (1, 3), (2, 1)):  # the second of two processes
+            expected = [training[number] for number in sampler.draw(update, first, 1)]
+            assert list(ahead.batch(update, first).indices) == expected
+        assert len(begun) == 1
+    finally:
+        close()
 
 
 def test_a_file_that_vanished_is_one_sentence_out_of_a_worker(clips: ClipSet, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which clips of a folder are measured."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from inflate.data import decode_video
 from inflate.errors import InputError
 from inflate.evaluate.clips import ClipFolder, ClipProtocol
 from inflate.evaluate.resizing import FILTERS, square
+from inflate.evaluate.videos import Effort, features_of
 from tests.evaluate.tiny_networks import moving, write_videos
 
 
@@ -58,6 +60,20 @@ def test_a_split_is_of_whole_videos(videos: Path) -> None:
         ClipFolder(videos / "train" / "v01.mp4", ClipProtocol(2), split="test")
     with pytest.raises(InputError, match=r"'tests' \(did you mean 'test'\?\)"):
         ClipFolder(videos, ClipProtocol(2), split="tests")
+
+
+def test_features_alone_stay_in_memory(tmp_path: Path) -> None:
+    """40 clips of 0.75 MB one after the other, in batches of 4: never more than a few of them at once."""
+    np.save(tmp_path / "clips.npy", np.zeros((40, 16, 128, 128, 3), np.uint8))
+    folder = ClipFolder(tmp_path / "clips.npy", ClipProtocol(16))
+    network: Any = lambda clips: clips[:, 0, 0, 0].float()  # noqa: E731
+    tracemalloc.start()
+    try:
+        rows = features_of(folder, network, Effort(batch_size=4))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows.values.shape == (40, 3) and peak < 10 * 16 * 128 * 128 * 3
 
 
 def test_some_of_the_videos(videos: Path) -> None:

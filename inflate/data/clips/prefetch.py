@@ -31,9 +31,9 @@ class ClipsBatch:
 class _Read(Dataset):
     """Draws and reads in a worker; its items are places, not numbers."""
 
-    def __init__(self, clips: ClipSet, indices: Sequence[int], seed: int) -> None:
+    def __init__(self, clips: ClipSet, indices: Sequence[int], seed: int, per_update: int) -> None:
         self.clips, self.indices = clips, tuple(indices)
-        self.sampler = ClipSampler([clips.windows[index] for index in self.indices], seed)
+        self.sampler = ClipSampler([clips.windows[index] for index in self.indices], seed, per_update)
 
     def __getitem__(self, place: Place) -> Any:
         update, first, count = place
@@ -46,30 +46,32 @@ class _Read(Dataset):
 
 
 class _Plan:
-    """The places from ``start`` on, for ever."""
+    """The places of one process from ``start`` on, for ever: ``step`` apart in an update, and the next update alike."""
 
-    def __init__(self, start: Place, batch_size: int, micro_batches: int) -> None:
+    def __init__(self, start: Place, batch_size: int, micro_batches: int, processes: int) -> None:
         self.start, self.batch_size, self.micro_batches = start, batch_size, micro_batches
+        self.step = batch_size * processes
 
     def __iter__(self) -> Iterator[Place]:
         update, first, _ = self.start
-        offset = first % self.batch_size
-        micro = first // self.batch_size % self.micro_batches
-        base = first - offset - micro * self.batch_size
+        micro = first // self.step % self.micro_batches
+        base = first - micro * self.step
         while True:
             while micro < self.micro_batches:
-                yield update, base + offset + micro * self.batch_size, self.batch_size
+                yield update, base + micro * self.step, self.batch_size
                 micro += 1
             update, micro = update + 1, 0
 
 
 class PrefetchedClips:
-    """Batches of ``indices`` (all windows of the training split by default) as ``draw_windows`` draws them.
+    """Batches of ``indices`` (all windows of the training split by default) as ``draw_windows`` draws them; with
+    ``in_order`` as a :class:`ClipSampler` that goes through them epoch by epoch.
 
-    :meth:`batch` gives what is asked for, whatever it is; places asked for in order (``micro_batches`` of
-    ``batch_size`` an update, then the next update) are read ahead by ``workers`` processes, ``ahead`` batches each, any
-    other place begins a new run ahead from there. What a batch holds depends on the seed and its place alone, not on
-    the number of workers. Processes are started afresh, so that a calling script needs its ``__main__`` guard.
+    :meth:`batch` gives what is asked for, whatever it is; places asked for in order are read ahead by ``workers``
+    processes, ``ahead`` batches each: ``micro_batches`` of ``batch_size`` an update, as far apart as ``processes`` that
+    train share an update out, then the next update. Any other place begins a new run ahead from there. What a batch
+    holds depends on the seed and its place alone, not on the number of workers. Processes are started afresh, so that
+    a calling script needs its ``__main__`` guard.
     """
 
     def __init__(
@@ -81,9 +83,12 @@ class PrefetchedClips:
         indices: Sequence[int] | None = None,
         workers: int = 2,
         ahead: int = 2,
+        processes: int = 1,
+        in_order: bool = False,
     ) -> None:
         chosen = clips.select("train") if indices is None else indices
-        self._read = _Read(clips, chosen, seed)
+        self._read = _Read(clips, chosen, seed, batch_size * micro_batches * processes if in_order else 0)
+        self._processes = processes
         self._batch_size, self._micro_batches = batch_size, micro_batches
         self._workers, self._ahead = workers, ahead
         self._running: Iterator[Any] | None = None
@@ -101,7 +106,7 @@ class PrefetchedClips:
             return _checked(self._read[place])
         if self._running is None or place != self._expected:
             self.close()
-            plan = _Plan(place, self._batch_size, self._micro_batches)
+            plan = _Plan(place, self._batch_size, self._micro_batches, self._processes)
             self._next = iter(plan)
             self._expected = next(self._next)
             loader = DataLoader(

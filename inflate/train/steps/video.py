@@ -34,6 +34,7 @@ from inflate.train.held_out import HeldOutClip, Reference, held_out_losses
 from inflate.train.processes import process_of, squared_errors
 from inflate.train.recipe import Recipe, parse_table
 from inflate.train.step import Batch, StepLoss
+from inflate.train.together import process_count
 from inflate.train.video_export import export_video_model, read_start
 from inflate.train.video_options import DTYPE_OF_PRECISION, DTYPES, VideoOptions, data_advice, temporal_change
 from inflate.train.video_samples import SampleRequest, VideoSamples, sample_settings
@@ -106,6 +107,8 @@ class VideoStep(DenoisingStep):
             train.gradient_accumulation_steps,
             self.train_numbers,
             self.data.workers,
+            processes=process_count(),
+            in_order=True,
         )
 
     def _tokens(self) -> int:
@@ -179,8 +182,14 @@ class VideoStep(DenoisingStep):
             return list(batch.indices), list(batch.frames.numpy())
         kind = self.clips.windows[numbers[0]].kind
         if kind not in self.samplers:
-            self.samplers[kind] = ClipSampler([self.clips.windows[number] for number in numbers], self.seed)
+            parts = self.recipe.train.gradient_accumulation_steps * process_count()
+            windows = [self.clips.windows[number] for number in numbers]
+            self.samplers[kind] = ClipSampler(windows, self.seed, self._items(kind) * parts)
         return [numbers[place] for place in self.samplers[kind].draw(update, first, count)], [None] * count
+
+    def _items(self, kind: str) -> int:
+        """Of a micro-batch."""
+        return self.options.pictures_per_batch if kind == "picture" else self.recipe.train.batch_size
 
     def _noise(self, keys: Sequence[tuple[int, ...]], latents: Tensor, fps: Tensor) -> Tensor:
         own = torch.stack([_normal(key, _NOISE, one.shape) for key, one in zip(keys, latents, strict=True)])
