@@ -49,6 +49,7 @@ MODELS: tuple[tuple[str, str, str, int, int | None], ...] = (
     ("aura_flow_transformer", "AuraFlow", "bfloat16", 4, None),
     ("hunyuan_dit_1_2_transformer", "Hunyuan-DiT 1.2", "bfloat16", 4, None),
     ("hidream_i1_transformer", "HiDream-I1", "bfloat16", 4, None),
+    ("chroma1_hd_transformer", "Chroma1-HD", "bfloat16", 4, None),
 )
 FOR_TRANSFORMERS = "latte"
 CHILD = """

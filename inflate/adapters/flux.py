@@ -28,11 +28,6 @@ class Flux(Transformer):
     native_cells = 128
 
     @property
-    def channels(self) -> int:
-        """Of its latents before they are packed."""
-        return super().channels // FLUX_PATCH**2
-
-    @property
     def patch_size(self) -> int:
         """Its config has a `patch_size` too, which is another thing."""
         return FLUX_PATCH

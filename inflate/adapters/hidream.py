@@ -45,7 +45,6 @@ class HiDream(Transformer):
             )
 
     def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
         made = super().call(pictures, timestep, arguments).sample
         height, width = pictures.shape[-2:]
         if made.shape[-2:] != pictures.shape[-2:]:  # in training it answers tokens, (N, C, tokens, patch * patch)

@@ -23,22 +23,12 @@ class Lumina2(Transformer):
     texts = (("encoder_hidden_states", "cap_feat_dim"),)
     fractions = True
     usual_text_tokens = 256
+    largest_condition = 1024  # as diffusers' Lumina2CombinedTimestepCaptionEmbedding has it
     without_memory = False  # it reads the lengths of its texts off their masks
 
     @property
     def width(self) -> int:
-        """See `Transformer`."""
         return int(self.config.hidden_size)
-
-    @property
-    def condition_dim(self) -> int:
-        """As diffusers' Lumina2CombinedTimestepCaptionEmbedding has it."""
-        return min(self.width, 1024)
-
-    @property
-    def largest_size(self) -> int:
-        """Rotary positions are a table."""
-        return self.patch_size * min(self.config.axes_lens[1:])
 
     def picture_tokens(
         self, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]

@@ -24,11 +24,6 @@ class QwenImage(Transformer):
     usual_text_tokens = 1024
     native_cells = 128
 
-    @property
-    def channels(self) -> int:
-        """Of its latents before they are packed."""
-        return super().channels // self.patch_size**2
-
     def check_scheme(self, scheme: Scheme) -> None:
         """No editing model: it embeds two time steps for each picture."""
         if self.config.zero_cond_t:

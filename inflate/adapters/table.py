@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from inflate.adapters.adapter import Adapter
 from inflate.adapters.aura_flow import AuraFlow
+from inflate.adapters.chroma import Chroma
 from inflate.adapters.dit import DiT
 from inflate.adapters.flux import Flux
 from inflate.adapters.flux2 import Flux2
@@ -27,7 +28,7 @@ ADAPTERS: dict[str, type[Adapter]] = {
     for adapter in (
         *(ConditionedUNet, PlainUNet),
         *(DiT, PixArt, SD3, Flux),
-        *(Sana, QwenImage, Lumina2, ZImage, Flux2, AuraFlow, HunyuanDiT, HiDream),
+        *(Sana, QwenImage, Lumina2, ZImage, Flux2, AuraFlow, HunyuanDiT, HiDream, Chroma),
     )
 }
 IMAGE_MODEL_CLASSES: dict[str, type[Any]] = {name: adapter.image_model_class for name, adapter in ADAPTERS.items()}

@@ -58,6 +58,7 @@ class Transformer(Adapter):
         features: the order of what is answered for a token: p and q are rows and columns of its patch, c channels.
         packed: whether the model takes and answers tokens, and no pictures.
         usual_patch: its `patch_size` where the config does not say.
+        largest_condition: most channels that the time step is embedded in; 0 for as many as the tokens have.
         sample_name, timestep_name: its arguments for pictures and time steps.
         texts: its arguments (N, tokens, D), each with the name of D in its config.
         pooled: its arguments (N, D), likewise.
@@ -85,11 +86,17 @@ class Transformer(Adapter):
     features: ClassVar[str] = "p q c"
     packed: ClassVar[bool] = False
     usual_patch: ClassVar[int] = 2
+    largest_condition: ClassVar[int] = 0
     sample_name: ClassVar[str] = "hidden_states"
     timestep_name: ClassVar[str] = "timestep"
     texts: ClassVar[tuple[tuple[str, str], ...]] = ()
     pooled: ClassVar[tuple[tuple[str, str], ...]] = ()
     usual_guidance: ClassVar[float] = 3.5
+
+    @property
+    def channels(self) -> int:
+        """Of a picture: packed tokens have those of all cells of their patch."""
+        return super().channels // (self.patch_size**2 if self.packed else 1)
 
     @property
     def patch_size(self) -> int:
@@ -109,15 +116,14 @@ class Transformer(Adapter):
     @property
     def condition_dim(self) -> int:
         """Channels of the embedded time step."""
-        return self.width
+        return min(self.width, self.largest_condition or self.width)
 
     @property
     def largest_size(self) -> int:
-        """Latent cells along a side for which there are positions; 0 for as many as one likes."""
-        return 0
+        """Latent cells along a side for which there are positions in a table; 0 for as many as one likes."""
+        return self.patch_size * min(self.config.get("axes_lens", (0, 0))[1:])
 
     def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
-        """See `Adapter`."""
         told = {name: source.normal(NUM_TEXT_TOKENS, int(self.config[width])) for name, width in self.texts}
         told |= {name: source.normal(int(self.config[width])) for name, width in self.pooled}
         if self.config.get("guidance_embeds"):
@@ -130,7 +136,6 @@ class Transformer(Adapter):
         return tuple(self.examples(RandomSource(torch.device("meta"), torch.float32, 1), (0, 0)))
 
     def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
-        """See `Adapter`."""
         size = (pictures.shape[-2], pictures.shape[-1])
         self.check_size(*size)
         arguments = self._checked(arguments, pictures) | self.own_arguments(pictures, arguments)
@@ -168,14 +173,12 @@ class Transformer(Adapter):
             raise InputError(f"{name} has positions for {largest} x {largest} at most, got {height} x {width}")
 
     def unpatch(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """See `Adapter`."""
         patch, pattern = self.patch_size, f"n (h w) ({self.features}) -> n c (h p) (w q)"
         return rearrange(features, pattern, h=size[0] // patch, p=patch, q=patch)
 
     def picture_tokens(
         self, size: tuple[int, int], num_pictures: int, arguments: Mapping[str, Any]
     ) -> PictureTokens | None:
-        """See `Adapter`."""
         if not self.others_at:
             return None
         count = self.num_tokens(size)
@@ -236,7 +239,6 @@ class Transformer(Adapter):
         return [self.time_embedding]
 
     def reasons(self) -> dict[Where, str]:
-        """See `Adapter`."""
         reasons = dict(self.refused)
         if any(blocks.convolutions for blocks in self.blocks):
             reasons["convolution"] += " but in its feed-forwards"

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from inflate.adapters.transformer import Blocks, Transformer
 
-CONDITION_DIM = 256  # diffusers' ADALN_EMBED_DIM
-
 
 class ZImage(Transformer):
     """`ZImageTransformer2DModel`, of pictures made from text alone."""
@@ -28,6 +26,7 @@ class ZImage(Transformer):
     others_at = ("noise_refiner", "layers", "all_x_embedder.2-1", "all_final_layer.2-1.linear")
     picture_is = "first"
     time_embedding = "t_embedder"
+    largest_condition = 256  # diffusers' ADALN_EMBED_DIM
     sample_name = "x"
     timestep_name = "t"
     texts = (("cap_feats", "cap_feat_dim"),)
@@ -38,23 +37,11 @@ class ZImage(Transformer):
 
     @property
     def num_heads(self) -> int:
-        """See `Transformer`."""
         return int(self.config.n_heads)
 
     @property
     def width(self) -> int:
-        """See `Transformer`."""
         return int(self.config.dim)
-
-    @property
-    def condition_dim(self) -> int:
-        """See `Transformer`."""
-        return min(self.width, CONDITION_DIM)
-
-    @property
-    def largest_size(self) -> int:
-        """Rotary positions are a table."""
-        return self.patch_size * min(self.config.axes_lens[1:])
 
     def call(self, pictures: Tensor, timestep: Any, arguments: dict[str, Any]) -> Any:
         """See `Adapter`; `cap_feats` is a list of texts (tokens, D), or one tensor of them."""

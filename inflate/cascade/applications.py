@@ -7,7 +7,7 @@ varied from the mean of its frames' embeddings.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from inflate.cascade.output import (
     check_output_type,
     gathered,
 )
-from inflate.cascade.runner import Runner
+from inflate.cascade.runner import GuidanceChoice, Runner
 from inflate.cascade.shapes import Shape
 from inflate.errors import InputError
 from inflate.stages import ChainState, StageSettings
@@ -41,14 +41,6 @@ from inflate.video import Video, fold_frames, from_uint8
 
 _FRAMES_AT_ONCE = 64
 _HELD_BYTES = 256 * 2**20  # of frames as float32, of which there are several copies on the way
-
-
-class GuidanceChoice(TypedDict, total=False):
-    """What may be done to guidance, for the decoder or by stage name; see ``GuidanceOptions``."""
-
-    guidance_rescale: float | Mapping[str, float] | None
-    guidance_oscillate: float | Mapping[str, float] | None
-    threshold: float | Mapping[str, float] | None
 
 
 class SamplingOptions(GuidanceChoice, total=False):

@@ -6,7 +6,7 @@ is the stage's own business. On disk it is a diffusers pipeline folder.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -26,11 +26,9 @@ from inflate.cascade.output import (
 from inflate.cascade.pipelines import PIPELINES
 from inflate.cascade.role_file import is_role_file, read_role_file
 from inflate.cascade.roles import choose_weights, read_pipeline, stages_of_roles
-from inflate.diffusion.guidance import GuidanceOptions
+from inflate.cascade.runner import GuidanceChoice
 from inflate.errors import InputError
 from inflate.stages import Stage
-
-_PLAIN = GuidanceOptions()
 
 
 class Cascade(Applications):
@@ -114,11 +112,9 @@ class Cascade(Applications):
         frame_skip: int = 5,
         callback_on_stage_end: StageCallback | None = None,
         segments: Segments = (),
-        guidance_rescale: float | Mapping[str, float] | None = None,
-        guidance_oscillate: float | Mapping[str, float] | None = None,
-        threshold: float | Mapping[str, float] | None = None,
         init_image: Picture | None = None,
         strength: float = 0.8,
+        **guidance: Unpack[GuidanceChoice],
     ) -> CascadeOutput:
         """Make one video per prompt; for one that does not fit into memory see :meth:`stream`.
 
@@ -139,9 +135,9 @@ class Cascade(Applications):
             callback_on_stage_end: called after each stage with what there is so far; see ``StageCallback``.
             segments: what every video shows later on, (seconds, prompt) each; only for more frames than the decoder
                 sees at once.
-            guidance_rescale, guidance_oscillate, threshold: for the decoder, or by stage; see ``GuidanceOptions``.
             init_image: what every frame of the decoder begins as; its centre is cut to the frames' shape.
             strength: how far they go from there, above 0 to 1: the share of the decoder's steps that are left.
+            guidance: for the decoder, or by stage; see ``GuidanceChoice``.
 
         Raises:
             InputError: bad arguments.
@@ -151,7 +147,7 @@ class Cascade(Applications):
         timing, nothing = Timing(num_frames, fps, frame_skip), self.told_nothing()
         state = first_state(prompt, image_embeds, timing, generator, segments, nothing)
         state = begun(state, self.stage("decoder"), init_image, strength)
-        settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
+        settings = self.settings(num_inference_steps, guidance_scale, **guidance)
         state = self.run(state, settings, callback_on_step_end, until, callback_on_stage_end)
         frames = None if state.frames is None else as_output(state.frames, output_type)
         return CascadeOutput(frames, state.fps, state.image_embeds)
@@ -168,11 +164,9 @@ class Cascade(Applications):
         until: str | None = None,
         frame_skip: int = 5,
         segments: Segments = (),
-        guidance_rescale: float | Mapping[str, float] | None = None,
-        guidance_oscillate: float | Mapping[str, float] | None = None,
-        threshold: float | Mapping[str, float] | None = None,
         init_image: Picture | None = None,
         strength: float = 0.8,
+        **guidance: Unpack[GuidanceChoice],
     ) -> FrameStream:
         """Make one video of any length, in memory that does not grow with it; arguments as in a call.
 
@@ -185,7 +179,7 @@ class Cascade(Applications):
         timing = Timing(num_frames, fps, frame_skip, MAX_STREAMED_FRAMES)
         state = first_state(prompt, None, timing, generator, segments, self.told_nothing())
         state = begun(state, self.stage("decoder"), init_image, strength)
-        settings = self.settings(num_inference_steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
+        settings = self.settings(num_inference_steps, guidance_scale, **guidance)
         return stream_video(self, state, settings, callback_on_step_end, until)
 
     def load_lora(self, path: str | Path, weight: float = 1.0) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -21,6 +21,16 @@ from inflate.errors import InputError, nearest
 from inflate.stages import ChainState, OnStep, Stage, StageSettings
 
 _PLAIN = GuidanceOptions()
+
+
+class GuidanceChoice(TypedDict, total=False):
+    """What a sampler may do beside guidance of one scale, for the decoder or by stage; see ``GuidanceOptions``."""
+
+    guidance_rescale: float | Mapping[str, float] | None
+    guidance_oscillate: float | Mapping[str, float] | None
+    guidance_interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None
+    threshold: float | Mapping[str, float] | None
+    reuse: int | Mapping[str, int] | None
 
 
 class Runner:
@@ -119,9 +129,7 @@ class Runner:
         self,
         num_inference_steps: int | Mapping[str, int] | None = None,
         guidance_scale: float | Mapping[str, float] | None = None,
-        guidance_rescale: float | Mapping[str, float] | None = None,
-        guidance_oscillate: float | Mapping[str, float] | None = None,
-        threshold: float | Mapping[str, float] | None = None,
+        **guidance: Unpack[GuidanceChoice],
     ) -> dict[str, StageSettings]:
         """Each stage's sampling settings by its name: its defaults, changed by a number or by numbers by name.
 
@@ -131,16 +139,15 @@ class Runner:
             InputError: a bad number, or a stage that there is not, or that knows no such option.
         """
         every = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        some = {"guidance_rescale": guidance_rescale, "guidance_oscillate": guidance_oscillate, "threshold": threshold}
         chosen = {what: self._by_stage(what, value) for what, value in every.items()}
-        for what, value in some.items():
+        for what, value in guidance.items():
             alone = value if value is None or isinstance(value, Mapping) else {"decoder": value}
             chosen[what] = self._by_stage(what, alone)
         found = {}
         for stage in self.stages:
             changes = {what: values[stage.name] for what, values in chosen.items() if stage.name in values}
             found[stage.name] = replace(stage.defaults, **changes)
-            odd = [what for what in some if getattr(found[stage.name], what) != getattr(_PLAIN, what)]
+            odd = [what for what in guidance if getattr(found[stage.name], what) != getattr(_PLAIN, what)]
             if odd and not stage.guidance_options:
                 raise InputError(f"The stage {stage.name!r} knows no {odd[0]}; give it to the decoder alone.")
         return found

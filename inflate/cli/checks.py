@@ -1,5 +1,6 @@
 """What options of several commands mean, checked before anything is loaded."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from inflate.cli.options import DTYPES
@@ -16,7 +17,7 @@ def check_model(name: str) -> str:
     return name
 
 
-def parse_by_stage(option: str, text: str, kind: type) -> Any:
+def parse_by_stage(option: str, text: str, kind: Callable[[str], Any]) -> Any:
     """``"12"`` -> 12; ``"prior=10,decoder=15"`` -> a dict; an empty text -> None, the stages' own defaults."""
     if not text:
         return None
@@ -32,20 +33,24 @@ def parse_by_stage(option: str, text: str, kind: type) -> Any:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        example = "15 or prior=10,decoder=15" if kind is int else "2.5 or prior=1,decoder=2.5"
+        examples = {int: "15 or prior=10,decoder=15", _interval: "0.2-0.8 or decoder=0.2-0.8"}
+        example = examples.get(kind, "2.5 or prior=1,decoder=2.5")
         raise InputError(f"{option} is {text!r}; give a number or one per stage, such as {example}.") from None
 
 
-def parse_sampling(
-    steps: str, guidance_scale: str, guidance_rescale: str = "", guidance_oscillate: str = "", threshold: str = ""
-) -> dict[str, Any]:
-    """The options of sampling as ``Cascade.settings`` takes them."""
+def parse_sampling(steps: str, guidance_scale: str, **more: str) -> dict[str, Any]:
+    """The options of sampling as ``Cascade.settings`` takes them; ``more`` are those of ``GuidanceChoice``."""
     chosen: dict[str, Any] = {"num_inference_steps": parse_by_stage("--steps", steps, int)}
-    texts = {"guidance_scale": guidance_scale, "guidance_rescale": guidance_rescale}
-    texts |= {"guidance_oscillate": guidance_oscillate, "threshold": threshold}
-    for name, text in texts.items():
-        chosen[name] = parse_by_stage(f"--{name.replace('_', '-')}", text, float)
+    kinds = {"guidance_interval": _interval, "reuse": int}
+    for name, text in {"guidance_scale": guidance_scale, **more}.items():
+        chosen[name] = parse_by_stage(f"--{name.replace('_', '-')}", text, kinds.get(name, float))
     return chosen
+
+
+def _interval(text: str) -> tuple[float, float]:
+    """``"0.2-0.8"`` -> (0.2, 0.8)."""
+    start, _, stop = text.partition("-")
+    return float(start), float(stop)
 
 
 def check_dtype(name: str) -> "torch.dtype":

@@ -165,7 +165,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Run the image model and the inflated model on the same random input; exit code 1 if any frame differs."""
-    from inflate.inflater import verify as run
+    from inflate.evaluate.equality import verify as run
 
     check_device(device)
     source = {"config": config, "variant": variant, "allow_pickle": allow_pickle}

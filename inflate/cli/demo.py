@@ -105,7 +105,7 @@ def _inflate_anew(family: Path, trained: Any, folder: Path, force: bool, say: "_
     """The image model that ``trained`` was made from, inflated anew and saved; and what comparing the two said."""
     import inflate
     from inflate.checkpoint import find_source, load_image_model
-    from inflate.inflater import verify
+    from inflate.evaluate.equality import verify
 
     source = find_source(family / "unet")
     with say(f"Reading the image model ({source.image_model_class.__name__}), which knows nothing of video"):

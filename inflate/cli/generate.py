@@ -16,6 +16,7 @@ from inflate.cli.options import (
     Dtype,
     Force,
     FrameSkip,
+    GuidanceInterval,
     GuidanceOscillate,
     GuidanceRescale,
     GuidanceScale,
@@ -26,6 +27,7 @@ from inflate.cli.options import (
     PromptAt,
     Prompts,
     Quiet,
+    Reuse,
     Scale,
     Seed,
     Side,
@@ -72,6 +74,8 @@ def generate(
     guidance_scale: GuidanceScale = "",
     guidance_rescale: GuidanceRescale = "",
     guidance_oscillate: GuidanceOscillate = "",
+    guidance_interval: GuidanceInterval = "",
+    reuse: Reuse = "",
     threshold: Threshold = "",
     frame_skip: FrameSkip = 5,
     until: Until = None,
@@ -87,7 +91,15 @@ def generate(
 ) -> None:
     """Make a video of any length from each prompt, and a contact sheet with a row per prompt."""
     _check_options(resample, transition)
-    chosen = parse_sampling(steps, guidance_scale, guidance_rescale, guidance_oscillate, threshold)
+    chosen = parse_sampling(
+        steps,
+        guidance_scale,
+        guidance_rescale=guidance_rescale,
+        guidance_oscillate=guidance_oscillate,
+        guidance_interval=guidance_interval,
+        threshold=threshold,
+        reuse=reuse,
+    )
     from inflate.cli.making import Job
     from inflate.data.writing import enlarge, write_contact_sheet, write_text
 

@@ -23,6 +23,14 @@ GuidanceRescale = Annotated[
 GuidanceOscillate = Annotated[
     str, typer.Option(help="Low guidance, in turns with --guidance-scale after a quarter of the steps; likewise.")
 ]
+GuidanceInterval = Annotated[
+    str,
+    typer.Option(help="Shares of the steps with guidance, such as 0.2-0.8; others take half the time; likewise."),
+]
+Reuse = Annotated[
+    str,
+    typer.Option(help="A UNet's deep features are computed at every so many steps, which is faster; likewise."),
+]
 Threshold = Annotated[
     str, typer.Option(help="Quantile, such as 0.995, of dynamic thresholding; likewise, for decoders of pixels only.")
 ]

@@ -80,14 +80,28 @@ class GuidanceOptions:
     Attributes:
         guidance_rescale: share phi, from 0 to 1, of :func:`rescaled`; diffusers' option of that name.
         guidance_oscillate: the low scale of :class:`OscillatingGuidance`, whose high one is the usual scale.
+        guidance_interval: shares of the steps from which on and before which there is guidance, such as (0.2, 0.8); the
+            network is evaluated once in the others (arXiv:2404.07724; diffusers' guiders call them start and stop).
         threshold: the quantile of :func:`dynamic_threshold`, such as 0.995; for models of pixels.
+        reuse: deep features of a UNet are computed at every so many evaluations and used again in those between
+            (DeepCache, arXiv:2312.00858); 1 computes all.
     """
 
     guidance_rescale: float = 0.0
     guidance_oscillate: float | None = None
+    guidance_interval: tuple[float, float] | None = None
     threshold: float | None = None
+    reuse: int = 1
 
     def __post_init__(self) -> None:
+        interval = self.guidance_interval
+        if interval is not None and not (len(interval) == 2 and 0 <= interval[0] < interval[1] <= 1):
+            raise InputError(
+                f"guidance_interval must be two shares of the steps, the lower one first, such as 0.2 and 0.8, got "
+                f"{interval}."
+            )
+        if isinstance(self.reuse, bool) or not isinstance(self.reuse, int) or not 1 <= self.reuse <= 100:
+            raise InputError(f"reuse must be a whole number of evaluations from 1 to 100, got {self.reuse!r}.")
         low, quantile = self.guidance_oscillate, self.threshold
         if not 0 <= self.guidance_rescale <= 1:
             raise InputError(f"guidance_rescale must lie between 0 and 1, got {self.guidance_rescale}.")
@@ -105,23 +119,26 @@ class Guidance:
         scale: ``g``, see :func:`classifier_free`; with ``low`` the high one.
         rescale: share of :func:`rescaled`, over what the network predicts at once: a video, or a window of a long one.
         low: of oscillating guidance; None is ``scale`` at every step.
-        timesteps: the sampler's, in order; ``low`` needs them.
+        timesteps: the sampler's, in order; ``low`` and ``interval`` need them.
+        interval: shares of the steps, from the first of which on and before the second there is guidance.
     """
 
     scale: float = 1.0
     rescale: float = 0.0
     low: float | None = None
     timesteps: tuple[float, ...] = ()
+    interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        assert self.low is None or self.timesteps, "what step a timestep is must be known"
+        assert (self.low is None and self.interval is None) or self.timesteps, "what step a timestep is must be known"
         # Solvers of second order come by a timestep twice.
         object.__setattr__(self, "timesteps", tuple(dict.fromkeys(self.timesteps)))
 
     @property
     def scales(self) -> tuple[float, ...]:
         """Every scale that a step may have."""
-        return (self.scale,) if self.low is None else (self.scale, self.low)
+        low = () if self.low is None else (self.low,)
+        return (self.scale, *low, *(() if self.interval in (None, (0, 1)) else (1.0,)))
 
     @property
     def needs_both(self) -> bool:
@@ -130,10 +147,14 @@ class Guidance:
 
     def scale_at(self, timestep: Any) -> float:
         """The scale of the step at ``timestep``, a number or a tensor of one; the nearest step's if there is none."""
-        if self.low is None:
+        if self.low is None and self.interval is None:
             return self.scale
         steps, at = self.timesteps, float(timestep)
         step = min(range(len(steps)), key=lambda number: abs(steps[number] - at))
+        if self.interval is not None and not self.interval[0] <= step / len(steps) < self.interval[1]:
+            return 1.0
+        if self.low is None:
+            return self.scale
         return OscillatingGuidance(self.scale, self.low).scale(step, len(steps))
 
     def __call__(self, unconditional: Tensor, conditional: Tensor, timestep: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,64 +33,82 @@ def check_names(image_model: nn.Module, names: "tuple[str, ...] | list[str]", gi
             )
 
 
-def arguments_per_frame(
-    adapter: Adapter, arguments: Mapping[str, Any], batch: int, num_frames: int, patch_frames: int
-) -> dict[str, Any]:
-    """Every argument as `per_frame` has it; lists of one tensor for each picture, of their own lengths, item by item.
+@dataclass(frozen=True)
+class Fold:
+    """How the videos of a call lie in the image model's batch: frame by frame, or groups of `patch_frames` frames.
 
-    Raises:
-        InputError: a tensor, or a list, that is neither per video nor per frame.
+    A group of frames has one token and so one condition: where it is given per frame, that of the group's first frame.
     """
-    found = {}
-    for name, value in arguments.items():
-        if name in adapter.listed and value is not None:
-            places = torch.arange(len(value))
-            found[name] = [value[place] for place in per_frame(places, name, batch, num_frames, patch_frames)]
-        else:
-            layers = list(value) if name in adapter.layered and isinstance(value, Tensor) else value
-            found[name] = per_frame(layers, name, batch, num_frames, patch_frames)
-    return found
 
+    batch: int
+    num_frames: int
+    patch_frames: int = 1
 
-def per_frame(value: Any, name: str, batch: int, num_frames: int, patch_frames: int = 1) -> Any:
-    """`value` with every tensor given per frame, or per group of `patch_frames` frames.
+    @property
+    def num_groups(self) -> int:
+        """Tokens in time of a video: the last covers fewer frames where they do not divide."""
+        return -(-self.num_frames // self.patch_frames)
 
-    A tensor whose first size is `batch` is per video and is repeated for each frame; one of first size
-    `batch * num_frames` is per frame already and passes unchanged, as do numbers and tensors without dimensions. Dicts,
-    lists and tuples are entered (and rebuilt, since some image models empty the lists they are given). Inside
-    `cross_attention_kwargs` and its like a tensor of any other size is a setting, not a batch, and
-    passes unchanged. A group of frames has one token and so one condition: where it is given per frame, that of the
-    group's first frame.
+    def arguments(self, adapter: Adapter, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Every argument as `of` has it; lists of one tensor for each picture, of their own lengths, item by item.
 
-    Raises:
-        InputError: a tensor of another first size.
-    """
-    if isinstance(value, Mapping):
-        return {
-            key: per_frame(item, f"{name}[{key!r}]", batch, num_frames, patch_frames) for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        items = [
-            per_frame(item, f"{name}[{index}]", batch, num_frames, patch_frames) for index, item in enumerate(value)
-        ]
-        return items if isinstance(value, list) else tuple(items)
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    if "['ip_adapter_masks']" in name:  # (1, pictures, H, W): where each picture counts, the same in all frames
-        return value
-    if value.shape[0] == batch * num_frames:
-        if patch_frames == 1:
+        Raises:
+            InputError: a tensor, or a list, that is neither per video nor per frame.
+        """
+        found = {}
+        for name, value in arguments.items():
+            if name in adapter.listed and value is not None:
+                found[name] = [value[place] for place in self.of(torch.arange(len(value)), name)]
+            else:
+                layers = list(value) if name in adapter.layered and isinstance(value, Tensor) else value
+                found[name] = self.of(layers, name)
+        return found
+
+    def of(self, value: Any, name: str) -> Any:
+        """`value` with every tensor given per frame, or per group.
+
+        A tensor whose first size is `batch` is per video and is repeated for each frame; one of first size
+        `batch * num_frames` is per frame already and passes unchanged, as do numbers and tensors without dimensions.
+        Dicts, lists and tuples are entered (and rebuilt, since some image models empty the lists they are given).
+        Inside `cross_attention_kwargs` and its like a tensor of any other size is a setting, not a batch, and passes
+        unchanged.
+
+        Raises:
+            InputError: a tensor of another first size.
+        """
+        if isinstance(value, Mapping):
+            return {key: self.of(item, f"{name}[{key!r}]") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [self.of(item, f"{name}[{index}]") for index, item in enumerate(value)]
+            return items if isinstance(value, list) else tuple(items)
+        # IP-Adapter's masks, (1, pictures, H, W), say where each picture counts, the same in all frames.
+        if not isinstance(value, Tensor) or value.ndim == 0 or "['ip_adapter_masks']" in name:
             return value
-        firsts = value.unflatten(0, (batch, num_frames))[:, ::patch_frames].flatten(0, 1)
-        return firsts.contiguous()  # some image models ask for a `view` of what they are given
-    if value.shape[0] == batch:
-        return value.repeat_interleave(num_groups_of(num_frames, patch_frames), dim=0)
-    if name.startswith(("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")):
-        return value
-    raise InputError(
-        f"{name} has first size {value.shape[0]}; with {batch} videos of {num_frames} frames it must be {batch} "
-        f"(one per video) or {batch * num_frames} (one per frame)"
-    )
+        if value.shape[0] == self.batch * self.num_frames:
+            if self.patch_frames == 1:
+                return value
+            firsts = value.unflatten(0, (self.batch, self.num_frames))[:, :: self.patch_frames].flatten(0, 1)
+            return firsts.contiguous()  # some image models ask for a `view` of what they are given
+        if value.shape[0] == self.batch:
+            return value.repeat_interleave(self.num_groups, dim=0)
+        if name.startswith(("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")):
+            return value
+        raise InputError(
+            f"{name} has first size {value.shape[0]}; with {self.batch} videos of {self.num_frames} frames it must be "
+            f"{self.batch} (one per video) or {self.batch * self.num_frames} (one per frame)"
+        )
+
+    def groups(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Folded frames (B*F, C, H, W) as their groups' means, (B*G, C, H, W), and the groups, (B*G, C, p, H, W).
+
+        A last group that is not full is filled by repeating the last frame; so one frame is a group of equal frames.
+        """
+        videos = frames.unflatten(0, (-1, self.num_frames))
+        missing = self.num_groups * self.patch_frames - self.num_frames
+        if missing:
+            videos = torch.cat([videos, videos[:, -1:].expand(-1, missing, -1, -1, -1)], dim=1)
+        groups = videos.flatten(0, 1).unflatten(0, (-1, self.patch_frames))
+        return groups.mean(dim=1), groups.transpose(1, 2).contiguous()
 
 
 def number_of_each_video(
@@ -109,21 +128,3 @@ def number_of_each_video(
     if looked_at and not bool((torch.isfinite(values) & ((values >= 0) if zero else (values > 0))).all()):
         raise InputError(f"{name} must be {'0 or more' if zero else 'positive'}, got {values.tolist()}")
     return values
-
-
-def num_groups_of(num_frames: int, patch_frames: int) -> int:
-    """Tokens in time: the last covers fewer frames where they do not divide."""
-    return -(-num_frames // patch_frames)
-
-
-def group_frames(frames: Tensor, num_frames: int, patch_frames: int) -> tuple[Tensor, Tensor]:
-    """Folded frames (B*F, C, H, W) as their groups' means, (B*G, C, H, W), and the groups, (B*G, C, p, H, W).
-
-    A last group that is not full is filled by repeating the last frame; so one frame is a group of equal frames.
-    """
-    videos = frames.unflatten(0, (-1, num_frames))
-    missing = num_groups_of(num_frames, patch_frames) * patch_frames - num_frames
-    if missing:
-        videos = torch.cat([videos, videos[:, -1:].expand(-1, missing, -1, -1, -1)], dim=1)
-    groups = videos.flatten(0, 1).unflatten(0, (-1, patch_frames))
-    return groups.mean(dim=1), groups.transpose(1, 2).contiguous()

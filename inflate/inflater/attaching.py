@@ -5,6 +5,7 @@ site is the place, not the module: its hook belongs on whatever stands there, so
 output, adapter included.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,26 +21,24 @@ class Attachments:
 
     def __init__(self, sites: tuple[Site, ...], temporal: nn.ModuleDict, context: FrameContext) -> None:
         self.sites, self.temporal, self.context = sites, temporal, context
-        self._hooked: list[tuple[Site, nn.Module, list[Any]]] = []  # site, module that stood there, handles
+        self._hooked: list[tuple[nn.Module, list[Any]]] = []  # for each site: module that stands there, handles
 
     def __bool__(self) -> bool:
         return bool(self._hooked)
 
     def attach(self, image_model: nn.Module) -> None:
         """Hang every hook on its module."""
-        for site in self.sites:
-            module = image_model.get_submodule(site.name)
-            self._hooked.append((site, module, self._hang(site, module)))
+        self._hooked = [self._hang(site, image_model.get_submodule(site.name)) for site in self.sites]
 
     def follow(self, image_model: nn.Module) -> None:
         """Move hooks whose module was wrapped or unwrapped since; nothing to do in the common case."""
-        for index, (site, hooked, handles) in enumerate(self._hooked):
+        for index, (site, (hooked, handles)) in enumerate(zip(self.sites, self._hooked, strict=True)):
             module = image_model.get_submodule(site.name)
             if module is not hooked:
                 for handle in handles:
                     handle.remove()
                 self._forget_copies(module)
-                self._hooked[index] = (site, module, self._hang(site, module))
+                self._hooked[index] = self._hang(site, module)
             if self._layer(site).own_projections:
                 attention = image_model.get_submodule(site.name.removesuffix(".to_q"))
                 # Not `fused_projections`, which stays True when diffusers unfuses.
@@ -69,33 +68,37 @@ class Attachments:
 
     def detach(self, image_model: nn.Module) -> None:
         """Take every hook off, also those inside gradient checkpointing."""
-        for _, _, handles in self._hooked:
+        for _, handles in self._hooked:
             for handle in handles:
                 handle.remove()
         self._hooked.clear()
-        for module in image_model.modules():
-            inner = getattr(module, "_gradient_checkpointing_func", None)
+        for module, inner in _checkpointing(image_model):
             if isinstance(inner, FrameCheckpoint) and inner.context is self.context:
-                module._gradient_checkpointing_func = inner.inner  # type: ignore[assignment]  # as it was
+                module._gradient_checkpointing_func = inner.inner
 
     def remember_frames_in_checkpoints(self, image_model: nn.Module) -> None:
         """Make gradient checkpointing, if the user has switched it on, recompute with the frames of this call."""
-        if not torch.is_grad_enabled():
-            return
-        for module in image_model.modules():
-            inner = getattr(module, "_gradient_checkpointing_func", None)
-            if inner is not None and getattr(module, "gradient_checkpointing", False):
-                if not (isinstance(inner, FrameCheckpoint) and inner.context is self.context):
-                    owner: Any = module  # the attribute is diffusers' own, which torch's stubs take for a submodule
-                    owner._gradient_checkpointing_func = FrameCheckpoint(inner, self.context)
+        if torch.is_grad_enabled():
+            for module, inner in _checkpointing(image_model):
+                ours = isinstance(inner, FrameCheckpoint) and inner.context is self.context
+                if getattr(module, "gradient_checkpointing", False) and not ours:
+                    module._gradient_checkpointing_func = FrameCheckpoint(inner, self.context)
 
     def _layer(self, site: Site) -> TemporalLayer:
         layer = self.temporal[site.key]
         assert isinstance(layer, TemporalLayer), "sites build nothing else"
         return layer
 
-    def _hang(self, site: Site, module: nn.Module) -> list[Any]:
-        return Hook(self._layer(site), module, site.place, self.context).hang(module)
+    def _hang(self, site: Site, module: nn.Module) -> tuple[nn.Module, list[Any]]:
+        return module, Hook(self._layer(site), module, site.place, self.context).hang(module)
+
+
+def _checkpointing(image_model: nn.Module) -> Iterator[tuple[Any, Any]]:
+    """Modules that diffusers checkpoints, and the function that does it."""
+    for module in image_model.modules():
+        inner = getattr(module, "_gradient_checkpointing_func", None)
+        if inner is not None:
+            yield module, inner
 
 
 def is_inflated(image_model: nn.Module) -> bool:

@@ -1,7 +1,6 @@
 """Attaching temporal layers to an image model, and the video model that comes of it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,14 +9,7 @@ from torch import Tensor, nn
 from inflate.adapters import adapter_of
 from inflate.building import alone
 from inflate.errors import InputError, nearest
-from inflate.inflater.arguments import (
-    arguments_per_frame,
-    check_names,
-    group_frames,
-    num_groups_of,
-    number_of_each_video,
-    per_frame,
-)
+from inflate.inflater.arguments import Fold, check_names, number_of_each_video
 from inflate.inflater.attaching import Attachments, computing_device, is_inflated
 from inflate.inflater.sites import build_temporal_layers, find_sites
 from inflate.layers import FrameContext, Frames, identity_layers
@@ -26,14 +18,6 @@ from inflate.video import fold_frames, unfold_frames
 
 # Layers that embed numbers of a whole video, by what a call names them.
 _NUMBERS = {"fps": "time_embedding", "guidance_scale": "guidance_embedding"}
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What `load_temporal_state_dict` did; missing and unknown names never get this far, they raise."""
-
-    loaded: tuple[str, ...]
-    num_parameters: int
 
 
 class InflatedModel(nn.Module):
@@ -93,7 +77,7 @@ class InflatedModel(nn.Module):
         """All tensors that inflating added, by name (the site's name with "-" for ".", then the layer's own)."""
         return dict(self.temporal.state_dict())
 
-    def load_temporal_state_dict(self, state_dict: Mapping[str, Tensor]) -> LoadReport:
+    def load_temporal_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """Take `state_dict` as the temporal weights, all of it and nothing else.
 
         Raises:
@@ -116,7 +100,6 @@ class InflatedModel(nn.Module):
                     f"and should have {tuple(own[name].shape)}"
                 )
         self.temporal.load_state_dict(dict(state_dict))
-        return LoadReport(tuple(state_dict), sum(parameter.numel() for parameter in self.temporal_parameters()))
 
     def freeze_image_model(self) -> None:
         """Stop the image model's parameters from training; the temporal ones go on."""
@@ -154,42 +137,32 @@ class InflatedModel(nn.Module):
         """
         if not self._attachments:
             raise InputError("this video model was deflated; inflate its image model again")
-        batch, num_frames = self._check_sample(sample)
+        fold, extra = self._fold(sample), self.scheme.extra_in_channels
         check_names(self.image_model, tuple(image_arguments), self.adapter.given)
-        patch_frames = self.scheme.patch_frames
-        arguments = arguments_per_frame(self.adapter, image_arguments, batch, num_frames, patch_frames)
+        arguments = fold.arguments(self.adapter, image_arguments)
         if not (isinstance(timestep, Tensor) and timestep.numel() == 1):
-            timestep = per_frame(timestep, "timestep", batch, num_frames, patch_frames)
+            timestep = fold.of(timestep, "timestep")
         # contiguous, because for one video the fold may be a view whose strides make a backend choose other kernels
-        frames = fold_frames(sample).contiguous()
-        extra_input = None
-        if self.scheme.extra_in_channels:
-            extra_input = frames[:, -self.scheme.extra_in_channels :].contiguous()
-            frames = frames[:, : -self.scheme.extra_in_channels].contiguous()
-        num_groups = num_groups_of(num_frames, patch_frames)
-        if patch_frames > 1:
-            frames, extra_input = group_frames(frames, num_frames, patch_frames)
-        embedding = self._embed_numbers(fps, guidance_scale, batch)
-        embedding = None if embedding is None else embedding.repeat_interleave(num_groups, dim=0)
+        frames, extra_input = fold_frames(sample).contiguous(), None
+        if extra:
+            frames, extra_input = frames[:, :-extra].contiguous(), frames[:, -extra:].contiguous()
+        if fold.patch_frames > 1:
+            frames, extra_input = fold.groups(frames)
+        embedding = self._embed_numbers(fps, guidance_scale, fold)
         self._attachments.follow(self.image_model)
         self._attachments.check_dtype(self.image_model)
         self._attachments.remember_frames_in_checkpoints(self.image_model)
         height, width = frames.shape[-2:]
         tokens = self.adapter.picture_tokens((height, width), frames.shape[0], arguments)
-        call = Frames(num_groups, embedding, extra_input, self._left_out(), tokens)
+        call = Frames(fold.num_groups, embedding, extra_input, self._left_out(), tokens)
         with self.context.during(call):
             output = self.adapter.call(frames, timestep, arguments)
-        answers = self._for_each_frame(output.sample, call.answers)
-        result = unfold_frames(answers, num_groups * patch_frames)[:, :, :num_frames]
+        answers: Tensor = output.sample
+        if call.answers is not None:  # for groups of frames, and what each frame has beyond its group
+            change = self.adapter.unpatch(call.answers, (answers.shape[-2], answers.shape[-1]))
+            answers = answers.repeat_interleave(fold.patch_frames, dim=0) - (0 - change)
+        result = unfold_frames(answers, fold.num_groups * fold.patch_frames)[:, :, : fold.num_frames]
         return type(output)(sample=result) if return_dict else (result,)
-
-    def _for_each_frame(self, answers: Tensor, beyond: Tensor | None) -> Tensor:
-        """Answers for groups of frames, (B*G, C, H, W), with what each frame has `beyond` them, (B*G*p, C, H, W)."""
-        if beyond is None:
-            return answers
-        height, width = answers.shape[-2:]
-        change = self.adapter.unpatch(beyond, (height, width))
-        return answers.repeat_interleave(self.scheme.patch_frames, dim=0) - (0 - change)
 
     def _left_out(self) -> frozenset[nn.Module]:
         """Layers not to run in a call of now: at inference those that are still as they started."""
@@ -200,8 +173,8 @@ class InflatedModel(nn.Module):
             return frozenset()
         return identity_layers(self.temporal.values())
 
-    def _check_sample(self, sample: Tensor) -> tuple[int, int]:
-        """The numbers of videos and of frames."""
+    def _fold(self, sample: Tensor) -> Fold:
+        """How its videos will lie in the batch."""
         if sample.ndim != 5:
             raise InputError(
                 f"sample must be a video (batch, channels, frames, height, width), got shape {tuple(sample.shape)}"
@@ -211,12 +184,12 @@ class InflatedModel(nn.Module):
             extra = f" + {self.scheme.extra_in_channels}" if self.scheme.extra_in_channels else ""
             raise InputError(f"sample has {sample.shape[1]} channels; this model takes {own}{extra}")
         _check_frames(self.scheme, sample.shape[2])
-        return sample.shape[0], sample.shape[2]
+        return Fold(sample.shape[0], sample.shape[2], self.scheme.patch_frames)
 
     def _embed_numbers(
-        self, fps: "Tensor | float | int | None", guidance_scale: "Tensor | float | int | None", batch: int
+        self, fps: "Tensor | float | int | None", guidance_scale: "Tensor | float | int | None", fold: Fold
     ) -> Tensor | None:
-        """The embedding (B, D) of frame rate and guidance scale, or None."""
+        """The embedding (B*G, D) of frame rate and guidance scale, or None."""
         if fps is not None and self.scheme.fps_range is None:
             raise InputError(f"scheme {self.scheme.name!r} has no frame-rate embedding; leave fps out")
         if guidance_scale is not None and self.scheme.guidance_range is None:
@@ -225,9 +198,9 @@ class InflatedModel(nn.Module):
         for name, number in (("fps", fps), ("guidance_scale", guidance_scale)):
             if number is not None:
                 layer = self.temporal[_NUMBERS[name]]
-                values = number_of_each_video(number, name, batch, next(layer.parameters()).device, name != "fps")
+                values = number_of_each_video(number, name, fold.batch, next(layer.parameters()).device, name != "fps")
                 parts.append(layer(values))
-        return sum(parts[1:], parts[0]) if parts else None
+        return sum(parts[1:], parts[0]).repeat_interleave(fold.num_groups, dim=0) if parts else None
 
     def _detach(self) -> nn.Module:
         """Take every hook off the image model and return it."""

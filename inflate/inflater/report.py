@@ -91,15 +91,14 @@ def report(
     firsts = {site.key: site for site in reversed(video_model.sites)}
     sites = tuple(
         SiteReport(
-            name=site.name,
-            kind=site.kind,
-            layer=type(video_model.temporal[site.key]).__name__,
-            channels=site.channels,
-            new_parameters=sum(p.numel() for p in video_model.temporal[site.key].parameters())
-            if firsts[site.key] is site
-            else 0,
+            site.name,
+            site.kind,
+            type(layer).__name__,
+            site.channels,
+            sum(p.numel() for p in layer.parameters()) if firsts[site.key] is site else 0,
         )
         for site in video_model.sites
+        for layer in (video_model.temporal[site.key],)
     )
     return Report(
         image_model_class=type(image_model).__name__,

@@ -105,7 +105,6 @@ class TemporalAttention(StartsSilent, TemporalLayer):
                 self.relative_bias.copy_(alibi_table(self.num_heads, self.max_frames))
 
     def silent(self) -> tuple[nn.Module, ...]:
-        """See `StartsSilent`."""
         return (self.to_out,)
 
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:

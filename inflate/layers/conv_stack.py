@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from inflate.layers.layer import Options, TemporalLayer
 from inflate.layers.place import Place
-from inflate.layers.starting import StartsAsIdentity, all_zero, zero_
+from inflate.layers.starting import StartsSilent, zero_
 from inflate.video import check_num_frames
 
 NUM_CONVOLUTIONS = 4
 
 
-class TemporalConvStack(StartsAsIdentity, TemporalLayer):
+class TemporalConvStack(StartsSilent, TemporalLayer):
     """``h + conv4(conv3(conv2(conv1(h))))``, each of them group norm, SiLU and a convolution over three frames.
 
     Norms take their statistics over all frames of a video. The last convolution starts at zero, so a new stack answers
@@ -34,24 +34,16 @@ class TemporalConvStack(StartsAsIdentity, TemporalLayer):
             self.add_module(
                 f"conv{number}", nn.Sequential(nn.GroupNorm(norm_num_groups, channels), nn.SiLU(), *dropout, conv)
             )
-        zero_(self._last())
+        zero_(*self.silent())
 
     @classmethod
     def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
         """As wide as what the residual block before it answers."""
         return cls(place.channels, math.gcd(place.channels, options["norm_num_groups"]))
 
-    def identity_witness(self) -> object:
-        """Zero while the stack is the identity."""
-        return self._last().bias
-
-    def is_identity(self) -> bool:
-        """Whether the last convolution is still zero."""
-        last = self._last()
-        return type(last) is nn.Conv3d and all_zero(last.weight, last.bias)
-
-    def _last(self) -> nn.Module:
-        return self.get_submodule(f"conv{NUM_CONVOLUTIONS}.3")
+    def silent(self) -> tuple[nn.Module, ...]:
+        """The last convolution."""
+        return (self.get_submodule(f"conv{NUM_CONVOLUTIONS}.3"),)
 
     def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
         """``(B * F, C, H, W)``, frames fastest, to the same shape and dtype.

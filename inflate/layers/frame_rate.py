@@ -72,7 +72,6 @@ class GuidanceEmbedding(FrameRateEmbedding):
         return "guidance_embedding"
 
     def after(self, states: Tensor, call: Call) -> Tensor:
-        """See `FrameRateEmbedding`."""
         return super().after(states, call) if self.alone else states
 
 

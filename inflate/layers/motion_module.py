@@ -75,7 +75,6 @@ class MotionModule(StartsSilent, TemporalLayer):
         zero_(self.proj_out)
 
     def silent(self) -> tuple[nn.Module, ...]:
-        """See `StartsSilent`."""
         return (self.proj_out,)
 
     @classmethod

@@ -1,7 +1,7 @@
 """Places in an image model where something temporal may go. Which there are is for each model's adapter to say."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Place:
     condition: "str | Callable[[nn.Module, dict[str, Any]], Tensor]" = ""
     condition_dim: int | None = None  # C; None where it is projected already, to the six modulations of a block
     # An attention's arguments by name, and the frames of a video, to those with the tokens of all frames in a row.
-    gather: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
+    gather: Callable[[dict[str, Any], int], dict[str, Any]] | None = field(default=None, compare=False)
 
 
 def plain_module(module: nn.Module) -> nn.Module:

@@ -32,11 +32,10 @@ class StartsSilent(StartsAsIdentity):
         """Those projections, at least one."""
 
     def identity_witness(self) -> object:
-        """See `StartsAsIdentity`: the bias of the first."""
+        """The bias of the first."""
         return getattr(self.silent()[0], "bias", None)
 
     def is_identity(self) -> bool:
-        """See `StartsAsIdentity`."""
         return all(zero_projection(layer) for layer in self.silent())
 
 
@@ -51,8 +50,10 @@ def all_zero(*weights: object) -> bool:
 
 
 def zero_projection(layer: object) -> bool:
-    """Whether `layer` is a plain ``nn.Linear`` that answers zero: not a wrapper of PEFT, not a quantised one."""
-    return type(layer) is nn.Linear and all_zero(layer.weight) and (layer.bias is None or all_zero(layer.bias))
+    """Whether `layer` is torch's own and answers zero: not a wrapper of PEFT, not a quantised one."""
+    if not (type(layer) is nn.Linear or type(layer) is nn.Conv3d):
+        return False
+    return all_zero(layer.weight) and (layer.bias is None or all_zero(layer.bias))
 
 
 def redraw(*layers: nn.Module) -> None:

@@ -97,7 +97,13 @@ def sample_latents(
     options = options or GuidanceOptions()
     guidance = guidance_of(guidance_scale, options, scheduler, num_inference_steps)
     cut = None if frames is None else windows_of(model, windows)
-    more: Any = {"frames": frames, "windows": cut, "embeds_of": embeds_of, "threshold": options.threshold}
+    more: Any = {
+        "frames": frames,
+        "windows": cut,
+        "embeds_of": embeds_of,
+        "threshold": options.threshold,
+        "reuse": options.reuse,
+    }
     predict = decoder_denoiser(model, scheduler, image_embeds, guidance, fps, **more)
     repeat = cut if windows is not None and windows.repeat_noise else None
     noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat, picture)
@@ -116,6 +122,7 @@ def decoder_denoiser(
     windows: Windows | None = None,
     embeds_of: Callable[[float], Tensor] | None = None,
     threshold: float | None = None,
+    reuse: int = 1,
 ) -> Denoiser:
     """What a sampler asks D or D^t, told image embeddings; arguments as for :func:`sample_latents`.
 
@@ -132,7 +139,8 @@ def decoder_denoiser(
         embeds = image_embeds if embeds_of is None else embeds_of(middle).to(image_embeds)
         return image_conditioning(torch.cat([torch.zeros_like(embeds), embeds]) if both else embeds)
 
-    return Denoiser(model, scheduler, told, guidance, fps=fps, windows=windows, threshold=threshold, inside=inside)
+    more: Any = {"threshold": threshold, "reuse": reuse, "inside": inside}
+    return Denoiser(model, scheduler, told, guidance, fps=fps, windows=windows, **more)
 
 
 def _check_embeds(model: Any, image_embeds: Tensor) -> None:
@@ -281,6 +289,7 @@ class DecoderStage(LoraStage):
             windows=windows_of(model, self.config),
             embeds_of=(lambda middle: embeds_at(state, video, middle / state.fps)) if state.segments else None,
             threshold=settings.threshold,
+            reuse=settings.reuse,
         )
         generator = stage_generator(state.seeds[video], self.name)
         return partial(

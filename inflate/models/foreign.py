@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,7 +69,8 @@ def frames_denoiser(
 ) -> Denoiser:
     """What a sampler asks a network; arguments as for :func:`sample_frames`."""
     guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
-    return Denoiser(model, scheduler, told, guidance, fps=fps, windows=windows, threshold=settings.threshold)
+    more: Any = {"fps": fps, "windows": windows, "threshold": settings.threshold, "reuse": settings.reuse}
+    return Denoiser(model, scheduler, told, guidance, **more)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
         settings, inside = self.guidance_inside(settings)
         with torch.no_grad():
             told = self.told(image_embeds, prompt, needs_both(settings), inside)
-        return frames_denoiser(model, scheduler, told, settings, fps)
+        return frames_denoiser(model, scheduler, told, replace(settings, reuse=1), fps)  # gradients may be asked for
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network as in our families, with temporal layers where its folder has them; the rest as it comes."""

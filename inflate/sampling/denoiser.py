@@ -15,6 +15,7 @@ from inflate.diffusion.guidance import Guidance, GuidanceOptions, dynamic_thresh
 from inflate.errors import InputError
 from inflate.sampling.known import prediction_type, scheduler_level
 from inflate.sampling.loop import for_steps
+from inflate.sampling.reuse import DeepFeatures
 from inflate.sampling.windows import Windows, WindowView
 from inflate.stages import StageSettings
 
@@ -27,7 +28,7 @@ class Denoiser:
 
     A network that predicts twice the channels predicts its variance too, which only a scheduler of learned variance
     takes; guidance changes the rest alone, and the variance is that of the conditional prediction. Make a new one for
-    each video: it counts its calls, by which windows move.
+    each video: it counts its evaluations, by which windows move and features are used again.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Denoiser:
         fps: float | None = None,
         windows: Windows | None = None,
         threshold: float | None = None,
+        reuse: int = 1,
         inside: bool = False,
         beside: Callable[[Tensor], Tensor] | None = None,
         network: Callable[..., Any] | None = None,
@@ -57,6 +59,7 @@ class Denoiser:
             fps: frames per second, told to networks that take it.
             windows: how a video is cut that is longer than one; None sees all frames at once.
             threshold: the quantile of dynamic thresholding, over all of a video; None is none.
+            reuse: deep features are computed at every so many evaluations, see :class:`DeepFeatures`.
             inside: whether the network is told the scale of guidance instead, having learned it.
             beside: what the network sees in place of the sample itself, such as the sample and known frames.
             network: what is called; None is the model itself.
@@ -68,34 +71,42 @@ class Denoiser:
         self.network = network or network_of(model)
         config = getattr(scheduler, "config", {})
         self.variance = str(getattr(config, "variance_type", "")).startswith("learned")
+        self.features = DeepFeatures(model, reuse)
         self.calls = 0
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The prediction, of the sample's shape, or with channels of variance behind it."""
         mean: Tensor | None = None
-        for view in self._views(sample):
+        # A step without guidance is one without the unconditional half, which told has all the same.
+        both = self.both and self.guidance.scale_at(timestep) != 1
+        number, self.calls = self.calls, self.calls + 1
+        for window, view in enumerate(self._views(sample, number)):
             part = view.of(sample)
             inputs = part if self.beside is None else self.beside(part)
-            inputs = torch.cat([inputs, inputs]) if self.both else inputs
-            inputs, at, told = network_inputs(self.model, inputs, timestep, self._told(view, timestep), self.fps)
-            made = self._guided(self.network(inputs, at, **told).sample.float(), part.shape[1], timestep)
-            mean = view.put(mean, made, sample)
+            told = self._told(view, timestep)
+            if self.both and not both:
+                told = conditional_half(told, len(part))
+            inputs = torch.cat([inputs, inputs]) if both else inputs
+            inputs, at, told = network_inputs(self.model, inputs, timestep, told, self.fps)
+            with self.features.during(number, window, inputs):
+                answer = self.network(inputs, at, **told).sample.float()
+            mean = view.put(mean, self._guided(answer, part.shape[1], timestep, both), sample)
         assert mean is not None, "there is a window"
         return mean if self.threshold is None else self._thresholded(sample, mean, timestep, self.threshold)
 
-    def _views(self, sample: Tensor) -> Iterator[WindowView]:
+    def _views(self, sample: Tensor, number: int) -> Iterator[WindowView]:
         if sample.ndim != 5 or self.windows is None or sample.shape[2] <= self.windows.size:
             return iter((WindowView.whole(sample),))
-        self.calls += 1
-        return self.windows.views(sample.shape[2], self.calls - 1)
+        # Windows whose features are used again stay where they are.
+        return self.windows.views(sample.shape[2], number // self.features.every)
 
     def _told(self, view: WindowView, timestep: Tensor) -> Mapping[str, Any]:
         told = self.told(view.middle) if callable(self.told) else self.told
         return {**told, "guidance_scale": self.guidance.scale_at(timestep)} if self.inside else told
 
-    def _guided(self, made: Tensor, channels: int, timestep: Tensor) -> Tensor:
-        """One answer of the network's two, of ``channels`` unless the scheduler takes those of a variance too."""
-        if self.both:
+    def _guided(self, made: Tensor, channels: int, timestep: Tensor, both: bool) -> Tensor:
+        """One answer of the network's one or two, of ``channels`` unless the scheduler takes a variance's too."""
+        if both:
             without, given = made.chunk(2)
             guess = self.guidance(without[:, :channels], given[:, :channels], timestep)
             made = torch.cat([guess, given[:, channels:]], dim=1)
@@ -109,12 +120,26 @@ class Denoiser:
         return torch.cat([from_x(sample, x, level, kind), made[:, channels:]], dim=1)
 
 
+def conditional_half(told: Any, count: int) -> Any:
+    """Of arguments of first size 2 ``count`` the later half; lists have a tensor for each sample, or each twice so."""
+    if isinstance(told, Mapping):
+        return {name: conditional_half(value, count) for name, value in told.items()}
+    if isinstance(told, Tensor):
+        return told[count:] if told.ndim and len(told) == 2 * count else told
+    if isinstance(told, list | tuple) and any(isinstance(one, Tensor) for one in told):
+        each = [conditional_half(one, count) for one in told]
+        whole = all(one is other for one, other in zip(each, told, strict=True)) and len(told) == 2 * count
+        return type(told)(told[count:] if whole else each)
+    return told
+
+
 def guidance_of(scale: float, options: GuidanceOptions, scheduler: Any, num_inference_steps: int) -> Guidance:
     """Guidance for sampling with a diffusers scheduler in so many steps."""
-    if options.guidance_oscillate is None:
+    low, interval = options.guidance_oscillate, options.guidance_interval
+    if low is None and interval is None:
         return Guidance(scale, options.guidance_rescale)
     timesteps = tuple(float(timestep) for timestep in for_steps(scheduler, num_inference_steps).timesteps)
-    return Guidance(scale, options.guidance_rescale, options.guidance_oscillate, timesteps)
+    return Guidance(scale, options.guidance_rescale, low, timesteps, interval)
 
 
 def guidance_inside(model: Any, guidance: Guidance) -> bool:
@@ -144,10 +169,10 @@ def needs_both(settings: StageSettings) -> bool:
 
 def check_both(settings: StageSettings, network: str) -> None:
     """``InputError`` for guidance that needs predictions without the prompt, of a network that makes none."""
-    if settings.guidance_oscillate is not None or settings.guidance_rescale:
+    if settings.guidance_oscillate is not None or settings.guidance_rescale or settings.guidance_interval is not None:
         raise InputError(
-            "guidance_rescale and guidance_oscillate change predictions with and without the prompt, and "
-            f"{network} has its guidance in its weights; leave them out."
+            "guidance_rescale, guidance_oscillate and guidance_interval change predictions with and without the "
+            f"prompt, and {network} has its guidance in its weights; leave them out."
         )
 
 

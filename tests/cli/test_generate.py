@@ -265,7 +265,7 @@ def test_a_long_video_says_how_long_it_takes_first(
     video_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("inflate.cascade.timing._LONG", 20)
-    monkeypatch.setattr("inflate.cascade.timing._drawing", lambda cascade, decoder, state, settings: 300.0)
+    monkeypatch.setattr("inflate.models.decoder.DecoderStage.seconds", lambda stage, state, *rest: 300.0)
     steps = ["--steps", "prior=2,decoder=1", "--frame-skip", "1", "--model", str(video_family), "--device", "cpu"]
     assert main(["generate", "sun", "moon", "-o", str(tmp_path / "two.mp4"), "--frames", "24", *steps]) == 0
     said = capsys.readouterr().err

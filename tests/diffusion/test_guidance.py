@@ -1,5 +1,7 @@
 """Guidance's closed forms, in float64, and diffusers' own where it has one."""
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
@@ -116,6 +118,6 @@ def test_a_timestep_says_whether_guidance_is_high_or_low() -> None:
         ({"threshold": float("nan")}, "threshold, a quantile"),
     ],
 )
-def test_bad_options_are_refused(options: dict[str, float], message: str) -> None:
+def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         GuidanceOptions(**options)

@@ -73,7 +73,16 @@ def _hidream(image_model: Any, sample: Tensor, rest: dict[str, Any]) -> Tensor:
     return image_model(hidden_states=sample, timesteps=rest.pop("timestep"), **rest).sample
 
 
+def _chroma(image_model: Any, sample: Tensor, rest: dict[str, Any]) -> Tensor:
+    height, width = sample.shape[-2:]
+    mask = rest.pop("attention_mask", None)
+    if mask is not None:
+        rest["attention_mask"] = torch.cat([mask, torch.ones(len(mask), height * width // 4)], dim=1)
+    return _flux(image_model, sample, rest)
+
+
 _SPECIAL = {
+    "ChromaTransformer2DModel": _chroma,
     "FluxTransformer2DModel": _flux,
     "Flux2Transformer2DModel": _flux2,
     "QwenImageTransformer2DModel": _qwen_image,

@@ -70,6 +70,10 @@ SITES = {
         "time_step_proj",
     },
     ("hunyuan-dit", "lean"): {*(f"blocks.{number}" for number in range(4)), "time_extra_emb"},
+    ("chroma", "lean"): {
+        *("transformer_blocks.0", "single_transformer_blocks.0", "single_transformer_blocks.1"),
+        "distilled_guidance_layer.in_proj",
+    },
     ("hidream", "spacetime-dit"): {
         *("x_embedder", "final_layer.linear", "double_stream_blocks.0.block.attn1"),
         *("single_stream_blocks.0.block.attn1", "single_stream_blocks.1.block.attn1"),
@@ -180,6 +184,7 @@ SIZES: list[tuple[str, dict[str, Any], int]] = [
     ("hunyuan_dit_1_2_transformer", {}, 1_499_952_032),
     ("hunyuan_dit_1_2_transformer", {"use_style_cond_and_image_meta_size": True}, 1_516_534_048),
     ("hidream_i1_transformer", {}, 17_105_733_184),
+    ("chroma1_hd_transformer", {}, 8_899_983_424),
 ]
 
 

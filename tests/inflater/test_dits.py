@@ -11,11 +11,11 @@ from torch import Tensor
 import inflate as package
 from inflate.checkpoint import convert, deflate_folder
 from inflate.errors import InputError
+from inflate.evaluate.equality import verify
 from inflate.inflater import (
     SCHEMES,
     deflate,
     inflate,
-    verify,
 )
 from tests.inflater.direct_calls import direct, places
 from tests.inflater.tiny_models import as_video, build, perturb

@@ -150,3 +150,14 @@ def test_numbers_do_for_time_steps_and_guidance_and_pictures_need_not_be_square(
     assert torch.equal(call(video_model, inputs), expected)
     inputs["timestep"], inputs["guidance"] = 0.25, 3.5
     assert torch.equal(call(video_model, inputs), expected)
+
+
+@torch.no_grad()
+def test_chroma_takes_a_mask_of_its_text() -> None:
+    image_model = build("chroma")
+    inputs = spread(inputs_of(image_model, VIDEOS))
+    mask = spread((torch.arange(7) < torch.tensor([[2], [7]])).float())
+    expected = as_video(direct(image_model, {**inputs, "attention_mask": mask}), FRAMES)
+    assert not torch.allclose(expected, as_video(direct(image_model, inputs), FRAMES), atol=1e-4)
+    video_model = inflate(image_model, "latte", FRAMES)
+    assert torch.equal(call(video_model, {**inputs, "attention_mask": mask}), expected)

@@ -11,7 +11,8 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from inflate.errors import InputError
-from inflate.inflater import inflate, random_inputs, verify
+from inflate.evaluate.equality import verify
+from inflate.inflater import inflate, random_inputs
 from tests.inflater.ecosystem import (
     FRAMES,
     VIDEOS,

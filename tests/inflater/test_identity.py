@@ -143,8 +143,8 @@ def test_a_temporal_file_makes_the_same_model_elsewhere(name: str, scheme: str, 
     if scheme != "text2video-zero":
         new = inflate(build(name), scheme, FRAMES)
         assert not torch.equal(call(new, inputs), expected)
-        report = new.load_temporal_state_dict(one.temporal_state_dict())
-        assert report.num_parameters == sum(parameter.numel() for parameter in one.temporal_parameters())
+        new.load_temporal_state_dict(one.temporal_state_dict())
+        assert torch.equal(call(new, inputs), expected)
 
 
 @every_case

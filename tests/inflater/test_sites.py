@@ -10,7 +10,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from inflate.errors import InputError
-from inflate.inflater import SCHEMES, Scheme, deflate, find_sites, inflate, meta_image_model, report, verify
+from inflate.evaluate.equality import verify
+from inflate.inflater import SCHEMES, Scheme, deflate, find_sites, inflate, meta_image_model, report
 from inflate.layers import Frames, TemporalAttention, TemporalConv
 from inflate.schemes import placed
 from tests.inflater.tiny_models import UNETS, build, perturb

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from diffusers import (
     AuraFlowTransformer2DModel,
+    ChromaTransformer2DModel,
     DiTTransformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
@@ -159,6 +160,12 @@ HIDREAM: dict[str, Any] = {
     "axes_dims_rope": (4, 2, 2),
     "max_resolution": (8, 8),
     "llama_layers": [0, 1, 1],
+}
+CHROMA: dict[str, Any] = {
+    **{name: value for name, value in FLUX.items() if name != "pooled_projection_dim"},
+    "approximator_num_channels": 16,
+    "approximator_hidden_dim": 24,
+    "approximator_layers": 1,
 }
 
 CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
@@ -351,6 +358,7 @@ CONFIGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "hunyuan-dit-1.2": (HunyuanDiT2DModel, {**HUNYUAN_DIT, "use_style_cond_and_image_meta_size": False}),
     "hidream": (HiDreamImageTransformer2DModel, {**HIDREAM, "num_routed_experts": 0}),
     "hidream-experts": (HiDreamImageTransformer2DModel, HIDREAM),
+    "chroma": (ChromaTransformer2DModel, CHROMA),
 }
 
 UNETS = tuple(name for name, (image_model_class, _) in CONFIGS.items() if "UNet" in image_model_class.__name__)

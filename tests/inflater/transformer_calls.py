@@ -23,7 +23,7 @@ EXACT = ("latte", "vdm", "lean")
 every_model = pytest.mark.parametrize("name", TRANSFORMERS)
 # every class, and what differs inside one: joint blocks with a second attention
 CLASSES = ("dit", "pixart-alpha", "sd35", "flux-dev", "sana", "qwen-image", "lumina2", "z-image", "flux2-dev")
-CLASSES += ("aura-flow", "hunyuan-dit", "hidream-experts")
+CLASSES += ("aura-flow", "hunyuan-dit", "hidream-experts", "chroma")
 each_class = pytest.mark.parametrize("name", CLASSES)
 PLAIN = ("dit", "pixart-alpha", "sana", "hunyuan-dit")  # text and picture do not attend together
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inflate.adapters import call_image_model, random_inputs, sample_size_of
 from inflate.errors import InputError
-from inflate.inflater.model import InflatedModel
+from inflate.inflater import InflatedModel
 
 # Largest difference over the largest value that still counts as rounding, by the size of the dtype in bytes.
 ROUNDING = {8: 1e-10, 4: 1e-5, 2: 3e-2}
