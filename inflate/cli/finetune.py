@@ -58,14 +58,12 @@ def finetune(
     resolved = _resolve(recipe, _with(overrides, variant, cache), data, output, dry_run, model, scheme)
     if resolved is None:
         return
-    if "RANK" in os.environ:  # of a connection that has gone, torch's C++ would tell pages
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    speaks = _speaks(quiet)
     from inflate.train.loop import train
-    from inflate.train.together import is_first_process
 
-    with notes(quiet or not is_first_process()):
+    with notes(not speaks):
         export = train(resolved, device=device, quiet=quiet)
-    if not quiet and is_first_process():
+    if speaks:
         typer.echo(f"{resolved.name}: done; the trained network is in {export}.")
 
 
@@ -105,11 +103,12 @@ def distill(
     resolved = _resolve(recipe, _with(overrides, cache=cache), data, output, dry_run)
     if resolved is None:
         return
+    speaks = _speaks(quiet)
     from inflate.train.distill import distill as run
 
-    with notes(quiet):
+    with notes(not speaks):
         exports = run(resolved, device=device, quiet=quiet)
-    if not quiet:
+    if speaks:
         typer.echo(f"{resolved.name}: done; the students are in {', '.join(map(str, exports))}.")
 
 
@@ -128,6 +127,14 @@ def assemble(
         for role, size in sizes.items():
             typer.echo(f"{role:>16}  {size / 1e6:6.1f} MB")
         typer.echo(f"{destination}: {sum(sizes.values()) / 1e6:.1f} MB of weights.")
+
+
+def _speaks(quiet: bool) -> bool:
+    """Whether this process tells what is done: of several the first. Before torch is loaded, whose C++ would tell pages
+    of a connection that has gone."""
+    if "RANK" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    return not quiet and os.environ.get("RANK", "0") == "0"
 
 
 def _with(overrides: list[str] | None, variant: str | None = None, cache: str | None = None) -> list[str]:

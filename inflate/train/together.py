@@ -34,11 +34,6 @@ def process_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that speaks: by the launcher's word, since the group may be gone again."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 class Together:
     """The processes of a run, from the inside of one of them; for a single process nothing but what it says.
 
@@ -198,9 +193,14 @@ class _Board:
     """
 
     def __init__(self, run: int) -> None:
-        place, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        place, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+        if not place or not port.isdecimal():
+            raise InputError(
+                "Processes that train together need MASTER_ADDR and MASTER_PORT; start them with torchrun or with "
+                "accelerate launch, which set them."
+            )
         patience = timedelta(seconds=_STORE_SECONDS)
-        store = dist.TCPStore(place, port, is_master=False, wait_for_workers=False, timeout=patience)
+        store = dist.TCPStore(place, int(port), is_master=False, wait_for_workers=False, timeout=patience)
         again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = dist.PrefixStore(f"inflate/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{again}/{run}", store)
         self._lock, self.closed = threading.Lock(), False
