@@ -8,15 +8,15 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError
 from inflate.places import check_place
 from inflate.staging import flush, put_in_place, staged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
@@ -138,13 +138,15 @@ def _clone(source: int, target: int) -> bool:
 def write_model(
     folder: Path,
     config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    tensors: "Mapping[str, Tensor]",
     scheduler: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an image model as diffusers does: its config.json, and its weights in one file; `folder` is made.
 
     The config of a `scheduler` goes into a folder of that name inside.
     """
+    from safetensors.torch import save_file
+
     _write_json(folder / "config.json", config)
     if scheduler is not None:
         _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)

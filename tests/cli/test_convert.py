@@ -189,7 +189,7 @@ def test_a_device_that_is_not_there(image_folder: Path, capsys: pytest.CaptureFi
 _CONVERTING = """
 from importlib import import_module
 from inflate.cli.app import main
-module = import_module("inflate.checkpoint.convert")
+module = import_module("inflate.checkpoint.converting")
 write = module.write_new_layers
 def slow(*arguments):
     pause()
