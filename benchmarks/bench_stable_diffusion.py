@@ -29,7 +29,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -130,12 +129,12 @@ def trained(model: InflatedModel) -> None:
 def peer_of(floor: UNet2DConditionModel, ours: InflatedModel, options: argparse.Namespace) -> nn.Module:
     """diffusers' motion UNet whose tensors are those of the image model and of our motion modules."""
     config = config_of(options.size)
-    heads = {"motion_num_attention_heads": ours.scheme.motion_heads}
+    heads = {"motion_num_attention_heads": ours.scheme.field("motion_heads")}
     with torch.device("meta"):
         adapter = MotionAdapter(
             block_out_channels=tuple(floor.config["block_out_channels"]),
-            use_motion_mid_block=ours.scheme.mid_motion_module,
-            motion_norm_num_groups=ours.scheme.norm_num_groups,
+            use_motion_mid_block=ours.scheme.field("mid_motion_module"),
+            motion_norm_num_groups=ours.scheme.field("norm_num_groups"),
             motion_layers_per_block=floor.config["layers_per_block"],
             motion_max_seq_length=ours.scheme.max_frames or 32,
             **heads,
@@ -173,7 +172,7 @@ class Contest:
                 self.calls[row] = self._call_of_peer(self._ready(network), video, text, added)
             else:
                 scheme, _, state = row.partition(" ")
-                own = replace(SCHEMES[scheme], norm_num_groups=floor.config["norm_num_groups"])
+                own = SCHEMES[scheme].changed(norm_num_groups=floor.config["norm_num_groups"])
                 network = ours[row] = inflate.inflate(sharing(floor, options), own, min(options.frames, 16))
                 if state == "trained":
                     trained(ours[row])

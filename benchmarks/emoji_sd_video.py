@@ -96,7 +96,7 @@ def main() -> None:
         row: dict[str, Any] = losses(run) | motion(run)
         video_model = inflate.load(run / "export" / "unet")
         row["temporal_parameters"] = sum(p.numel() for p in video_model.temporal_parameters())
-        if video_model.scheme.motion_modules:
+        if video_model.scheme.field("motion_modules"):
             row["largest_difference_from_diffusers"] = compare_with_diffusers(run / "export")
         kept[recipe["options"]["scheme"]] = row
         RESULTS.write_text(json.dumps(kept, indent=2) + "\n")

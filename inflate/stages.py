@@ -7,7 +7,7 @@ when asked, so that any stage can be replaced, or added by a package beside this
 import hashlib
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -100,10 +100,21 @@ class OnStep(Protocol):
         ...
 
 
+def unchanged(video: int, step: int, time: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
+    """An :class:`OnStep` that does nothing."""
+    return sample
+
+
 class Stage(Protocol):
-    """One step of the chain, such as P or D^t; it knows its own sampler and conditioning, and no other stage."""
+    """One step of the chain, such as P or D^t; it knows its own sampler and conditioning, and no other stage.
+
+    One that ``makes_frames`` makes them by :meth:`stream`; another, such as P, fills in something else when called.
+    """
 
     name: ClassVar[str]
+    makes_frames: ClassVar[bool]
+    enlarges: ClassVar[bool]
+    guidance_options: ClassVar[bool]
     defaults: StageSettings
     config: Any
 
@@ -113,6 +124,14 @@ class Stage(Protocol):
 
     def work(self, state: ChainState, settings: StageSettings) -> float:
         """Size of the job in evaluations of one picture's network times their cost, for overall progress."""
+        ...
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """How long the state's video of so many pixels will take here, a small part being timed; 0: cannot tell."""
+        ...
+
+    def size_multiple(self) -> int | None:
+        """What both sides of frames must be multiples of, in pixels; None where the stage knows one size alone."""
         ...
 
     def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
@@ -128,8 +147,37 @@ class Stage(Protocol):
         ...
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        """Do the stage's part. A video's result depends on its own seed and input only, not on its company."""
+        """Do the stage's part of all videos. Each one's result depends on its own seed and input only."""
         ...
+
+    def stream(
+        self,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
+        settings: StageSettings,
+        on_step: OnStep,
+    ) -> Iterator[Tensor]:
+        """The frames of one of the state's videos in chunks (3, n, H, W), float32 in [-1, 1] on the CPU, in order.
+
+        ``chunks`` are the frames that there are, likewise, None where there are none; how they are cut has no
+        influence but on memory: a video that is held in memory is a stream of one chunk. ``state.num_frames`` says how
+        many they are in all (0: nobody knows); ``state.frames`` is not read.
+        """
+        ...
+
+    def after(self, state: ChainState) -> ChainState:
+        """The state when :meth:`stream` has made its frames: how many there are, and at which rate."""
+        ...
+
+
+def whole(stage: Any, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+    """The state with the frames (B, 3, F, H, W) that a :class:`Stage` makes of it, all of them in memory."""
+    made = []
+    for video in range(len(state.seeds)):
+        chunks = None if state.frames is None else [state.frames[video]]
+        made.append(torch.cat(list(stage.stream(state, video, chunks, settings, on_step)), dim=1))
+    return replace(stage.after(state), frames=torch.stack(made))
 
 
 def stage_class(name: str, player: str = "") -> "type[ComponentStage]":
@@ -184,6 +232,8 @@ class ComponentStage:
     player: ClassVar[str] = ""  # its name in PLAYERS, for a class that is not in STAGES
     defaults: StageSettings
     folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
+    makes_frames: ClassVar[bool] = False  # by `stream`
+    enlarges: ClassVar[bool] = False  # the frames that it is given
     guidance_options: ClassVar[bool] = False  # whether it knows GuidanceOptions
     variant: str | None = None  # which weights are read, such as "fp16", where a component's folder has them
     config_class: ClassVar[type] = NoConfig  # what the stage must know beside its components, a frozen dataclass
@@ -234,6 +284,33 @@ class ComponentStage:
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """Read one component; a stage with components of its own kind overrides this."""
         return read_diffusers_component(folder, library, class_name, dtype, self.variant)
+
+    def size_multiple(self) -> int | None:
+        """As of :class:`Stage`; any size will do."""
+        return 1
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """As of :class:`Stage`; it cannot tell."""
+        return 0.0
+
+    def stream(
+        self,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
+        settings: StageSettings,
+        on_step: OnStep,
+    ) -> Iterator[Tensor]:
+        """As of :class:`Stage`."""
+        raise AssertionError(f"the stage {self.name!r} makes no frames")
+
+    def after(self, state: ChainState) -> ChainState:
+        """As of :class:`Stage`."""
+        return replace(state, passed=(*state.passed, self.name))
+
+    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+        """As of :class:`Stage`: its frames, all of them in memory."""
+        return whole(self, state, settings, on_step)
 
     @alone
     def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:

@@ -7,7 +7,6 @@ begins as the decoder D^t it comes from.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ EXTRA_KEYS = ("conv_in-extra.weight",)
 
 def interpolation_scheme(scheme: Scheme, channels: int) -> Scheme:
     """``scheme`` with room for ``channels`` of known frames (latents, or pixels) and one of the mask."""
-    return replace(scheme, extra_in_channels=channels + 1)
+    return scheme.changed(extra_in_channels=channels + 1)
 
 
 def check_interpolates(model: Any) -> None:

@@ -12,6 +12,9 @@ from inflate.sampling.noise import VideoNoise
 from inflate.sampling.windows import frames_of
 from interp.sampling import interpolate_frames, spread_frames
 
+OnPart = Callable[[int, Tensor, Tensor, float], Tensor]
+"""(step, timestep, a window's latents, how many gaps between known frames are filled) -> latents to go on with."""
+
 
 def interpolate_chunks(
     model: Any,
@@ -26,14 +29,15 @@ def interpolate_chunks(
     guidance_scale: float,
     generator: torch.Generator,
     frame_decoder: Any | None = None,
+    on_part: OnPart | None = None,
 ) -> Iterator[Tensor]:
     """Multiply a video's frame rate, holding one window of it at a time.
 
     The result is that of ``interpolate_frames`` on the whole video; gaps wider than a window are filled one by one.
 
     Arguments are those of ``interpolate_frames``; ``chunks``: known frames (3, n, H, W), in order; ``embeds_of``: a
-    window's image embedding (1, D), or None, by its middle in seconds; ``fps``: that of known frames. Yields
-    (3, m, H, W) float32 on the CPU, ``(F - 1) * skip + 1`` frames in all.
+    window's image embedding (1, D), or None, by its middle in seconds; ``fps``: that of known frames; ``on_part`` as
+    said there. Yields (3, m, H, W) float32 on the CPU, ``(F - 1) * skip + 1`` frames in all.
     """
     if skip < 2:
         raise InputError(f"Multiplying a frame rate takes a skip of 2 or more, got {skip}.")
@@ -41,10 +45,18 @@ def interpolate_chunks(
     share = model.scheme.noise_share(fps * skip)
     noise_of = cache(partial(VideoNoise, share=share, generator=generator, device=model.device))  # frames have one size
 
-    def between(known: list[Tensor], first: int) -> Tensor:
-        """All frames (3, n, H, W) from known frame ``first`` on."""
+    for known, first, done in _spans(chunks, gaps):
+        gap = first + len(known) - 1 - done
+
+        def on_step(step: int, timestep: Tensor, sample: Tensor, done: int = done, gap: int = gap) -> Tensor:
+            filled = done + gap * (step + 1) / num_inference_steps
+            return sample if on_part is None else on_part(step, timestep, sample, filled)
+
+        def draw(frames: int, picture: tuple[int, ...], first: int = first) -> Tensor:
+            return noise_of(picture)(first * skip, frames)
+
         sparse, mask = spread_frames(torch.stack(known, dim=1)[None], skip)
-        return interpolate_frames(
+        made = interpolate_frames(
             model,
             vae,
             scheduler,
@@ -55,20 +67,27 @@ def interpolate_chunks(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             generator=generator,
+            on_step=on_step,
             frame_decoder=frame_decoder,
-            draw=lambda frames, picture: noise_of(picture)(first * skip, frames),
-        )[0].cpu()
+            draw=draw,
+        )
+        yield made[0, :, (done - first) * skip + min(done, 1) :].cpu()
 
-    held: list[Tensor] = []  # known frames; those up to `done` have been yielded, with what lies between them
-    first = done = 0  # number of the first one held, and of the last one yielded
+
+def _spans(chunks: Iterable[Tensor], gaps: int) -> Iterator[tuple[list[Tensor], int, int]]:
+    """Known frames that go through the network together, no more than ``gaps`` between them, until all have.
+
+    With each come the number of its first frame, and of the last one up to which all frames are made by then.
+    """
+    held: list[Tensor] = []
+    first = done = last = 0
     for frame in frames_of(chunks):
         held.append(frame)
-        if (last := first + len(held) - 1) == 0:
-            yield frame[:, None]
-        elif last - done == gaps:
-            yield between(held[done - first :], done)[:, 1:]
+        last = first + len(held) - 1
+        if last and last - done == gaps:
+            yield held[done - first :], done, done
             del held[: done - first]  # the last window may reach back into this one
             first, done = done, last
-    if (last := first + len(held) - 1) > done:
+    if held and (last > done or last == 0):
         begin = max(first, last - gaps)
-        yield between(held[begin - first :], begin)[:, (done - begin) * skip + 1 :]
+        yield held[begin - first :], begin, done

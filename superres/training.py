@@ -7,7 +7,7 @@ on crops of them, because there is no data of 512 px, and then enlarges 256 px t
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +273,7 @@ class VideoSuperResolutionStep(_SuperResolutionStep):
                 "options.image_model is missing: name the folder of a trained super-resolution UNet2DModel."
             )
         image_model = read_network(UNet2DModel, self.options.image_model, "image_model")
-        scheme = replace(resolve_scheme(self.options.scheme), shared_noise=self.options.shared_noise)
+        scheme = resolve_scheme(self.options.scheme).changed(shared_noise=self.options.shared_noise)
         network = inflate(image_model, scheme=scheme, num_frames=self.options.num_frames)
         if self.options.init:
             before = load(self.options.init, device=torch.device("cpu"), dtype=torch.float32)

@@ -1,14 +1,12 @@
-"""One adapter for each class of image models: its sites, its call, its conditions and its example inputs."""
+"""One adapter for each class of image models: its places, its call, its conditions and its example inputs."""
 
-from inflate.adapters.adapter import Adapter, PictureTokens
-from inflate.adapters.sites import LAYERLESS, Blocks, Site, SiteKind, plain_module
+from inflate.adapters.adapter import Adapter
 from inflate.adapters.table import (
     ADAPTERS,
     IMAGE_MODEL_CLASSES,
     adapter_of,
     call_image_model,
     find_adapter,
-    find_sites,
     random_inputs,
     sample_size_of,
 )
@@ -16,17 +14,10 @@ from inflate.adapters.table import (
 __all__ = [
     "ADAPTERS",
     "IMAGE_MODEL_CLASSES",
-    "LAYERLESS",
     "Adapter",
-    "Blocks",
-    "PictureTokens",
-    "Site",
-    "SiteKind",
     "adapter_of",
     "call_image_model",
     "find_adapter",
-    "find_sites",
-    "plain_module",
     "random_inputs",
     "sample_size_of",
 ]

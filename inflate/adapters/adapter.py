@@ -1,60 +1,28 @@
 """What an adapter knows of one class of image models, so that nothing else need ask which class it has."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from inflate.adapters.inputs import NUM_TIMESTEPS
-from inflate.adapters.sites import Site
 from inflate.errors import InputError
+from inflate.layers import PictureTokens, Place, Where
 from inflate.schemes import Scheme
 
 DEFAULT_SIZE = 32  # height and width for a config without sample_size
 
 
-@dataclass(frozen=True)
-class PictureTokens:
-    """Which tokens of a sequence are the picture's own, where text, registers or padding are in it too."""
-
-    num_pictures: int
-    where: slice | Tensor  # of every sequence alike, or (pictures, tokens) with the places in each
-
-    def of(self, sequence: Tensor) -> Tensor:
-        """(pictures, n, D), or those in one long row, (pictures * n, D), to (pictures, N, D)."""
-        by_picture = self._by_picture(sequence)
-        return (
-            by_picture[:, self.where] if isinstance(self.where, slice) else by_picture.gather(1, self._index(sequence))
-        )
-
-    def put(self, sequence: Tensor, tokens: Tensor) -> Tensor:
-        """A copy of `sequence` with `tokens` in their places."""
-        by_picture = self._by_picture(sequence).clone()
-        if isinstance(self.where, slice):
-            by_picture[:, self.where] = tokens
-        else:
-            by_picture = by_picture.scatter(1, self._index(sequence), tokens)
-        return by_picture.view_as(sequence)
-
-    def _by_picture(self, sequence: Tensor) -> Tensor:
-        return sequence if sequence.ndim == 3 else sequence.unflatten(0, (self.num_pictures, -1))
-
-    def _index(self, sequence: Tensor) -> Tensor:
-        assert isinstance(self.where, Tensor), "asked only where each sequence has its own places"
-        return self.where[..., None].expand(-1, -1, sequence.shape[-1])
-
-
 class Adapter(ABC):
-    """One class of image models: its sites, how it is called, its conditions and its example inputs.
+    """One class of image models: its places, how it is called, its conditions and its example inputs.
 
     Attributes:
         image_model_class: diffusers' class.
         family: its kind.
         given: names in the model's `forward` that the video model gives itself.
-        refused_fields: why a field of a scheme cannot be had, by the field's name.
+        refused: why there is nothing of a kind that layers go to.
         instead: what to choose then.
         listed: arguments that are lists of one tensor for each picture.
         layered: arguments that are one tensor for each of several layers.
@@ -67,7 +35,7 @@ class Adapter(ABC):
     image_model_class: ClassVar[type[Any]]
     family: ClassVar[Literal["UNet", "transformer"]]
     given: ClassVar[tuple[str, ...]]
-    refused_fields: ClassVar[dict[str, str]]
+    refused: ClassVar[dict[Where, str]]
     instead: ClassVar[str]
     listed: ClassVar[tuple[str, ...]] = ()
     layered: ClassVar[tuple[str, ...]] = ()
@@ -77,12 +45,16 @@ class Adapter(ABC):
     without_memory: ClassVar[bool] = True
 
     @abstractmethod
-    def find_sites(self, image_model: nn.Module, scheme: Scheme) -> list[Site]:
-        """The sites of a model under `scheme`, in the order of the module tree; may be empty.
+    def places(self, image_model: nn.Module) -> Iterator[Place]:
+        """Where temporal layers may go, in the order in which they are made."""
 
-        Raises:
-            InputError: the scheme has no meaning in this model.
-        """
+    def reasons(self, image_model: nn.Module) -> dict[Where, str]:
+        """Why there is nothing of a kind in this very model, by what is missing."""
+        return self.refused
+
+    def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
+        """`InputError` where the scheme has places and no meaning in this model."""
+        return
 
     def channels(self, config: Mapping[str, Any]) -> int:
         """Channels of a picture that a model of this config takes."""

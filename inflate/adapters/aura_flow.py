@@ -5,8 +5,7 @@ from typing import Any
 
 from diffusers import AuraFlowTransformer2DModel
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 
 class AuraFlow(Transformer):

@@ -6,8 +6,7 @@ from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from inflate.adapters.inputs import RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 from inflate.errors import InputError
 
 

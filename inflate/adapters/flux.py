@@ -7,8 +7,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 FLUX_PATCH = 2  # FLUX takes patches of its latents as tokens; its pipeline packs them, and its config does not say so
 ROTARY_AXES = 3  # of a token's place: not used, row, column

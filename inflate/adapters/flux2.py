@@ -8,8 +8,7 @@ from diffusers import Flux2Transformer2DModel
 from torch import Tensor, nn
 
 from inflate.adapters.flux import row_and_column
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 ROTARY_AXES = 4  # of a token's place: not used, row, column, place in the text
 

@@ -9,8 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 from inflate.errors import InputError
 
 

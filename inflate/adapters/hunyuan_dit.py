@@ -9,8 +9,7 @@ from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from torch import Tensor, nn
 
 from inflate.adapters.inputs import RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 from inflate.errors import InputError
 from inflate.schemes import Scheme
 
@@ -28,7 +27,6 @@ class HunyuanDiT(Transformer):
 
     def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
         """Keys have their places in one picture."""
-        super().check_scheme(image_model, scheme)
         if scheme.frames_seen == "first-and-previous":
             raise InputError(
                 f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}: its rotary positions are "

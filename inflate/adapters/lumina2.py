@@ -7,10 +7,9 @@ import torch
 from diffusers import Lumina2Transformer2DModel
 from torch import nn
 
-from inflate.adapters.adapter import PictureTokens
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
+from inflate.layers import PictureTokens
 
 
 class Lumina2(Transformer):

@@ -8,8 +8,7 @@ from diffusers import PixArtTransformer2DModel
 from torch import nn
 
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, RandomSource
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 PIXELS_PER_CELL = 8  # of the latents; PixArt is told the size of its pictures in pixels
 

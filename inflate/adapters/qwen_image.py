@@ -30,7 +30,6 @@ class QwenImage(Transformer):
 
     def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
         """No editing model: it embeds two time steps for each picture."""
-        super().check_scheme(image_model, scheme)
         config: Any = image_model.config
         if config.zero_cond_t:
             raise InputError(

@@ -4,8 +4,7 @@ from typing import Any
 
 from diffusers import SD3Transformer2DModel
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 
 class SD3(Transformer):

@@ -17,11 +17,9 @@ from inflate.adapters.pixart import PixArt
 from inflate.adapters.qwen_image import QwenImage
 from inflate.adapters.sana import Sana
 from inflate.adapters.sd3 import SD3
-from inflate.adapters.sites import Site
 from inflate.adapters.unet import ConditionedUNet, PlainUNet
 from inflate.adapters.z_image import ZImage
 from inflate.errors import InputError, a
-from inflate.schemes import Scheme, resolve_scheme
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.image_model_class.__name__: adapter
@@ -59,32 +57,6 @@ def adapter_of(image_model: nn.Module) -> Adapter:
             f"the image model must be one of diffusers' {', '.join(IMAGE_MODEL_CLASSES)}"
         )
     return adapter
-
-
-def find_sites(image_model: nn.Module, scheme: str | Scheme = "make-a-video") -> tuple[Site, ...]:
-    """The sites of `image_model` under `scheme`, in the order of the module tree.
-
-    Raises:
-        InputError: the model's class is unknown, or the scheme does not apply to it.
-    """
-    adapter, scheme = adapter_of(image_model), resolve_scheme(scheme)
-    start = f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}"
-    plain = {"patch_frames": 1}
-    for name, reason in adapter.refused_fields.items():
-        if getattr(scheme, name) not in (False, plain.get(name, False)):
-            raise InputError(f"{start}: {reason}; choose {adapter.instead}")
-    sites = adapter.find_sites(image_model, scheme)
-    if not sites:
-        if scheme.attention or scheme.convolution:
-            raise InputError(
-                f"{start}: it adds only temporal attention and the model has no spatial attention; "
-                "choose a scheme with temporal convolutions"
-            )
-        raise InputError(
-            f"{start}: it works on the self-attention of transformer blocks and the model has none; "
-            "choose a scheme with temporal convolutions or motion modules"
-        )
-    return tuple(sites)
 
 
 def call_image_model(image_model: nn.Module, sample: Tensor, timestep: Any, **arguments: Any) -> Any:

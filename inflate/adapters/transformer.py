@@ -14,8 +14,8 @@ The rules for the sites:
 * The frame-rate embedding is added to that of the time step.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,11 +23,24 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from einops import rearrange
 from torch import Tensor, nn
 
-from inflate.adapters.adapter import Adapter, PictureTokens
+from inflate.adapters.adapter import Adapter
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, NUM_TIMESTEPS, RandomSource
-from inflate.adapters.sites import Blocks, Site, plain_module
 from inflate.errors import InputError
-from inflate.schemes import Scheme
+from inflate.layers import PictureTokens, Place, Where, plain_module
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One list of alike transformer blocks: where its attentions are, and what a block takes and answers."""
+
+    name: str  # dotted name of the list in the image model
+    self_attentions: tuple[str, ...] = ("attn",)  # in a block, those that are there
+    cross_attentions: tuple[str, ...] = ()  # likewise
+    convolutions: tuple[str, ...] = ()  # in a block's feed-forward, the spatial ones that see more than a pixel
+    # What a block is modulated by, (B*F, D): an argument's name, or a function of block and arguments by name.
+    condition: str | Callable[[nn.Module, dict[str, Any]], Tensor] = "temb"
+    shared_condition: bool = False  # whether that is projected already, to the six modulations of a block
+    answer: int = -1  # which of a block's several answers is the picture's
 
 
 class Transformer(Adapter):
@@ -51,10 +64,13 @@ class Transformer(Adapter):
     """
 
     family = "transformer"
-    refused_fields: ClassVar[dict[str, str]] = {
-        "motion_modules": "motion modules go between the layers of a UNet's blocks",
-        "residual_blocks": "temporal residual blocks go after those of a UNet",
-        "extra_in_channels": "extra input channels go beside the first convolution of a UNet",
+    refused: ClassVar[dict[Where, str]] = {
+        "layer": "motion modules go between the layers of a UNet's blocks",
+        "mid_layer": "motion modules go between the layers of a UNet's blocks",
+        "residual_block": "temporal residual blocks go after those of a UNet",
+        "conv_in": "extra input channels go beside the first convolution of a UNet",
+        "convolution": "it puts temporal convolutions after spatial ones, and a transformer has none",
+        "feed_forward": "it puts temporal convolutions after those of feed-forwards, and here they have none",
     }
     instead = "'latte', 'lean' or 'spacetime-dit'"
     given = ("self", "hidden_states", "timestep", "return_dict")
@@ -187,89 +203,77 @@ class Transformer(Adapter):
         config: Any = image_model.config
         return size[0] * size[1] // self.patch_size(config) ** 2
 
-    def find_sites(self, image_model: nn.Module, scheme: Scheme) -> list[Site]:
-        """See `Adapter`."""
-        self.check_scheme(image_model, scheme)
+    def places(self, image_model: nn.Module) -> Iterator[Place]:
+        """See `Adapter`; those inside of all blocks, then after them."""
         config: Any = image_model.config
         heads, head_dim = self.num_heads(config)
-        width = heads * head_dim
+        width, condition_dim = heads * head_dim, self.condition_dim(config)
         named = [
             (f"{blocks.name}.{number}", block, blocks)
             for blocks in self.blocks
             for number, block in image_model.get_submodule(blocks.name).named_children()
         ]
-        sites: list[Site] = []
-        if scheme.embeds_numbers:  # one layer, wherever the time step is embedded
-            embeddings = self.time_embeddings(image_model)
-            place, condition_dim = "time_embedding", self.condition_dim(config)
-            sites.extend(Site(name, "time_embedding", condition_dim, place=place) for name in embeddings)
-        if scheme.patch_frames > 1 or (scheme.frames_seen == "all" and scheme.position != "none"):
-            channels, others = self.in_channels(image_model), self.embedding in self.others_at
-            sites.append(Site(self.embedding, "patch_in", width, in_channels=channels, with_others=others))
+        for name in self.time_embeddings(image_model):  # one layer, wherever the time step is embedded
+            yield Place(name, ("time_embedding",), condition_dim, layer_name="time_embedding")
+        yield Place(
+            self.embedding,
+            ("patch_in",),
+            width,
+            in_channels=self.in_channels(image_model),
+            patch_size=self.patch_size(config),
+            with_others=self.embedding in self.others_at,
+        )
         for name, block, blocks in named:
-            sites.extend(_sites_inside(name, block, blocks, scheme, width))
+            yield from self._places_inside(name, block, blocks, width)
         for name, _, blocks in named:
-            others = blocks.name in self.others_at
-            site = Site(name, "transformer_block", width, heads, head_dim, blocks=blocks, with_others=others)
-            if scheme.attention or scheme.token_attention:
-                sites.append(site)
-            if scheme.temporal_blocks:
-                sites.append(replace(site, kind="temporal_block", condition_dim=self.condition_dim(config)))
-        if scheme.patch_frames > 1:
-            sites.append(Site(self.last, "patch_out", width, with_others=self.last in self.others_at))
-        return sites
+            yield Place(
+                name,
+                ("transformer_block", "modulated_block", "attention"),
+                *(width, heads, head_dim),
+                answer=blocks.answer,
+                with_others=blocks.name in self.others_at,
+                condition=blocks.condition,
+                condition_dim=None if blocks.shared_condition else condition_dim,
+            )
+        yield Place(self.last, ("patch_out",), width, with_others=self.last in self.others_at)
+
+    def _places_inside(self, name: str, block: nn.Module, blocks: Blocks, width: int) -> Iterator[Place]:
+        """Of one block: its attentions, their queries, the convolutions of its feed-forward."""
+        modules = dict(block.named_modules())
+        for part in blocks.self_attentions:
+            if part in modules:
+                where: tuple[Where, ...] = ("every_attention",) if self.joint else ("every_attention", "self_attention")
+                yield Place(f"{name}.{part}", where, width, gather=self.gather_frames)
+                if not self.joint:
+                    yield query_place(f"{name}.{part}", modules[part])
+        for part in blocks.cross_attentions:
+            if part in modules:
+                yield query_place(f"{name}.{part}", modules[part])
+        for part in blocks.convolutions:
+            channels = plain_module(modules[part]).out_channels
+            yield Place(f"{name}.{part}", ("feed_forward",), int(channels))  # type: ignore[arg-type]  # a Conv2d's int
 
     def time_embeddings(self, image_model: nn.Module) -> list[str]:
         """Names of the modules whose output, (N, condition's D), is added to for the frame rate."""
         return [self.time_embedding]
 
-    def check_scheme(self, image_model: nn.Module, scheme: Scheme) -> None:
-        """`InputError` where the scheme has no meaning in a transformer, or in this one."""
-        start = f"scheme {scheme.name!r} finds no place in this {type(image_model).__name__}"
-        inside = any(blocks.convolutions for blocks in self.blocks)
-        if scheme.convolution and (scheme.every_convolution or not scheme.attention):
-            but = " but in its feed-forwards" if inside else ""
-            raise InputError(
-                f"{start}: it puts temporal convolutions after spatial ones, and a transformer has none{but}; "
-                f"choose {self.instead}"
+    def reasons(self, image_model: nn.Module) -> dict[Where, str]:
+        """See `Adapter`."""
+        reasons = dict(self.refused)
+        if any(blocks.convolutions for blocks in self.blocks):
+            reasons["convolution"] += " but in its feed-forwards"
+            del reasons["feed_forward"]
+        if self.joint:
+            together = (
+                "changes what self-attention of the picture alone sees, and here text and picture attend together"
             )
-        if scheme.feed_forward_convolution and not inside:
-            raise InputError(
-                f"{start}: it puts temporal convolutions after the spatial ones of feed-forwards, and here they have "
-                f"none; choose {self.instead}"
-            )
-        if self.joint and (scheme.frames_seen in ("first", "first-and-previous") or scheme.queries):
-            raise InputError(
-                f"{start}: it changes what self-attention of the picture alone sees, and here text and picture attend "
-                "together; choose 'latte' or 'spacetime-dit'"
-            )
-        if scheme.frames_seen == "all" and scheme.position not in ("sinusoidal", "none"):
-            raise InputError(
-                f"{start}: tokens that see all frames have sinusoidal positions or none; set position to one of them"
-            )
+            reasons |= {"self_attention": f"it {together}", "query": f"it {together}"}
+        return reasons
 
 
-def _sites_inside(name: str, block: nn.Module, blocks: Blocks, scheme: Scheme, width: int) -> Iterator[Site]:
-    """Of one block: its attentions, its queries, the convolutions of its feed-forward."""
-    modules = dict(block.named_modules())
-    for part in blocks.self_attentions:
-        if part in modules:
-            if scheme.frames_seen != "own":
-                yield Site(f"{name}.{part}", "self_attention", width)
-            if scheme.queries:
-                yield query_site(f"{name}.{part}", modules[part])
-    for part in blocks.cross_attentions:
-        if part in modules and scheme.queries:
-            yield query_site(f"{name}.{part}", modules[part])
-    if scheme.feed_forward_convolution:
-        for part in blocks.convolutions:
-            channels = plain_module(modules[part]).out_channels
-            yield Site(f"{name}.{part}", "convolution", int(channels))  # type: ignore[arg-type]  # a Conv2d's int
-
-
-def query_site(name: str, attention: Any) -> Site:
+def query_place(name: str, attention: Any) -> Place:
     """Beside the query projection of a diffusers `Attention`."""
-    return Site(f"{name}.to_q", "query", int(attention.inner_dim), in_channels=int(attention.query_dim))
+    return Place(f"{name}.to_q", ("query",), int(attention.inner_dim))
 
 
 def _each(value: Any, pictures: Tensor) -> Tensor:

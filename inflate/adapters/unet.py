@@ -38,10 +38,9 @@ from torch import Tensor, nn
 
 from inflate.adapters.adapter import Adapter
 from inflate.adapters.inputs import NUM_TEXT_TOKENS, NUM_TIMESTEPS, RandomSource
-from inflate.adapters.sites import Site, plain_module
-from inflate.adapters.transformer import query_site
+from inflate.adapters.transformer import query_place
 from inflate.errors import InputError
-from inflate.schemes import Scheme
+from inflate.layers import Place, Where, plain_module
 
 NUM_IMAGE_PATCHES = 5
 NUM_TIME_IDS = 6  # SDXL: original size, crop, target size
@@ -58,16 +57,38 @@ class PlainUNet(Adapter):
     image_model_class = UNet2DModel
     family = "UNet"
     given = ("self", "sample", "timestep", "return_dict")
-    refused_fields: ClassVar[dict[str, str]] = {
-        "temporal_blocks": "temporal blocks go between the blocks of a transformer",
-        "feed_forward_convolution": "convolutions in feed-forwards are those of some transformers",
-        "patch_frames": "frames are patched together only where there are patches, in a transformer",
+    refused: ClassVar[dict[Where, str]] = {
+        "modulated_block": "temporal blocks go between the blocks of a transformer",
+        "feed_forward": "convolutions in feed-forwards are those of some transformers",
+        "patch_out": "frames are patched together only where there are patches, in a transformer",
     }
     instead = "another scheme ('inflate schemes' lists them)"
 
-    def find_sites(self, image_model: nn.Module, scheme: Scheme) -> list[Site]:
-        """See `Adapter`."""
-        return _find_sites(image_model, scheme)
+    def places(self, image_model: nn.Module) -> Iterator[Place]:
+        """See `Adapter`: those of the module tree, then of layers, of tokens, of the time step, of the input."""
+        seen: set[int] = set()  # Downsample2D may hold one convolution under two names
+        for name, module in image_model.named_children():
+            if name in _PARTS and module is not None:
+                yield from _walk(name, module, seen)
+        yield from _layers(image_model)
+        for name, block in image_model.named_modules():
+            if isinstance(block, BasicTransformerBlock):
+                yield from self._in_block(name, block)
+        # torch's stubs take a module's attributes for tensors or modules; these are numbers.
+        last: Any = plain_module(image_model.get_submodule("time_embedding.linear_2"))
+        yield Place("time_embedding", ("time_embedding",), int(last.out_features))
+        first: Any = plain_module(image_model.get_submodule("conv_in"))
+        yield Place("conv_in", ("conv_in",), int(first.out_channels))
+
+    def _in_block(self, name: str, block: BasicTransformerBlock) -> Iterator[Place]:
+        """In and after diffusers' basic transformer block."""
+        if not block.only_cross_attention:
+            where: tuple[Where, ...] = ("self_attention", "every_attention")
+            yield Place(f"{name}.attn1", where, block.dim, gather=self.gather_frames)
+            yield query_place(f"{name}.attn1", block.attn1)
+        if block.attn2 is not None:
+            yield query_place(f"{name}.attn2", block.attn2)
+        yield _attention_place(name, block.dim, block.num_attention_heads, "transformer_block")
 
     def in_channels(self, image_model: nn.Module) -> int:
         """Of the first convolution, those of a hint left out."""
@@ -121,147 +142,75 @@ class ConditionedUNet(PlainUNet):
         return inputs
 
 
-def _find_sites(image_model: nn.Module, scheme: Scheme) -> list[Site]:
-    """The sites of a UNet under `scheme`, in the order of the module tree; may be empty."""
-    seen: set[int] = set()  # Downsample2D may hold one convolution under two names
-    sites: list[Site] = []
-    for name, module in image_model.named_children():
-        if name in _PARTS and module is not None:
-            sites.extend(_walk(name, module, seen))
-    sites = [site for site in sites if _wanted(site, image_model, scheme)]
-    if scheme.motion_modules:
-        sites.extend(_motion_sites(image_model, scheme.mid_motion_module))
-    sites.extend(_token_sites(image_model, scheme))
-    if not sites:
-        return sites
-    if scheme.embeds_numbers:
-        # torch's stubs take a module's attributes for tensors or modules; these are numbers.
-        linear = plain_module(image_model.get_submodule("time_embedding.linear_2"))
-        embed_dim = int(linear.out_features)  # type: ignore[arg-type]  # a Linear's int
-        sites.append(Site("time_embedding", "time_embedding", embed_dim))
-    if scheme.extra_in_channels:
-        first = plain_module(image_model.get_submodule("conv_in"))
-        sites.append(Site("conv_in", "extra_input", int(first.out_channels)))  # type: ignore[arg-type]  # as above
-    return sites
-
-
-def _wanted(site: Site, image_model: nn.Module, scheme: Scheme) -> bool:
-    if site.kind == "convolution" and not scheme.every_convolution:
-        parent, _, last = site.name.rpartition(".")
-        return (
-            scheme.convolution and last == "conv2" and isinstance(image_model.get_submodule(parent), _RESIDUAL_BLOCKS)
-        )
-    wanted = {
-        "convolution": scheme.convolution,
-        "attention": scheme.attention,
-        "residual_block": scheme.residual_blocks,
-    }
-    return wanted[site.kind]
-
-
-def _walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[Site]:
-    """Sites in `module`, depth first; a module that is a site is not entered, but for residual blocks."""
+def _walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[Place]:
+    """Places in `module`, depth first; one that is a place itself is not entered, but for residual blocks."""
     module = plain_module(module)
     if id(module) in seen:
         return
     seen.add(id(module))
-    site = _site_of(name, module)
-    if site is not None:
-        yield site
+    if isinstance(module, nn.Conv2d):
+        if max(module.kernel_size) > 1 and not name.endswith("skip_conv"):
+            yield Place(name, ("convolution",), module.out_channels)
         return
-    if isinstance(module, nn.Conv2d) or name.endswith("skip_conv"):
+    heads = _spatial_attention(module)
+    if heads is not None:
+        yield _attention_place(name, *heads)
+        return
+    if name.endswith("skip_conv"):
         return
     for child_name, child in module.named_children():
-        yield from _walk(f"{name}.{child_name}", child, seen)
+        for place in _walk(f"{name}.{child_name}", child, seen):
+            last = isinstance(module, _RESIDUAL_BLOCKS) and place.name == f"{name}.conv2"
+            yield replace(place, where=("convolution", "last_convolution")) if last else place
     if isinstance(module, _RESIDUAL_BLOCKS):
-        yield Site(name, "residual_block", _out_channels(module))
+        yield Place(name, ("residual_block",), _out_channels(module))
 
 
-def _site_of(name: str, module: nn.Module) -> Site | None:
-    """`module` as a site, or None."""
-    if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and not name.endswith("skip_conv"):
-        return Site(name, "convolution", module.out_channels)
+def _spatial_attention(module: nn.Module) -> tuple[int, int] | None:
+    """Channels and heads of an attention block; None for what is none."""
     if isinstance(module, DualTransformer2DModel):
-        inner = module.transformers[0]
-        assert isinstance(inner, Transformer2DModel), "a dual transformer holds two Transformer2DModel"
-        return _attention_site(name, inner.config["in_channels"], inner.num_attention_heads)
+        module = module.transformers[0]
     if isinstance(module, Transformer2DModel):
-        return _attention_site(name, module.config["in_channels"], module.num_attention_heads)
+        return module.config["in_channels"], module.num_attention_heads
     if isinstance(module, KAttentionBlock):
-        return _attention_site(name, module.attn2.query_dim, module.attn2.heads)
-    if isinstance(module, Attention):
-        return _attention_site(name, module.query_dim, module.heads)
-    return None
+        module = module.attn2
+    return (module.query_dim, module.heads) if isinstance(module, Attention) else None
 
 
-def _attention_site(name: str, channels: int, num_heads: int) -> Site:
+def _attention_place(name: str, channels: int, num_heads: int, where: Where = "attention") -> Place:
     """Temporal attention has as many heads as the spatial one, over the same channels."""
-    return Site(name, "attention", channels, num_heads, max(1, channels // num_heads))
+    return Place(name, (where,), channels, num_heads, max(1, channels // num_heads))
 
 
-def _motion_sites(image_model: nn.Module, mid: bool) -> Iterator[Site]:
-    """After every layer of the down and up blocks, and in the mid block if `mid`."""
+def _layers(image_model: nn.Module) -> Iterator[Place]:
+    """After every layer of the down and up blocks, and of the mid block."""
     for part in ("down_blocks", "mid_block", "up_blocks"):
         blocks = image_model.get_submodule(part) if getattr(image_model, part, None) is not None else None
-        if blocks is None or (part == "mid_block" and not mid):
-            continue
-        named = (
-            [(part, blocks)]
-            if part == "mid_block"
-            else [(f"{part}.{key}", one) for key, one in blocks.named_children()]
-        )
-        for name, block in named:
-            yield from _motion_sites_of(name, block)
+        if part == "mid_block" and blocks is not None:
+            yield from _layers_of(part, blocks, "mid_layer")
+        elif blocks is not None:
+            for key, block in blocks.named_children():
+                yield from _layers_of(f"{part}.{key}", block, "layer")
 
 
-def _motion_sites_of(block_name: str, block: nn.Module) -> Iterator[Site]:
+def _layers_of(name: str, block: nn.Module, where: Where) -> Iterator[Place]:
     resnets = list(getattr(block, "resnets", None) or ())
     attentions = [one for one in getattr(block, "attentions", None) or () if one is not None]
-    if block_name == "mid_block":
-        # Its first residual block stands alone; without attention, the module goes after the last one.
+    if where == "mid_layer":
+        # Its first residual block stands alone; without attention, the layer goes after the last one.
         layers = [("attentions", index) for index in range(len(attentions))] or [("resnets", len(resnets) - 1)]
     else:
         # A block with one attention for all its layers (AttnSkipUpBlock2D) counts as one without.
         kind = "attentions" if len(attentions) == len(resnets) else "resnets"
         layers = [(kind, index) for index in range(len(resnets))]
     for number, (kind, index) in enumerate(layers):
-        yield Site(
-            f"{block_name}.{kind}.{index}",
-            "motion_module",
-            _out_channels(resnets[index]),
-            place=f"{block_name}.motion_modules.{number}",
-        )
+        channels, layer_name = _out_channels(resnets[index]), f"{name}.motion_modules.{number}"
+        yield Place(f"{name}.{kind}.{index}", (where,), channels, layer_name=layer_name)
 
 
 def _out_channels(block: nn.Module) -> int:
     """Of a residual block: its own `out_channels` names the width inside in `ResnetBlockCondNorm2D`."""
     return int(plain_module(block.get_submodule("conv2")).out_channels)  # type: ignore[arg-type]  # a Conv2d's int
-
-
-def _token_sites(image_model: nn.Module, scheme: Scheme) -> Iterator[Site]:
-    """Sites inside diffusers' basic transformer blocks; none in models without them."""
-    others = scheme.frames_seen != "own"
-    if not (others or scheme.token_attention or scheme.queries):
-        return
-    blocks = [(name, block) for name, block in image_model.named_modules() if isinstance(block, BasicTransformerBlock)]
-    if others and not any(_sees_its_own_frame(block) for _, block in blocks):
-        return
-    for name, block in blocks:
-        own = _sees_its_own_frame(block)
-        if others and own:
-            yield Site(f"{name}.attn1", "self_attention", block.dim)
-        if scheme.queries:
-            for attention_name in ("attn1", "attn2") if own else ("attn2",):
-                attention = getattr(block, attention_name)
-                if attention is not None:
-                    yield query_site(f"{name}.{attention_name}", attention)
-        if scheme.token_attention:
-            site = _attention_site(name, block.dim, block.num_attention_heads)
-            yield replace(site, kind="transformer_block")
-
-
-def _sees_its_own_frame(block: BasicTransformerBlock) -> bool:
-    return not block.only_cross_attention
 
 
 def _class_labels(image_model: nn.Module, config: Mapping[str, Any], source: RandomSource) -> Tensor | None:

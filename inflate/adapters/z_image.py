@@ -8,8 +8,7 @@ from diffusers import ZImageTransformer2DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from inflate.adapters.sites import Blocks
-from inflate.adapters.transformer import Transformer
+from inflate.adapters.transformer import Blocks, Transformer
 
 Z_IMAGE_PATCH = 2  # and one frame: the only kind of patch in any published config
 CONDITION_DIM = 256  # diffusers' ADALN_EMBED_DIM

@@ -155,7 +155,7 @@ def _planned(found: Source, weights: Weights, scheme: "str | Scheme", num_frames
     shapes = shapes_of(image_model)
     check_weights(found, weights, shapes)
     what = report(image_model, scheme, num_frames)
-    layers = temporal_layer_makers(find_sites(image_model, scheme), scheme, num_frames, image_model)
+    layers = temporal_layer_makers(find_sites(image_model, scheme), num_frames, image_model)
     with torch.device("meta"):
         tensors = {f"{key}.{name}": tensor for key, make in layers for name, tensor in make().state_dict().items()}
     info = TemporalInfo(scheme, num_frames, found.class_name, shapes_fingerprint(shapes), "")

@@ -1,10 +1,9 @@
 """Turning an image model into a video model: sites, schemes, attaching, detaching, and what that costs."""
 
-from inflate.adapters import IMAGE_MODEL_CLASSES, Site, call_image_model, find_sites, random_inputs
-from inflate.inflater.building import build_temporal_layers, temporal_layer_makers
-from inflate.inflater.conv_in import widen_conv_in
+from inflate.adapters import IMAGE_MODEL_CLASSES, call_image_model, random_inputs
 from inflate.inflater.model import InflatedModel, LoadReport, deflate, inflate
 from inflate.inflater.report import Report, SiteReport, meta_image_model, report
+from inflate.inflater.sites import Site, build_temporal_layers, find_sites, temporal_layer_makers
 from inflate.inflater.verify import Difference, Verification, verify
 from inflate.schemes import SCHEMES, Scheme, resolve_scheme
 
@@ -30,5 +29,4 @@ __all__ = [
     "resolve_scheme",
     "temporal_layer_makers",
     "verify",
-    "widen_conv_in",
 ]

@@ -10,35 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from inflate.adapters import Adapter, Site
 from inflate.errors import InputError
-from inflate.inflater.frames import (
-    ExtraInputHook,
-    FrameCheckpoint,
-    FrameContext,
-    FrameRateHook,
-    LayerHook,
-    OtherFramesHook,
-    QueryHook,
-)
-from inflate.inflater.token_hooks import BlockHook, GatherFramesHook, PatchInHook, PatchOutHook, ScatterFramesHook
-from inflate.schemes import Scheme
-
-_HOOKS = (LayerHook, OtherFramesHook, QueryHook, BlockHook, GatherFramesHook, PatchInHook)
+from inflate.inflater.sites import Site
+from inflate.layers import FrameCheckpoint, FrameContext, FrameHook, TemporalLayer
 
 
 class Attachments:
     """The hooks of one inflated model, by site."""
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        sites: tuple[Site, ...],
-        temporal: nn.ModuleDict,
-        scheme: Scheme,
-        context: FrameContext,
-    ) -> None:
-        self.adapter, self.sites, self.temporal, self.scheme, self.context = adapter, sites, temporal, scheme, context
+    def __init__(self, sites: tuple[Site, ...], temporal: nn.ModuleDict, context: FrameContext) -> None:
+        self.sites, self.temporal, self.context = sites, temporal, context
         self._hooked: list[tuple[Site, nn.Module, list[Any]]] = []  # site, module that stood there, handles
 
     def __bool__(self) -> bool:
@@ -48,7 +29,7 @@ class Attachments:
         """Hang every hook on its module."""
         for site in self.sites:
             module = image_model.get_submodule(site.name)
-            self._hooked.append((site, module, self._hooks(site, module)))
+            self._hooked.append((site, module, self._hang(site, module)))
 
     def follow(self, image_model: nn.Module) -> None:
         """Move hooks whose module was wrapped or unwrapped since; nothing to do in the common case."""
@@ -58,13 +39,13 @@ class Attachments:
                 for handle in handles:
                     handle.remove()
                 self._forget_copies(module)
-                self._hooked[index] = (site, module, self._hooks(site, module))
-            if site.kind == "query" or (site.kind == "self_attention" and self.scheme.frames_seen != "all"):
+                self._hooked[index] = (site, module, self._hang(site, module))
+            if self._layer(site).own_projections:
                 attention = image_model.get_submodule(site.name.removesuffix(".to_q"))
                 # Not `fused_projections`, which stays True when diffusers unfuses.
                 if "Fused" in type(attention.processor).__name__:
                     raise InputError(
-                        f"scheme {self.scheme.name!r} works on separate query, key and value projections, and those of "
+                        "the temporal layers work on separate query, key and value projections, and those of "
                         f"{site.name} are fused; call unfuse_qkv_projections() on the image model first"
                     )
 
@@ -108,37 +89,19 @@ class Attachments:
                     owner: Any = module  # the attribute is diffusers' own, which torch's stubs take for a submodule
                     owner._gradient_checkpointing_func = FrameCheckpoint(inner, self.context)
 
-    def _hooks(self, site: Site, module: nn.Module) -> list[Any]:
-        """Hang what the site needs on `module`; returns the handles."""
-        if site.kind == "self_attention":
-            return self._attention_hooks(site, module)
+    def _layer(self, site: Site) -> TemporalLayer:
         layer = self.temporal[site.key]
-        if site.kind in ("transformer_block", "temporal_block"):
-            return [module.register_forward_hook(BlockHook(site, module, layer, self.context), with_kwargs=True)]
-        if site.kind == "extra_input":
-            # Before the temporal convolution of conv_in, as if conv_in itself were wider.
-            hook = ExtraInputHook(layer, self.context, self.scheme.own_conv_in)
-            return [module.register_forward_hook(hook, prepend=True)]
-        if site.kind == "time_embedding":
-            return [module.register_forward_hook(FrameRateHook(self.context))]
-        if site.kind in ("patch_in", "patch_out"):
-            patching = PatchInHook if site.kind == "patch_in" else PatchOutHook
-            return [module.register_forward_hook(patching(site, layer, self.context))]
-        plain = QueryHook if site.kind == "query" else LayerHook
-        return [module.register_forward_hook(plain(site.name, layer, self.context))]
+        assert isinstance(layer, TemporalLayer), "sites build nothing else"
+        return layer
 
-    def _attention_hooks(self, site: Site, module: nn.Module) -> list[Any]:
-        if self.scheme.frames_seen != "all":
-            hook = OtherFramesHook(site.name, self.scheme.frames_seen, self.context)
-            return [module.register_forward_pre_hook(hook, with_kwargs=True)]
-        gather, scatter = GatherFramesHook(module, self.adapter, self.context), ScatterFramesHook(self.context)
-        return [module.register_forward_pre_hook(gather, with_kwargs=True), module.register_forward_hook(scatter)]
+    def _hang(self, site: Site, module: nn.Module) -> list[Any]:
+        return self._layer(site).hang(module, site.place, self.context)
 
 
 def is_inflated(image_model: nn.Module) -> bool:
     """Whether temporal layers hang on `image_model`."""
     return any(
-        isinstance(hook, _HOOKS)
+        isinstance(hook, FrameHook)
         for module in image_model.modules()
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     )

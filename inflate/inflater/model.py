@@ -7,19 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inflate.adapters import adapter_of, find_sites
+from inflate.adapters import adapter_of
 from inflate.building import alone
 from inflate.errors import InputError, nearest
-from inflate.inflater.arguments import arguments_per_frame, check_names, number_of_each_video, per_frame
+from inflate.inflater.arguments import (
+    arguments_per_frame,
+    check_names,
+    group_frames,
+    num_groups_of,
+    number_of_each_video,
+    per_frame,
+)
 from inflate.inflater.attaching import Attachments, computing_device, is_inflated
-from inflate.inflater.building import GUIDANCE_KEY, build_temporal_layers
-from inflate.inflater.frames import FrameContext
-from inflate.inflater.patching import group_frames, num_groups_of
-from inflate.layers import identity_layers
+from inflate.inflater.sites import build_temporal_layers, find_sites
+from inflate.layers import FrameContext, Frames, identity_layers
 from inflate.schemes import Scheme, resolve_scheme
 from inflate.video import fold_frames, unfold_frames
 
-FPS_KEY = "time_embedding"
+# Layers that embed numbers of a whole video, by what a call names them.
+_NUMBERS = {"fps": "time_embedding", "guidance_scale": "guidance_embedding"}
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ class InflatedModel(nn.Module):
         self.num_frames = num_frames
         self.image_model = image_model
         self.sites = find_sites(image_model, self.scheme)
-        layers = build_temporal_layers(self.sites, self.scheme, num_frames, image_model)
+        layers = build_temporal_layers(self.sites, num_frames, image_model)
         self.temporal = layers.to(device=self.device, dtype=self.dtype)
         self.context = FrameContext()
-        self._attachments = Attachments(self.adapter, self.sites, self.temporal, self.scheme, self.context)
+        self._attachments = Attachments(self.sites, self.temporal, self.context)
         self._attachments.attach(image_model)
         self.train(image_model.training)
 
@@ -170,18 +176,19 @@ class InflatedModel(nn.Module):
         self._attachments.remember_frames_in_checkpoints(self.image_model)
         height, width = frames.shape[-2:]
         tokens = self.adapter.picture_tokens(self.image_model, (height, width), frames.shape[0], arguments)
-        with self.context.during_call(num_groups, embedding, extra_input, self._left_out(), tokens):
+        call = Frames(num_groups, embedding, extra_input, self._left_out(), tokens)
+        with self.context.during(call):
             output = self.adapter.call(self.image_model, frames, timestep, arguments)
-            answers = self._for_each_frame(output.sample)
+        answers = self._for_each_frame(output.sample, call.answers)
         result = unfold_frames(answers, num_groups * patch_frames)[:, :, :num_frames]
         return type(output)(sample=result) if return_dict else (result,)
 
-    def _for_each_frame(self, answers: Tensor) -> Tensor:
-        """Answers for groups of frames, (B*G, C, H, W), with what each frame has beyond them, (B*G*p, C, H, W)."""
-        if self.context.frame_answers is None:
+    def _for_each_frame(self, answers: Tensor, beyond: Tensor | None) -> Tensor:
+        """Answers for groups of frames, (B*G, C, H, W), with what each frame has `beyond` them, (B*G*p, C, H, W)."""
+        if beyond is None:
             return answers
         height, width = answers.shape[-2:]
-        change = self.adapter.unpatch(self.context.frame_answers, self.image_model, (height, width))
+        change = self.adapter.unpatch(beyond, self.image_model, (height, width))
         return answers.repeat_interleave(self.scheme.patch_frames, dim=0) - (0 - change)
 
     def _left_out(self) -> frozenset[nn.Module]:
@@ -215,9 +222,9 @@ class InflatedModel(nn.Module):
         if guidance_scale is not None and self.scheme.guidance_range is None:
             raise InputError("this model has no guidance scale in its weights; leave guidance_scale out")
         parts = []
-        for key, number, name in ((FPS_KEY, fps, "fps"), (GUIDANCE_KEY, guidance_scale, "guidance_scale")):
+        for name, number in (("fps", fps), ("guidance_scale", guidance_scale)):
             if number is not None:
-                layer = self.temporal[key]
+                layer = self.temporal[_NUMBERS[name]]
                 values = number_of_each_video(number, name, batch, next(layer.parameters()).device, name != "fps")
                 parts.append(layer(values))
         return sum(parts[1:], parts[0]) if parts else None

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from inflate.adapters import LAYERLESS, Site, call_image_model, random_inputs, sample_size_of
+from inflate.adapters import call_image_model, random_inputs, sample_size_of
 from inflate.figures import Report, SiteReport
 from inflate.inflater.model import InflatedModel
 from inflate.schemes import Scheme
@@ -43,9 +43,9 @@ def report(
         SiteReport(
             name=site.name,
             kind=site.kind,
-            layer=_layer_name(video_model, site),
+            layer=type(video_model.temporal[site.key]).__name__,
             channels=site.channels,
-            new_parameters=sum(p.numel() for p in _layer(video_model, site).parameters())
+            new_parameters=sum(p.numel() for p in video_model.temporal[site.key].parameters())
             if firsts[site.key] is site
             else 0,
         )
@@ -75,16 +75,6 @@ def _flops(plain: nn.Module, video_model: InflatedModel, num_frames: int, size: 
     sample = torch.cat([frames, extra], dim=1).transpose(0, 1)[None]
     fps = 8 if video_model.scheme.fps_range else None
     return image_flops, _count(lambda: video_model(sample, inputs.pop("timestep"), fps=fps, **inputs)) - image_flops
-
-
-def _layer(video_model: InflatedModel, site: Site) -> nn.Module:
-    return nn.Identity() if site.kind in LAYERLESS else video_model.temporal[site.key]
-
-
-def _layer_name(video_model: InflatedModel, site: Site) -> str:
-    if site.kind in LAYERLESS:
-        return "attention over other frames"
-    return type(video_model.temporal[site.key]).__name__
 
 
 def _count(run: Any) -> int:

@@ -1,21 +1,27 @@
 """The temporal half of pseudo-3D attention (Make-A-Video, arXiv:2209.14792, section 3.2.2)."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from inflate.errors import InputError, nearest
-from inflate.layers.inference import attend_over_frames, has_own_way, tokens_of
+from inflate.layers.blend import Blend
+from inflate.layers.inference import quick_answer
+from inflate.layers.layer import TemporalLayer
+from inflate.layers.place import Place
 from inflate.layers.positions import POSITIONS, Position, alibi_table, relative_index, rotate, sinusoidal_positions
-from inflate.layers.starting import zero_projection
+from inflate.layers.starting import StartsSilent, zero_
 from inflate.video import check_num_frames
 
 # The fused CUDA kernels put the batch on a grid axis that ends at 65535, and here the batch is every pixel.
 MAX_ATTENTION_BATCH = 32768
 
 
-class TemporalAttention(nn.Module):
+class TemporalAttention(StartsSilent, TemporalLayer):
     """Each pixel (or token) attends over its frames: ``h + to_out(attention(norm(h)))``, the outer half of Attn_P3D.
 
     ``norm`` is a LayerNorm over ``dim``; ``to_q``, ``to_k``, ``to_v`` map ``dim`` to ``num_heads * head_dim`` without
@@ -35,6 +41,9 @@ class TemporalAttention(nn.Module):
 
     ``start_at_zero=False`` starts ``to_out`` as PyTorch does, for a layer that something else keeps quiet (`Blend`).
     """
+
+    options: ClassVar[Mapping[str, Any]] = {"position": "relative", "attention_width": 1.0, "merge": False}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"position": POSITIONS}
 
     def __init__(
         self,
@@ -73,26 +82,36 @@ class TemporalAttention(nn.Module):
         self.start_at_zero = start_at_zero
         self.reset_parameters()
 
+    @classmethod
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+        """A share of the spatial attention's heads (``attention_width``); ``merge`` puts it into a `Blend`."""
+        share, head_dim = place.num_heads * options["attention_width"], place.head_dim
+        if share < 1:  # one spatial head only: a narrower one
+            head_dim = max(2, round(share * head_dim) // 2 * 2)
+        merge, position = options["merge"], options["position"]
+        layer = cls(place.channels, max(1, round(share)), head_dim, num_frames, position, start_at_zero=not merge)
+        return Blend(layer) if merge else layer
+
+    @classmethod
+    def words(cls, options: Mapping[str, Any]) -> str:
+        """See `TemporalLayer`."""
+        return f"{'narrow ' if options['attention_width'] < 1 else ''}attention over frames"
+
     def reset_parameters(self) -> None:
         """Make the layer the identity: zero output projection; ALiBi's slopes as relative bias, the rest PyTorch's."""
         for layer in (self.norm, self.to_q, self.to_k, self.to_v):
             layer.reset_parameters()
         if self.start_at_zero:
-            nn.init.zeros_(self.to_out.weight)
-            nn.init.zeros_(self.to_out.bias)
+            zero_(self.to_out)
         else:
             self.to_out.reset_parameters()
         if self.relative_bias is not None:
             with torch.no_grad():
                 self.relative_bias.copy_(alibi_table(self.num_heads, self.max_frames))
 
-    def identity_witness(self) -> object:
-        """Zero while the layer is the identity."""
-        return getattr(self.to_out, "bias", None)
-
-    def is_identity(self) -> bool:
-        """Whether the output projection is still zero."""
-        return zero_projection(self.to_out)
+    def silent(self) -> tuple[nn.Module, ...]:
+        """See `StartsSilent`."""
+        return (self.to_out,)
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
@@ -107,50 +126,14 @@ class TemporalAttention(nn.Module):
         Raises ``InputError`` if the batch is not whole videos of ``num_frames`` frames.
         """
         check_num_frames(hidden_states.shape[0], num_frames)
-        if has_own_way(hidden_states, self.identity_witness(), self.to_out) and hidden_states.is_contiguous():
-            return self._infer(hidden_states, num_frames)
-        if hidden_states.ndim == 4:
-            height = hidden_states.shape[2]
-            by_pixel = rearrange(hidden_states, "(b f) d h w -> b (h w) f d", f=num_frames)
-            change = self._attend_over_frames(by_pixel)
-            change = rearrange(change, "b (h w) f d -> (b f) d h w", h=height)
-        else:
-            by_pixel = rearrange(hidden_states, "(b f) n d -> b n f d", f=num_frames)
-            change = rearrange(self._attend_over_frames(by_pixel), "b n f d -> (b f) n d")
+        answer = quick_answer(self, hidden_states, num_frames)
+        if answer is not None:
+            return answer
+        pattern, height = ("(b f) d h w", 2) if hidden_states.ndim == 4 else ("(b f) (h w) d", 1)
+        sizes = {"f": num_frames, "h": hidden_states.shape[height]}
+        change = self.attend(self.norm(rearrange(hidden_states, f"{pattern} -> b (h w) f d", **sizes)))
         # h - (0 - change), not h + change: with to_out still zero it subtracts +0.0, which leaves even -0.0 as it is.
-        return hidden_states - (0 - change)
-
-    def _infer(self, hidden_states: Tensor, num_frames: int) -> Tensor:
-        """`forward` without gradients: the output projection adds to its input, in that one's layout."""
-        changed = torch.empty_like(hidden_states)
-        videos = (states.unflatten(0, (-1, num_frames)) for states in (hidden_states, changed))
-        for frames, answer in zip(*videos, strict=True):
-            tokens = self.norm(tokens_of(frames) if frames.ndim == 4 else frames)
-            if self.position == "sinusoidal":
-                tokens += sinusoidal_positions(num_frames, self.dim, tokens.device).to(tokens.dtype)[:, None]
-            query, key, value = (project(tokens) for project in (self.to_q, self.to_k, self.to_v))
-            del tokens
-            if self.position == "rotary":
-                query, key = (self._rotated(states) for states in (query, key))
-            attended = attend_over_frames(query, key, value, self.num_heads, self._bias(num_frames, query))
-            del query, key, value
-            weight = self.to_out.weight.expand(num_frames, -1, -1)
-            if frames.ndim == 4:
-                torch.baddbmm(frames.flatten(2), weight, attended.transpose(1, 2), out=answer.flatten(2))
-                answer += self.to_out.bias[:, None, None]
-            else:
-                torch.baddbmm(frames, attended, weight.transpose(1, 2), out=answer)
-                answer += self.to_out.bias
-        return changed
-
-    def _rotated(self, states: Tensor) -> Tensor:
-        """``(F, N, heads * d)``, each head's channels turned by the frame."""
-        by_head = states.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
-        return rotate(by_head).permute(2, 0, 1, 3).flatten(2)
-
-    def _attend_over_frames(self, by_pixel: Tensor) -> Tensor:
-        """``(B, N, F, D)`` to the residual's change, ``(B, N, F, D)``."""
-        return self.attend(self.norm(by_pixel))
+        return hidden_states - (0 - rearrange(change, f"b (h w) f d -> {pattern}", **sizes))
 
     def attend(self, states: Tensor) -> Tensor:
         """Attention and output projection alone: normalised ``(B, N, F, D)`` to the change, of the same shape."""
@@ -163,7 +146,7 @@ class TemporalAttention(nn.Module):
         )
         if self.position == "rotary":
             query, key = rotate(query), rotate(key)
-        bias = self._bias(num_frames, query)
+        bias = self.bias_of(num_frames, query)
         parts = [
             F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
             for q, k, v in zip(*(x.split(MAX_ATTENTION_BATCH) for x in (query, key, value)), strict=True)
@@ -171,7 +154,7 @@ class TemporalAttention(nn.Module):
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self.to_out(rearrange(attended, "(b n) k f d -> b n f (k d)", b=num_videos))
 
-    def _bias(self, num_frames: int, query: Tensor) -> Tensor | None:
+    def bias_of(self, num_frames: int, query: Tensor) -> Tensor | None:
         """The relative bias as attention takes it, ``(1, heads, F, F)``, or None for the other positions."""
         if self.relative_bias is None:
             return None

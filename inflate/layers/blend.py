@@ -1,16 +1,13 @@
-"""The learned blend of Video LDM (arXiv:2304.08818, section 3.1), and the residual block it blends in."""
+"""The learned blend of Video LDM (arXiv:2304.08818, section 3.1)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inflate.layers.convolution import TemporalConv
-from inflate.layers.starting import all_zero
-
-NORM_EPS = 1e-6
+from inflate.layers.layer import TemporalLayer
+from inflate.layers.starting import StartsAsIdentity, all_zero
 
 
-class Blend(nn.Module):
+class Blend(StartsAsIdentity, TemporalLayer):
     """``a z + (1 - a) layer(z)``, a in [0, 1] learned; a new blend has a = 1 and answers its input.
 
     The parameter is ``mix`` = 1 - a. Outside [0, 1] it counts as the nearer end, but keeps its gradient, so that it can
@@ -39,27 +36,3 @@ class Blend(nn.Module):
         mix = self.mix + (self.mix.clamp(0, 1) - self.mix).detach()
         change = self.layer(hidden_states, num_frames) - hidden_states
         return hidden_states - (0 - mix * change)
-
-
-class TemporalResBlock(nn.Module):
-    """Video LDM's temporal residual block: twice (group norm, SiLU, convolution over three frames), added to its input.
-
-    Group norms take their statistics over all frames of a video. The paper gives no sizes: channels stay as they are.
-    It is no identity at its start; `Blend` makes it one.
-    """
-
-    def __init__(self, channels: int, norm_num_groups: int = 32, kernel_size: int = 3) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(norm_num_groups, channels, eps=NORM_EPS)
-        self.conv1 = TemporalConv(channels, kernel_size)
-        self.norm2 = nn.GroupNorm(norm_num_groups, channels, eps=NORM_EPS)
-        self.conv2 = TemporalConv(channels, kernel_size)
-
-    def forward(self, hidden_states: Tensor, num_frames: int) -> Tensor:
-        """``(B * F, C, H, W)``, frames fastest, to the same shape and dtype."""
-        states = hidden_states
-        for norm, conv in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
-            videos = states.unflatten(0, (-1, num_frames)).transpose(1, 2)
-            normed = norm(videos).transpose(1, 2).flatten(0, 1)
-            states = conv(F.silu(normed), num_frames)
-        return hidden_states + states

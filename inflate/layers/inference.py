@@ -1,16 +1,31 @@
-"""When a layer may take its way for inference on a CPU: raw matrix products, results written where they belong.
+"""When a layer may take another way than its formula's to the same answer, and how its numbers lie in memory.
 
-The other way, out of place and module by module, is for gradients, autocast, compilers, low precision, quantised or
-wrapped projections, and for layers at the identity, whose answer must have the very bits of their input. Both ways
-compute the same formula; results differ by rounding.
+On a CPU without gradients a layer may have a way of its own (`inflate/layers/quick.py`): raw matrix products, results
+written where they belong. The formula is for gradients, autocast, compilers, low precision, quantised or wrapped
+projections, and for layers at the identity, whose answer must have the very bits of their input. Both compute the same;
+results differ by rounding.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inflate.layers.starting import is_plain
+from inflate.layers.starting import StartsAsIdentity, is_plain
 
 _DTYPES = (torch.float32, torch.float64)
+# By class of layer; None where the way does not fit this very layer or these states.
+QUICK_WAYS: dict[type[nn.Module], Callable[[Any, Tensor, int], Tensor | None]] = {}
+
+
+def quick_answer(layer: StartsAsIdentity, states: Tensor, num_frames: int) -> Tensor | None:
+    """The layer's answer for ``states``, by a quicker way than its formula; None where there is none or it may not."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return None
+    way = QUICK_WAYS.get(type(layer))  # type: ignore[arg-type]  # a layer is a module too
+    return None if way is None else way(layer, states, num_frames)
 
 
 def has_own_way(states: Tensor, witness: object, *projections: nn.Module) -> bool:
@@ -34,17 +49,17 @@ def _is_plain_linear(layer: nn.Module, states: Tensor) -> bool:
     return is_plain(layer.weight) and layer.weight.dtype == states.dtype and layer.weight.device == states.device
 
 
-def tokens_of(pictures: Tensor) -> Tensor:
-    """``(F, C, H, W)`` to a new ``(F, N, C)``. Frame by frame: only of a matrix does torch copy the transpose fast."""
-    channels_by_pixels = pictures.flatten(2)
-    tokens = pictures.new_empty(pictures.shape[0], channels_by_pixels.shape[2], pictures.shape[1])
-    for frame, picture in zip(tokens, channels_by_pixels, strict=True):
-        frame.copy_(picture.t())
-    return tokens
+def convolve_over_frames(states: Tensor, kernel: Tensor, bias: Tensor, num_frames: int) -> Tensor:
+    """``nn.Conv1d`` over the frames of each pixel: ``(B * F, C, H, W)`` to the same shape.
 
-
-def attend_over_frames(query: Tensor, key: Tensor, value: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
-    """Attention of each token over its frames: ``(F, N, D)`` each, to ``(F, N, D)``, a view of ``(N, F, D)``."""
-    q, k, v = (one.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for one in (query, key, value))
-    attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return attended.transpose(1, 2).flatten(2).transpose(0, 1)
+    ``kernel`` is ``(C, C, size)``, or ``(C, 1, size)`` for one of each channel by itself. It runs as a 2D convolution
+    over (frames, pixels): in channels-last memory that is a view, with nothing to copy. The kernel asks for
+    channels-last too, since other memory is up to twice as slow for several videos at once.
+    """
+    batch, channels, height, width = states.shape
+    frames_by_pixels = states.permute(0, 2, 3, 1).reshape(-1, num_frames, height * width, channels)
+    # By way of (channels, size, 1, inputs): with one more size of 1 torch does not see the memory format.
+    kernel = kernel.transpose(1, 2).unsqueeze(2).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    groups, padding = channels // kernel.shape[1], (kernel.shape[2] // 2, 0)
+    answer = F.conv2d(frames_by_pixels.permute(0, 3, 1, 2), kernel, bias, padding=padding, groups=groups)
+    return answer.permute(0, 2, 3, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -1,23 +1,26 @@
 """AnimateDiff's temporal transformer (arXiv:2307.04725, section 4.2); weights have the names of diffusers' adapter."""
 
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from inflate.errors import InputError
-from inflate.layers.inference import attend_over_frames, has_own_way
+from inflate.layers.inference import quick_answer
+from inflate.layers.layer import TemporalLayer
+from inflate.layers.place import Place
 from inflate.layers.positions import sinusoidal_positions
-from inflate.layers.starting import zero_projection
+from inflate.layers.starting import StartsSilent, zero_
 from inflate.video import check_num_frames
 
 NORM_EPS = 1e-6
-# Numbers inside the feed-forward at once, and tokens at least (each part reads all weights).
-FEED_FORWARD_NUMBERS = 2**21
-MIN_ROWS = 512
 
 
-class MotionModule(nn.Module):
+class MotionModule(StartsSilent, TemporalLayer):
     """``h + proj_out(blocks(proj_in(norm(h))))``: each pixel's frames pass a small transformer.
 
     A block is two self-attentions over the frames, each with its own table of positions added to its normalised input,
@@ -34,6 +37,15 @@ class MotionModule(nn.Module):
         norm_over_video: whether the group norm takes its statistics over all frames together, as diffusers does, or
             over each frame alone, as AnimateDiff's own code does.
     """
+
+    kind = "motion_module"
+    options: ClassVar[Mapping[str, Any]] = {
+        "motion_heads": 8,  # fewer where they do not divide the channels
+        "motion_layers": 1,
+        "norm_num_groups": 32,  # likewise
+        "norm_over_video": True,
+        "max_frames": None,  # positions that there are; None: as many as a clip has frames
+    }
 
     def __init__(
         self,
@@ -61,19 +73,34 @@ class MotionModule(nn.Module):
         """Make the module the identity: zero output projection; the rest as PyTorch starts it."""
         self.norm.reset_parameters()
         self.proj_in.reset_parameters()
-        for block in self.transformer_blocks:
-            assert isinstance(block, MotionBlock), "the list holds blocks only"
+        for block in self.blocks():
             block.reset_parameters()
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
+        zero_(self.proj_out)
 
-    def identity_witness(self) -> object:
-        """Zero while the module is the identity."""
-        return getattr(self.proj_out, "bias", None)
+    def silent(self) -> tuple[nn.Module, ...]:
+        """See `StartsSilent`."""
+        return (self.proj_out,)
 
-    def is_identity(self) -> bool:
-        """Whether the output projection is still zero."""
-        return zero_projection(self.proj_out)
+    @classmethod
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+        """As wide as the layer of the UNet that it follows."""
+        return cls(
+            place.channels,
+            num_heads=math.gcd(place.channels, options["motion_heads"]),
+            norm_num_groups=math.gcd(place.channels, options["norm_num_groups"]),
+            max_frames=options["max_frames"] or num_frames,
+            num_layers=options["motion_layers"],
+            norm_over_video=options["norm_over_video"],
+        )
+
+    @classmethod
+    def words(cls, options: Mapping[str, Any]) -> str:
+        """See `TemporalLayer`."""
+        return "a temporal transformer"
+
+    def blocks(self) -> "list[MotionBlock]":
+        """Its transformer blocks."""
+        return [block for block in self.transformer_blocks if isinstance(block, MotionBlock)]
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
@@ -90,8 +117,9 @@ class MotionModule(nn.Module):
                 f"these motion modules know {self.max_frames} positions and were asked for {num_frames} frames; "
                 f"make at most {self.max_frames} at once, or use weights with more positions"
             )
-        if self._has_own_way(hidden_states):
-            return self._infer(hidden_states, num_frames)
+        answer = quick_answer(self, hidden_states, num_frames)
+        if answer is not None:
+            return answer
         height = hidden_states.shape[2]
         states = hidden_states
         if self.norm_over_video:
@@ -108,43 +136,6 @@ class MotionModule(nn.Module):
         )
         # As in TemporalAttention: subtracting +0.0 leaves even -0.0 as it is.
         return hidden_states - (0 - change)
-
-    def _has_own_way(self, hidden_states: Tensor) -> bool:
-        projections = [self.proj_in, self.proj_out]
-        for block in self.transformer_blocks:
-            assert isinstance(block, MotionBlock), "the list holds blocks only"
-            projections += [block.attn1.to_out[0], block.attn2.to_out[0], *block.ff.projections()]
-        return hidden_states.is_contiguous() and has_own_way(hidden_states, self.identity_witness(), *projections)
-
-    def _infer(self, hidden_states: Tensor, num_frames: int) -> Tensor:
-        """`forward` without gradients, one video at a time, its states as ``(F, N, C)`` throughout."""
-        changed = torch.empty_like(hidden_states)
-        videos = (states.unflatten(0, (-1, num_frames)).flatten(3) for states in (hidden_states, changed))
-        for frames, answer in zip(*videos, strict=True):
-            states = self._project_in(frames)
-            for block in self.transformer_blocks:
-                assert isinstance(block, MotionBlock), "the list holds blocks only"
-                block.infer_(states)
-            weight = self.proj_out.weight.expand(num_frames, -1, -1)
-            torch.baddbmm(frames, weight, states.transpose(1, 2), out=answer)
-            answer += self.proj_out.bias[:, None]
-        return changed
-
-    def _project_in(self, frames: Tensor) -> Tensor:
-        """``proj_in(norm(frames))``, ``(F, C, N)`` to ``(F, N, C)``; a norm over a video is folded into the weights."""
-        weight, bias = self.proj_in.weight, self.proj_in.bias
-        if self.norm_over_video:
-            groups = frames.unflatten(1, (self.norm.num_groups, -1))
-            variance, mean = torch.var_mean(groups, dim=(0, 2, 3), correction=0)
-            scale = (variance + self.norm.eps).rsqrt_()
-            per_group = self.channels // self.norm.num_groups
-            scale, mean = scale.repeat_interleave(per_group), mean.repeat_interleave(per_group)
-            scale = scale * self.norm.weight
-            bias = torch.addmv(bias, weight, self.norm.bias - mean * scale)
-            weight = weight * scale
-        else:
-            frames = self.norm(frames)
-        return torch.baddbmm(bias, frames.transpose(1, 2), weight.t().expand(frames.shape[0], -1, -1))
 
 
 class MotionBlock(nn.Module):
@@ -169,12 +160,6 @@ class MotionBlock(nn.Module):
         states = self.attn1(self.norm1(states)) + states
         states = self.attn2(self.norm2(states)) + states
         return self.ff(self.norm3(states)) + states
-
-    def infer_(self, states: Tensor) -> None:
-        """``(F, N, C)``, changed in place, without gradients."""
-        self.attn1.add_(states, self.norm1(states))
-        self.attn2.add_(states, self.norm2(states))
-        self.ff.add_(states, self.norm3(states))
 
 
 class FrameAttention(nn.Module):
@@ -210,17 +195,6 @@ class FrameAttention(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.to_out[0](rearrange(attended, "n k f d -> n f (k d)"))
 
-    def add_(self, states: Tensor, normed: Tensor) -> None:
-        """Add the attention's answer for ``normed`` to ``states``, both ``(F, N, C)``; ``normed`` is changed too."""
-        num_frames = states.shape[0]
-        normed += self.pe[0, :num_frames, None]
-        query, key, value = (project(normed) for project in (self.to_q, self.to_k, self.to_v))
-        attended = attend_over_frames(query, key, value, self.num_heads)
-        projection = self.to_out[0]
-        assert isinstance(projection, nn.Linear), "looked at before"
-        weight = projection.weight.t().expand(num_frames, -1, -1)
-        torch.baddbmm(states, attended, weight, out=states).add_(projection.bias)
-
 
 class GEGLUFeedForward(nn.Module):
     """``W2 (a * gelu(b))`` with ``a, b = W1 x``, four times as wide inside (arXiv:2002.05202)."""
@@ -234,27 +208,15 @@ class GEGLUFeedForward(nn.Module):
 
     def reset_parameters(self) -> None:
         """As PyTorch starts its layers."""
-        for name in ("net.0.proj", "net.2"):
-            layer = self.get_submodule(name)
-            assert isinstance(layer, nn.Linear), "projections only"
+        for layer in self.projections():
             layer.reset_parameters()
 
     def forward(self, states: Tensor) -> Tensor:
         """``(..., C)`` to the same shape."""
-        states, gate = self.net[0].proj(states).chunk(2, dim=-1)  # type: ignore[operator]  # a Linear, for torch's stubs a Tensor
-        return self.net[2](states * F.gelu(gate))
-
-    def projections(self) -> tuple[nn.Module, nn.Module]:
-        """The two linear layers."""
-        return self.get_submodule("net.0.proj"), self.get_submodule("net.2")
-
-    def add_(self, states: Tensor, normed: Tensor) -> None:
-        """Add the answer for ``normed`` to ``states``, both ``(F, N, C)``; in parts that stay in the cache."""
         wide, narrow = self.projections()
-        assert isinstance(wide, nn.Linear) and isinstance(narrow, nn.Linear), "looked at before"
-        weights, biases = wide.weight.chunk(2), wide.bias.chunk(2)
-        num_rows = max(MIN_ROWS, FEED_FORWARD_NUMBERS // wide.out_features)
-        for rows, part in zip(states.flatten(0, 1).split(num_rows), normed.flatten(0, 1).split(num_rows), strict=True):
-            gate = F.gelu(F.linear(part, weights[1], biases[1]))
-            gate *= F.linear(part, weights[0], biases[0])
-            torch.addmm(rows, gate, narrow.weight.t(), out=rows).add_(narrow.bias)
+        states, gate = wide(states).chunk(2, dim=-1)
+        return narrow(states * F.gelu(gate))
+
+    def projections(self) -> tuple[Any, Any]:
+        """The two linear layers, or what PEFT or a quantiser has put in their place."""
+        return self.get_submodule("net.0.proj"), self.get_submodule("net.2")

@@ -5,24 +5,39 @@ NumPy view, a captured CUDA graph). A layer names a small tensor of its own, its
 is the identity; only where it is zero are all the weights that matter looked at.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 
-@runtime_checkable
-class StartsAsIdentity(Protocol):
+class StartsAsIdentity(ABC):
     """A layer that answers its input, bit for bit, as long as `is_identity` says so."""
 
+    @abstractmethod
     def identity_witness(self) -> object:
         """A small weight (or what took its place) that is zero while the layer is the identity."""
-        ...
 
+    @abstractmethod
     def is_identity(self) -> bool:
         """Whether every weight that matters is as at the start; looks at the weights, and waits for the device."""
-        ...
+
+
+class StartsSilent(StartsAsIdentity):
+    """One that adds the answer of projections which start at zero."""
+
+    @abstractmethod
+    def silent(self) -> tuple[nn.Module, ...]:
+        """Those projections, at least one."""
+
+    def identity_witness(self) -> object:
+        """See `StartsAsIdentity`: the bias of the first."""
+        return getattr(self.silent()[0], "bias", None)
+
+    def is_identity(self) -> bool:
+        """See `StartsAsIdentity`."""
+        return all(zero_projection(layer) for layer in self.silent())
 
 
 def is_plain(weight: object) -> bool:
@@ -38,6 +53,14 @@ def all_zero(*weights: object) -> bool:
 def zero_projection(layer: object) -> bool:
     """Whether `layer` is a plain ``nn.Linear`` that answers zero: not a wrapper of PEFT, not a quantised one."""
     return type(layer) is nn.Linear and all_zero(layer.weight) and (layer.bias is None or all_zero(layer.bias))
+
+
+@torch.no_grad()
+def zero_(*layers: nn.Module) -> None:
+    """Make projections answer zero: weights and, where there are any, biases."""
+    for layer in layers:
+        for parameter in layer.parameters(recurse=False):
+            parameter.zero_()
 
 
 @torch.no_grad()

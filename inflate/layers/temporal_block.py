@@ -1,5 +1,8 @@
 """Latte's temporal transformer block (arXiv:2401.03048, section 3.1, variant 1), for a block that stands after it."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -7,15 +10,17 @@ from torch import Tensor, nn
 
 from inflate.errors import InputError
 from inflate.layers.attention import TemporalAttention
-from inflate.layers.positions import Position
-from inflate.layers.starting import zero_projection
+from inflate.layers.layer import Call, TemporalLayer
+from inflate.layers.place import Place
+from inflate.layers.positions import POSITIONS, Position
+from inflate.layers.starting import StartsSilent, zero_
 from inflate.video import check_num_frames
 
 MLP_RATIO = 4  # as in DiT
 NUM_MODULATIONS = 6  # shift, scale and gate, of the attention and of the MLP
 
 
-class TemporalBlock(nn.Module):
+class TemporalBlock(StartsSilent, TemporalLayer):
     """Each token attends over its frames, then passes an MLP; both are modulated by the image model's condition.
 
     ``h + gate * attention(norm(h) * (1 + scale) + shift)``, then the same with the MLP, as in DiT (adaLN-Zero). The six
@@ -29,6 +34,11 @@ class TemporalBlock(nn.Module):
 
     Either way a new block answers its input. Positions are `TemporalAttention`'s.
     """
+
+    kind = "temporal_block"
+    suffix = "-block"
+    options: ClassVar[Mapping[str, Any]] = {"position": "sinusoidal"}
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"position": POSITIONS}
 
     def __init__(
         self,
@@ -56,22 +66,30 @@ class TemporalBlock(nn.Module):
         """Make the block the identity; what does not matter for that is as PyTorch starts it."""
         for layer in (self.attention, self.norm, self.linear_1, self.linear_2):
             layer.reset_parameters()
-        zeros = [] if self.modulation is None else [self.modulation.weight, self.modulation.bias]
         if self.modulation_table is not None:
-            zeros = [self.modulation_table, self.linear_2.weight, self.linear_2.bias]
-        for parameter in zeros:
-            nn.init.zeros_(parameter)
+            nn.init.zeros_(self.modulation_table)
+        zero_(*self.silent())
 
-    def identity_witness(self) -> object:
-        """Zero while the block is the identity."""
-        last = self.linear_2 if self.modulation is None else self.modulation
-        return getattr(last, "bias", None)
+    def silent(self) -> tuple[nn.Module, ...]:
+        """The gates, or the two output projections."""
+        return (self.linear_2, self.attention.to_out) if self.modulation is None else (self.modulation,)
 
-    def is_identity(self) -> bool:
-        """Whether the gates, or the two output projections, are still zero."""
-        if self.modulation is not None:
-            return zero_projection(self.modulation)
-        return zero_projection(self.linear_2) and zero_projection(self.attention.to_out)
+    @classmethod
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Mapping[str, Any]) -> TemporalLayer:
+        """As wide as the image model's block, and modulated by what modulates that."""
+        sizes = (place.channels, place.num_heads, place.head_dim, num_frames)
+        return cls(*sizes, options["position"], condition_dim=place.condition_dim)
+
+    @classmethod
+    def words(cls, options: Mapping[str, Any]) -> str:
+        """See `TemporalLayer`."""
+        return "a temporal transformer block"
+
+    def after(self, states: Tensor, call: Call) -> Tensor:
+        """With the condition of the image model's own block."""
+        arguments, condition = call.arguments(), call.place.condition
+        told = arguments[condition] if isinstance(condition, str) else condition(call.module, arguments)
+        return self(states, call.frames.num_frames, told)
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""

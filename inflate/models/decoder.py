@@ -1,7 +1,8 @@
 """The decoder: CLIP image embedding -> picture (D) or video (D^t of Make-A-Video, arXiv:2209.14792, section 3.2)."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inflate.bases.autoencoder import decode_pictures, encode_pixels, pixels_per_cell, size_multiple
 from inflate.bases.conditioners.images import image_conditioning
@@ -26,7 +28,7 @@ from inflate.sampling.known import Predict
 from inflate.sampling.loop import Generators, OnSample, denoise
 from inflate.sampling.noise import frame_noise
 from inflate.sampling.windows import WindowConfig, Windows, windows_of
-from inflate.stages import ChainState, OnStep, StageSettings, stage_generator
+from inflate.stages import ChainState, OnStep, StageSettings, stage_generator, unchanged
 from inflate.video import fold_frames, unfold_frames
 
 _FRAMES_AT_ONCE = 16
@@ -150,6 +152,7 @@ class DecoderStage(LoraStage):
     """D^t (or D, frame by frame) with its VAE if it has one: image embeddings in, frames out."""
 
     name: ClassVar[str] = "decoder"
+    makes_frames: ClassVar[bool] = True
     guidance_options: ClassVar[bool] = True
     needs_embeds: ClassVar[bool] = True  # whether it is told image embeddings, rather than a prompt alone
     told_nothing: ClassVar[bool] = False  # whether it is told neither embeddings nor a prompt
@@ -225,24 +228,42 @@ class DecoderStage(LoraStage):
         stage.drawn_size = (height, width)
         return stage
 
-    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        """Fill in ``frames``, video by video, so that memory does not grow with their number."""
+    def stream(
+        self,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
+        settings: StageSettings,
+        on_step: OnStep,
+    ) -> Iterator[Tensor]:
+        """The frames of a video; its latents alone lie in memory as a whole."""
         warn_if_apart(self.components["unet"], state.num_frames)
-        videos = []
-        for video in range(len(state.seeds)):
-            draw = self.drawing(state, video, settings, on_step)
-            with torch.no_grad():
-                videos.append(self.to_pixels(draw()).cpu())
-        return replace(state, frames=torch.cat(videos))
-
-    def draw_chunks(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> Iterator[Tensor]:
-        """The frames of a state's one video in chunks (3, n, H, W) in [-1, 1], on the CPU; latents alone lie whole."""
-        warn_if_apart(self.components["unet"], state.num_frames)
-        draw = self.drawing(state, 0, settings, on_step)
+        draw = self.drawing(state, video, settings, on_step)
         with torch.no_grad():
             latents = draw()
         for part in latents.split(_FRAMES_AT_ONCE, dim=2):
             yield self.to_pixels(part)[0].cpu()
+
+    def after(self, state: ChainState) -> ChainState:
+        """As it was, but for the frames."""
+        return state
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """As of :class:`Stage`, from one window; frames of two windows are drawn twice, and decoded once."""
+        size, generator = self.embed_size(), stage_generator(0, "timing")
+        embeds = None if size is None else functional.normalize(torch.randn(1, size, generator=generator))
+        window = replace(state, num_frames=self.window_size(), image_embeds=embeds, segments=())
+        start = drawn = 0.0
+        for _ in range(2):  # the first time kernels are chosen and buffers made
+            start = time.perf_counter()
+            draw = self.drawing(window, 0, settings, unchanged)
+            with torch.no_grad():
+                latents = draw()
+            drawn = time.perf_counter()
+            self.to_pixels(latents)
+        decoded = time.perf_counter() - drawn
+        drawing = (drawn - start) * self.work(state, settings) / self.work(window, settings)
+        return drawing + decoded * state.num_frames / window.num_frames
 
     def drawing(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Callable[[], Tensor]:
         """What draws the latents (1, c, F, h, w) of one of the state's videos when it is called, without gradients."""

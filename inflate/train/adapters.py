@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inflate.checkpoint.formats.layouts import MOTION_ADAPTER
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.layers import MotionModule
 
 DOMAIN, MOTION = "domain", "motion"
 # Projections of attention by the names that UNets and transformers of diffusers give them.
@@ -38,7 +39,7 @@ def add_motion_lora(video_model: InflatedModel, rank: int, alpha: float = 0.0) -
     Raises:
         InputError: the scheme has no motion modules.
     """
-    if not video_model.scheme.motion_modules:
+    if not video_model.scheme.has(MotionModule):
         raise InputError(
             f"options.motion_lora_rank is for motion modules, and scheme {video_model.scheme.name!r} has none; choose "
             "an animatediff scheme, with the motion module to start from as options.init"

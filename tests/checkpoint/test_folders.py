@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections import namedtuple
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +158,7 @@ def test_temporal_weights_alone_fit_another_model_of_the_architecture(unet_folde
 
 
 def test_a_scheme_of_ones_own_is_stored_whole(tmp_path: Path) -> None:
-    scheme = replace(SCHEMES["make-a-video"], name="mine", position="rotary", extra_in_channels=2)
+    scheme = SCHEMES["make-a-video"].changed(name="mine", position="rotary", extra_in_channels=2)
     save(inflate(build("sd15"), scheme, FRAMES), tmp_path / "mine")
     assert load(tmp_path / "mine").scheme == scheme
 

@@ -1,7 +1,6 @@
 """Where temporal layers go in image transformers, at tiny and at published sizes, and which schemes are refused."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from inflate.inflater import (
     inflate,
     meta_image_model,
     report,
-    widen_conv_in,
 )
 from tests.inflater.tiny_models import as_video, build, perturb
 from tests.inflater.transformer_calls import (
@@ -106,7 +104,7 @@ def test_the_frame_rate_reaches_transformers_with_one_layer_for_all_blocks() -> 
         ("imagen-video-sr", "it puts temporal convolutions after spatial ones, and a transformer has none"),
         ("animatediff-v3", "motion modules go between the layers of a UNet's blocks"),
         ("video-ldm", "temporal residual blocks go after those of a UNet"),
-        (replace(SCHEMES["vdm"], name="mine", extra_in_channels=2), "extra input channels go beside the first conv"),
+        (SCHEMES["vdm"].changed(name="mine", extra_in_channels=2), "extra input channels go beside the first conv"),
     ],
 )
 def test_schemes_of_unets_are_refused_with_another_to_choose(scheme: str | Scheme, reason: str) -> None:
@@ -128,10 +126,8 @@ def test_what_transformers_cannot_do_is_said_in_one_sentence() -> None:
         dit(torch.zeros(1, 3, FRAMES, 8, 8), 5, class_labels=labels)
     with pytest.raises(InputError, match="inflated already"):
         inflate(dit.image_model, "spacetime-dit")
-    with pytest.raises(InputError, match="has no first convolution to widen; only UNets have"):
-        widen_conv_in(build("dit"), 2)
     with pytest.raises(InputError, match="have sinusoidal positions or none; set position to one of them"):
-        inflate(build("dit"), replace(SCHEMES["spacetime-dit"], position="rotary"))
+        inflate(build("dit"), SCHEMES["spacetime-dit"].changed(position="rotary"))
 
     pixart = inflate(build("pixart-alpha"), "latte", FRAMES)
     with pytest.raises(InputError, match="cannot do without the argument 'added_cond_kwargs'"):

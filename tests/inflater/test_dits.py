@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,7 +195,7 @@ def test_attention_over_all_frames_heeds_masks_and_works_in_a_unet() -> None:
     with pytest.raises(InputError, match=r"takes an attention mask of keys only, shape \(frames, 1, tokens\)"):
         call(video_model, {**inputs, "attention_mask": torch.zeros(VIDEOS, 16, 16)})
 
-    unet = inflate(build("sd15"), replace(SCHEMES["text2video-zero"], frames_seen="all"), FRAMES)
+    unet = inflate(build("sd15"), SCHEMES["text2video-zero"].changed(frames_seen="all"), FRAMES)
     assert verify(unet).equal
     sample, text = torch.randn(1, 4, FRAMES, SIZE, SIZE), torch.randn(1, 7, 12)
     before = unet(sample, 5, encoder_hidden_states=text).sample

@@ -173,7 +173,7 @@ def test_other_ways_of_computing(name: str, scheme: str, change: str) -> None:
     for unet in (plain, image_model):
         CHANGES[change](unet)
     if change == "fused projections" and scheme == "tune-a-video":
-        with pytest.raises(InputError, match=r"'tune-a-video' works on separate .*; call unfuse_qkv_projections\(\)"):
+        with pytest.raises(InputError, match=r"temporal layers work on separate .*; call unfuse_qkv_projections\(\)"):
             call(video_model, inputs)
         for unet in (plain, image_model):
             unet.unfuse_qkv_projections()

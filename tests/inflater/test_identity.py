@@ -28,7 +28,7 @@ def applies(model: str, scheme: str) -> bool:
 
 CASES = [(model, scheme) for model in CONFIGS for scheme in SCHEMES if applies(model, scheme)]
 every_case = pytest.mark.parametrize(("name", "scheme"), CASES)
-trained_cases = pytest.mark.parametrize(("name", "scheme"), [case for case in CASES if SCHEMES[case[1]].trains])
+trained_cases = pytest.mark.parametrize(("name", "scheme"), [case for case in CASES if case[1] != "text2video-zero"])
 
 
 def inputs_of(image_model: Any, seed: int = 0) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_a_temporal_file_makes_the_same_model_elsewhere(name: str, scheme: str, 
     other = load_temporal(build(name), path)
     assert other.scheme == one.scheme and other.num_frames == one.num_frames
     assert torch.equal(call(other, inputs), expected)
-    if SCHEMES[scheme].trains:
+    if scheme != "text2video-zero":
         new = inflate(build(name), scheme, FRAMES)
         assert not torch.equal(call(new, inputs), expected)
         report = new.load_temporal_state_dict(one.temporal_state_dict())
@@ -165,7 +165,7 @@ def test_half_precision_runs(name: str, scheme: str) -> None:
         torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
     perturb(video_model)
     trained = call(video_model, inputs)
-    assert bool(trained.isfinite().all()) and (not SCHEMES[scheme].trains or not torch.equal(trained, found))
+    assert bool(trained.isfinite().all()) and (scheme == "text2video-zero" or not torch.equal(trained, found))
 
 
 @pytest.mark.parametrize("name", ["without-attention", "karlo-super-resolution"])

@@ -11,6 +11,8 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from inflate.errors import InputError
 from inflate.inflater import SCHEMES, Scheme, deflate, find_sites, inflate, meta_image_model, report, verify
+from inflate.layers import Frames, TemporalAttention, TemporalConv
+from inflate.schemes import placed
 from tests.inflater.tiny_models import UNETS, build, perturb
 
 FOR_DITS = ("latte", "spacetime-dit", "sana-video")
@@ -117,7 +119,7 @@ def test_cross_frame_attention_is_the_papers() -> None:
     expected = attention(
         tokens, encoder_hidden_states=tokens.reshape(2, 3, 10, 8)[:, :1].repeat(1, 3, 1, 1).flatten(0, 1)
     )
-    with model.context.during_call(3, None, None):
+    with model.context.during(Frames(3)):
         assert torch.equal(attention(tokens), expected)
     assert not torch.equal(attention(tokens), expected)
 
@@ -125,17 +127,49 @@ def test_cross_frame_attention_is_the_papers() -> None:
 def test_a_scheme_survives_json_and_refuses_nonsense() -> None:
     for scheme in SCHEMES.values():
         assert Scheme.from_json(scheme.to_json()) == scheme
-    values = json.loads(SCHEMES["vdm"].to_json())
+    values = json.loads(SCHEMES["make-a-video"].to_json())
     with pytest.raises(InputError, match="adds no temporal layer"):
-        Scheme.from_json(json.dumps({**values, "attention": False}))
+        Scheme.from_json(json.dumps({**values, "attention": False, "convolution": False}))
     with pytest.raises(InputError, match=r"unknown position 'relativ' \(did you mean 'relative'\?\)"):
         Scheme.from_json(json.dumps({**values, "position": "relativ"}))
     with pytest.raises(InputError, match="kernel_size must be odd and positive, got 2"):
         Scheme.from_json(json.dumps({**values, "kernel_size": 2}))
-    with pytest.raises(InputError, match="extra_in_channels must not be negative"):
+    with pytest.raises(InputError, match="extra_in_channels must be at least 1, got -1"):
         Scheme.from_json(json.dumps({**values, "extra_in_channels": -1}))
     with pytest.raises(InputError, match="written by another version"):
         Scheme.from_json(json.dumps({**values, "new_field": 1}))
+
+
+def test_a_scheme_changes_by_the_words_of_files_and_keeps_what_they_cannot_say() -> None:
+    rotary = SCHEMES["vdm"].changed(name="mine", position="rotary", guidance_range=(1, 4), shared_noise=0.5)
+    assert rotary.name == "mine" and rotary.layers == (placed("attention", TemporalAttention, position="rotary"),)
+    assert rotary.numbers.guidance_range == (1, 4) and rotary.noise.share == 0.5
+    with pytest.raises(InputError, match=r"a scheme has no field 'positio' \(did you mean 'position'\?\)"):
+        rotary.changed(positio="none")
+    with pytest.raises(InputError, match="scheme 'mine' has no layer for kernel_size = 5"):
+        rotary.changed(kernel_size=5)
+    with pytest.raises(InputError, match=r"TemporalConv has no option 'kernel' \(did you mean 'kernel_size'\?\)"):
+        placed("convolution", TemporalConv, kernel=5)
+    two = (placed("convolution", TemporalConv, kernel_size=5), placed("last_convolution", TemporalConv, depthwise=True))
+    odd = Scheme("odd", "nowhere", two)
+    assert '"layers": [["convolution", "TemporalConv", ' in odd.to_json()
+    assert Scheme.from_json(odd.to_json()) == odd
+    assert [one.options["kernel_size"] for one in odd.changed(kernel_size=7).layers] == [7, 7]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scheme", ["vdm", "make-a-video"])
+def test_a_guidance_scale_is_told_with_a_frame_rate_and_without(scheme: str) -> None:
+    model = inflate(build("sd15"), SCHEMES[scheme].changed(guidance_range=(1.0, 4.0)), 2)
+    assert list(model.temporal)[-1] == "guidance_embedding"
+    sample, states = torch.randn(1, 4, 2, 8, 8), torch.randn(1, 5, 12)
+    weak, strong = (model(sample, 5, guidance_scale=g, encoder_hidden_states=states).sample for g in (1.0, 4.0))
+    assert torch.equal(weak, strong)
+    perturb(model)
+    weak, strong = (model(sample, 5, guidance_scale=g, encoder_hidden_states=states).sample for g in (1.0, 4.0))
+    assert not torch.allclose(weak, strong, atol=1e-4)
+    told = model(sample, 5, guidance_scale=1.0, fps=8 if model.scheme.fps_range else None, encoder_hidden_states=states)
+    assert torch.equal(told.sample, weak) == (model.scheme.fps_range is None)
 
 
 def test_report_at_the_true_size_of_stable_diffusion_needs_no_memory() -> None:

@@ -1,6 +1,5 @@
 """Image transformers and their video models called alike, at a tiny size."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ FRAMES = 4
 VIDEOS = 2
 SIZE = 8
 TRUE_CONFIGS = Path(__file__).parent / "configs"
-ALL_FRAMES = replace(SCHEMES["spacetime-dit"], patch_frames=1, position="none")
+ALL_FRAMES = SCHEMES["spacetime-dit"].changed(patch_frames=1, position="none")
 EXACT = ("latte", "vdm", "lean")
 every_model = pytest.mark.parametrize("name", TRANSFORMERS)
 # every class, and what differs inside one: joint blocks with a second attention

@@ -1,6 +1,5 @@
 """Tiny interpolation models: a real one, and one that knows the answer."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,7 +51,7 @@ class Oracle:
 
     def __init__(self, truth: Tensor, num_frames: int = 16, shared_noise: float = 0.0) -> None:
         self.truth, self.num_frames = truth, num_frames
-        self.scheme = replace(interpolation_scheme(SCHEMES["make-a-video"], 3), shared_noise=shared_noise)
+        self.scheme = interpolation_scheme(SCHEMES["make-a-video"], 3).changed(shared_noise=shared_noise)
         self.config = FrozenDict(in_channels=3, projection_class_embeddings_input_dim=WIDTH)
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.alphas_cumprod = solver().alphas_cumprod.double()

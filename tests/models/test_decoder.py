@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -171,7 +170,7 @@ def test_bad_input_is_named() -> None:
 
 def test_the_noise_of_a_video_follows_its_frame_rate() -> None:
     model = tiny_video_unet()
-    model.scheme = replace(model.scheme, noise_time=0.5)
+    model.scheme = model.scheme.changed(noise_time=0.5)
 
     def correlation(fps: float) -> float:
         noise = frame_noise(model, 8, 2, [torch.Generator().manual_seed(seed) for seed in range(8)], CPU, fps)

@@ -1,6 +1,5 @@
 """Options of guidance change samples as their formulas say, through the samplers of both kinds of decoder."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,7 +115,7 @@ def test_latents_are_not_thresholded() -> None:
 
 
 def test_a_distilled_model_is_told_both_scales_and_is_not_rescaled() -> None:
-    scheme = replace(SCHEMES["make-a-video"], guidance_range=(1.0, 4.0))
+    scheme = SCHEMES["make-a-video"].changed(guidance_range=(1.0, 4.0))
     model, told = inflate(tiny_unet(), scheme, num_frames=4), []
     model.register_forward_pre_hook(
         lambda module, inputs, given: told.append(given["guidance_scale"]), with_kwargs=True

@@ -1,7 +1,6 @@
 """Long videos by windows: what the network sees, and that its answer is the same where windows cannot matter."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,7 +127,7 @@ def test_a_video_of_the_models_own_length_is_drawn_as_ever() -> None:
 
 def test_repeated_noise_keeps_what_the_scheme_shares() -> None:
     model = tiny_video_unet()
-    object.__setattr__(model, "scheme", replace(model.scheme, shared_noise=0.5))
+    object.__setattr__(model, "scheme", model.scheme.changed(shared_noise=0.5))
     model.image_model.register_to_config(sample_size=64)
     plain = frame_noise(model, 1, 16, seeded(0), CPU)
     noise = frame_noise(model, 1, 16, seeded(0), CPU, None, Windows(4, 2))
@@ -152,7 +151,7 @@ def test_chunks_of_a_video_are_the_video() -> None:
         return sample
 
     whole = stage(state, two, keep).frames
-    chunks = list(stage.draw_chunks(state, two, keep))
+    chunks = list(stage.stream(state, 0, None, two, keep))
     assert whole is not None and steps == [0, 1, 0, 1]
     assert [chunk.shape[1] for chunk in chunks] == [16, 5]
     assert torch.equal(torch.cat(chunks, dim=1), whole[0])

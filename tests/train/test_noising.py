@@ -1,7 +1,6 @@
 """Targets and weights of the three prediction types, and an eps-model that becomes a v-model."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def test_min_snr_stops_at_gamma(gamma: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
 def test_frames_share_as_much_noise_as_their_scheme_says(share: float) -> None:
-    scheme = replace(resolve_scheme("make-a-video"), shared_noise=share)
+    scheme = resolve_scheme("make-a-video").changed(shared_noise=share)
     torch.manual_seed(0)
     noise = frame_noise(torch.zeros(2, 4, 3, 64, 64), scheme, torch.tensor([4.0, 24.0]))
     first, _, third = noise.transpose(1, 2).flatten(2).unbind(1)

@@ -64,7 +64,12 @@ def _renamed(path: Path, tensors: Mapping[str, Tensor], layout: Layout, info: Te
     result, homeless = {}, []
     for name, tensor in tensors.items():
         key = layout.from_ours(name)
-        if key is None and name.startswith(_OWN_INPUT) and info.scheme.own_conv_in and layout.name != "hotshot":
+        if (
+            key is None
+            and name.startswith(_OWN_INPUT)
+            and info.scheme.field("own_conv_in")
+            and layout.name != "hotshot"
+        ):
             key = name.replace(_OWN_INPUT, "conv_in.")
         if key is None:
             homeless.append(name)
@@ -82,7 +87,9 @@ def _renamed(path: Path, tensors: Mapping[str, Tensor], layout: Layout, info: Te
             f"{len(homeless)} of its {len(tensors)} tensors ({shown}, …); only motion modules go there "
             "(animatediff-v1, -v2, -v3, -sdxl, hotshot-xl)"
         )
-    if layout.name == "hotshot" and (info.scheme.mid_motion_module or any("down_blocks-3" in name for name in tensors)):
+    if layout.name == "hotshot" and (
+        info.scheme.field("mid_motion_module") or any("down_blocks-3" in name for name in tensors)
+    ):
         raise InputError(
             f"{path} has motion modules for Stable Diffusion 1.x; Hotshot-XL's format has those of XL only"
         )
@@ -94,7 +101,10 @@ def _renamed(path: Path, tensors: Mapping[str, Tensor], layout: Layout, info: Te
 def _check_heads(path: Path, tensors: Mapping[str, Tensor], layout: Layout, info: TemporalInfo) -> None:
     """Files have no place for heads and groups: their readers take 8 and 32."""
     widths = {int(one.shape[0]) for name, one in tensors.items() if name.endswith("-motion_modules-0.norm.weight")}
-    rows = (("heads", info.scheme.motion_heads, 8), ("groups in norms", info.scheme.norm_num_groups, 32))
+    rows = (
+        ("heads", info.scheme.field("motion_heads"), 8),
+        ("groups in norms", info.scheme.field("norm_num_groups"), 32),
+    )
     for what, ours, theirs in rows:
         if any(math.gcd(width, ours) != math.gcd(width, theirs) for width in widths):
             raise InputError(
@@ -118,8 +128,8 @@ def _write_adapter(
             layers[block] = max(layers.get(block, 0), int(found[2]) + 1)
     blocks, own_input = sorted(widths), tensors.get(f"{_OWN_INPUT}weight")
     # Narrow blocks have fewer of them than the scheme names; diffusers has one number of groups for all blocks.
-    heads = tuple(math.gcd(widths[block], info.scheme.motion_heads) for block in blocks)
-    groups = {math.gcd(width, info.scheme.norm_num_groups) for width in widths.values()}
+    heads = tuple(math.gcd(widths[block], info.scheme.field("motion_heads")) for block in blocks)
+    groups = {math.gcd(width, info.scheme.field("norm_num_groups")) for width in widths.values()}
     if len(groups) > 1:
         raise InputError(
             f"these motion modules have group norms of {' and '.join(map(str, sorted(groups)))} groups, and a "
@@ -129,12 +139,12 @@ def _write_adapter(
         adapter = MotionAdapter(
             block_out_channels=tuple(widths[block] for block in blocks),
             motion_layers_per_block=layers[0] if len(set(layers.values())) == 1 else tuple(layers[b] for b in blocks),  # type: ignore[arg-type]  # its own hint allows one number only
-            motion_transformer_layers_per_block=info.scheme.motion_layers,
-            motion_transformer_layers_per_mid_block=info.scheme.motion_layers,
+            motion_transformer_layers_per_block=info.scheme.field("motion_layers"),
+            motion_transformer_layers_per_mid_block=info.scheme.field("motion_layers"),
             motion_num_attention_heads=heads[0] if len(set(heads)) == 1 else heads,  # type: ignore[arg-type]  # as above
             motion_norm_num_groups=groups.pop(),
             motion_max_seq_length=info.scheme.max_frames or info.num_frames,
-            use_motion_mid_block=info.scheme.mid_motion_module,
+            use_motion_mid_block=info.scheme.field("mid_motion_module"),
             conv_in_channels=None if own_input is None else int(own_input.shape[1]),
         )
     expected = {name: tuple(one.shape) for name, one in adapter.state_dict().items()}

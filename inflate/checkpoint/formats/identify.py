@@ -85,7 +85,7 @@ def is_image_model(path: Path, allow_pickle: bool = False) -> bool:
 
 def _of_motion(motion: Motion, base: str | Path | None) -> FileInspection:
     table = any(name.endswith(".pe") for name in motion.names)
-    pia = " with PIA's first convolution" if motion.scheme.own_conv_in else ""
+    pia = " with PIA's first convolution" if motion.scheme.field("own_conv_in") else ""
     return FileInspection(
         motion.path,
         "motion module",

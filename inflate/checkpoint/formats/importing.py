@@ -148,7 +148,7 @@ def check_motion_fits(motion: Motion, shapes: Mapping[str, tuple[int, ...]], ima
             "made for this image model, or an image model that it was made for"
         )
     with torch.device("meta"):
-        layers = build_temporal_layers(find_sites(image_model, motion.scheme), motion.scheme, 1, image_model)
+        layers = build_temporal_layers(find_sites(image_model, motion.scheme), 1, image_model)
     expected = {name: tuple(one.shape) for name, one in layers.state_dict().items()}
     missing = [name for name in expected if name not in shapes]
     unknown = [name for name in shapes if name not in expected]

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,12 @@ def _scheme_of(
     else:
         row = "animatediff-v2" if mid else "animatediff-v1" if length == 24 else "animatediff-v3"
     layers = 1 + max(int(found[1]) for name in shapes if (found := re.search(r"transformer_blocks\.(\d+)\.", name)))
-    scheme = replace(SCHEMES[row], mid_motion_module=mid, max_frames=length, motion_layers=layers)
+    scheme = SCHEMES[row].changed(mid_motion_module=mid, max_frames=length, motion_layers=layers)
     if layout is MOTION_ADAPTER:
-        scheme = replace(scheme, **_of_config(path, config))
+        scheme = scheme.changed(**_of_config(path, config))
     inputs = shapes.get(f"{_EXTRA_OF_PIA}.weight")
     if inputs is not None:
-        scheme = replace(scheme, extra_in_channels=inputs[1] - 4, own_conv_in=True)
+        scheme = scheme.changed(extra_in_channels=inputs[1] - 4, own_conv_in=True)
         notes.append(f"it has a first convolution of its own, of {inputs[1]} channels, as PIA")
     return scheme, widths, notes
 

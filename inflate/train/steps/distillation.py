@@ -133,7 +133,7 @@ class DistillationStep:
         low, high = self.options.guidance_range
         if model.scheme.guidance_range is not None:
             return
-        temporal, scheme = model.temporal_state_dict(), replace(model.scheme, guidance_range=(low, high))
+        temporal, scheme = model.temporal_state_dict(), model.scheme.changed(guidance_range=(low, high))
         frozen = not any(parameter.requires_grad for parameter in model.image_model.parameters())
         wider = inflate(deflate(model), scheme, model.num_frames)
         wider.load_temporal_state_dict(wider.temporal_state_dict() | temporal)

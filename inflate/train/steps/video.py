@@ -7,7 +7,6 @@ network is told and how it is called is the same object in training and in sampl
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from inflate.data.clips import ClipSampler, ClipSet, PrefetchedClips, open_clips
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel, inflate, resolve_scheme
+from inflate.layers import MotionModule
 from inflate.train.adapters import (
     DOMAIN,
     add_domain_adapter,
@@ -127,7 +127,7 @@ class VideoStep(DenoisingStep):
         image_model: Any = self.base.load_network(torch.device("cpu"), DTYPES[name])
         torch.manual_seed(self.seed)
         noise = {"shared_noise": options.shared_noise, "noise_time": options.noise_time}
-        video_model = inflate(image_model, replace(resolve_scheme(options.scheme), **noise), self.data.num_frames)
+        video_model = inflate(image_model, resolve_scheme(options.scheme).changed(**noise), self.data.num_frames)
         if options.init:
             video_model.load_temporal_state_dict(read_start(options.init, video_model))
         # Trained weights are float32 whatever the frozen ones are; autocast brings the two together.
@@ -370,7 +370,7 @@ class VideoStep(DenoisingStep):
             tables = f'[prior]\\nfrom = "{prior}"\\n[decoder]\\nfrom = "{export.resolve()}"\\n'
             lines.append(f"printf '{tables}' > {model}")
         lines.append(f"inflate generate {said}--model {model} --fps {self._usual()[2]:g} -o video.mp4")
-        if self.trained.scheme.motion_modules:
+        if self.trained.scheme.has(MotionModule):
             lines.append(f"inflate export {export} adapter --to motion-adapter   # for diffusers' AnimateDiffPipeline")
         return "\n".join(lines)
 

@@ -4,7 +4,7 @@ Make-A-Video, arXiv:2209.14792, section 3.4. Condition: the CLIP image embedding
 from the curriculum, high rates first. By default only the temporal layers and the frame-rate embedding learn.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +86,11 @@ class VideoDecoderStep(DenoisingStep):
         torch.manual_seed(recipe.train.seed)
         image_model = read_network(UNet2DConditionModel, self.options.image_model, "image_model")
         noise = {"shared_noise": self.options.shared_noise, "noise_time": self.options.noise_time}
-        scheme = replace(resolve_scheme(self.options.scheme), **noise)
+        scheme = resolve_scheme(self.options.scheme).changed(**noise)
         before = None
         if self.options.init:
             before = load(self.options.init, device=torch.device("cpu"), dtype=torch.float32)
-            scheme = replace(scheme, guidance_range=before.scheme.guidance_range)
+            scheme = scheme.changed(guidance_range=before.scheme.guidance_range)
         self.trained = inflate(image_model, scheme=scheme, num_frames=frames)
         if before is not None:
             self.trained.load_temporal_state_dict(before.temporal_state_dict())

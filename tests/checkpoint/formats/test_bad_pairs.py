@@ -203,7 +203,7 @@ def test_a_whole_unet_gives_its_motion_modules_alone(image: Path, tmp_path: Path
         file = write(tmp_path / f"{name}.safetensors", motion | others)
         done = import_motion(file, image, tmp_path / name)
         assert set(done.ignored) == set(others) and done.used == len(motion)
-        assert not load(tmp_path / name).scheme.own_conv_in
+        assert not load(tmp_path / name).scheme.field("own_conv_in")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.json").write_text("[]")
     refused(tmp_path, tmp_path / "odd", image, "config.json holds no settings")

@@ -1,6 +1,5 @@
 """The imported model is diffusers' own video model, and what is trained here runs in diffusers' pipeline."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def test_the_imported_model_is_unet_motion_model(version: str, tmp_path: Path) -
 @torch.no_grad()
 def test_what_is_trained_here_runs_in_animatediff_pipeline(tmp_path: Path) -> None:
     image = image_model("animatediff-v2")
-    scheme = replace(SCHEMES["animatediff-v2"], motion_heads=2, norm_num_groups=4)
+    scheme = SCHEMES["animatediff-v2"].changed(motion_heads=2, norm_num_groups=4)
     trained = inflate(image, scheme, 16)
     perturb(trained)
     save(trained, tmp_path / "video")
