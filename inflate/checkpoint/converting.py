@@ -111,20 +111,12 @@ def convert(
     Raises:
         InputError: bad input, contradictions about what is predicted, or a full disk; nothing has been written then.
     """
-    if num_frames < 1:
-        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
-    destination = Path(destination).expanduser()
-    scheme = _known_scheme(scheme)
+    scheme, destination = _checked_scheme(scheme, num_frames), Path(destination).expanduser()
     found = _not_inflated(find_source(source, config, variant, allow_pickle))
     check_apart(found.root, destination)
     check_destination(destination, force)
     weights = find_weights(found)
-    kept = plan_path(found, scheme, num_frames) if isinstance(scheme, str) and wanted() else None
-    plan, layers = read_plan(kept), None
-    if plan is None or plan.starts is None:
-        plan, layers = _planned(found, weights, scheme, num_frames)
-    else:
-        check_weights(found, weights, plan.shapes)
+    plan, layers, kept = _plan(found, weights, scheme, num_frames)
     scheduler = _scheduler_of(found, prediction)
     rewritten, fingerprint = _rewritten(found, weights, plan)
     if temporal_only:
@@ -139,8 +131,21 @@ def convert(
             copy_file(found.root / path, partial / path, hard_link)
         if rewritten is not None:
             write_model((partial / temporal).parent, found.config, rewritten, scheduler)
-        _write_layers(partial / temporal, plan, layers, fingerprint, kept)
+        recorded = _write_layers(partial / temporal, plan, layers, fingerprint, kept)
+    _keep(recorded, found, num_frames, kept)
     return Conversion(destination, destination / temporal, len(copied), plan.report, rewritten is not None)
+
+
+def _plan(
+    found: Source, weights: Weights, scheme: "str | Scheme", num_frames: int
+) -> "tuple[Plan, Makers | None, Path | None]":
+    """The plan for weights that fit it, new layers where only torch can make them, and where the plan is to be kept."""
+    kept = plan_path(found, scheme, num_frames) if isinstance(scheme, str) and wanted() else None
+    plan = read_plan(kept)
+    if plan is None or plan.starts is None:
+        return *_planned(found, weights, scheme, num_frames), kept
+    check_weights(found, weights, plan.shapes)
+    return plan, None, kept
 
 
 def _planned(found: Source, weights: Weights, scheme: "str | Scheme", num_frames: int) -> "tuple[Plan, Makers]":
@@ -172,25 +177,34 @@ def _rewritten(found: Source, weights: Weights, plan: Plan) -> "tuple[dict[str, 
     return tensors, tensors_fingerprint(tensors)
 
 
-def _write_layers(path: Path, plan: Plan, layers: "Makers | None", fingerprint: str, kept: Path | None) -> None:
-    """The temporal file: by the plan, or by torch where there is none yet, which is then recorded for ``kept``."""
+def _keep(plan: Plan | None, found: Source, num_frames: int, kept: Path | None) -> None:
+    """Keep a plan by the name of its scheme, and by the scheme's fields, which whoever looks at what was made knows."""
+    if plan is not None:
+        for path in (kept, plan_path(found, plan.metadata["scheme_fields"], num_frames)):
+            keep_plan(path, plan)
+
+
+def _write_layers(path: Path, plan: Plan, layers: "Makers | None", fingerprint: str, kept: Path | None) -> Plan | None:
+    """The temporal file: by the plan, or by torch where there is none yet; returns the plan if it is to be kept."""
     if layers is None:
         plan.write_layers(path, fingerprint)
-        return
+        return None
     from inflate.checkpoint.recording import record_starts, seeded
     from inflate.checkpoint.temporal import write_new_layers
 
     metadata = plan.metadata | {"weights_fingerprint": fingerprint}
     if kept is None:
         write_new_layers(path, layers, metadata)
-        return
+        return None
     with seeded():
         write_new_layers(path, layers, metadata)
-    keep_plan(kept, replace(plan, starts=record_starts(layers)))
+    return replace(plan, starts=record_starts(layers))
 
 
-def _known_scheme(scheme: "str | Scheme") -> "str | Scheme":
+def _checked_scheme(scheme: "str | Scheme", num_frames: int) -> "str | Scheme":
     """A name stays one as long as there is no torch, which schemes need: a plan may be there for it."""
+    if num_frames < 1:
+        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
     if wanted():
         return scheme
     from inflate.schemes import resolve_scheme
@@ -253,7 +267,7 @@ def inspect(
         InputError: not an image model, weights that do not fit, or temporal weights of another architecture.
     """
     found = find_source(source, config, variant, allow_pickle)
-    weights, scheme = find_weights(found), _known_scheme(scheme)
+    weights, scheme = find_weights(found), _checked_scheme(scheme, num_frames)
     header = read_temporal_header(found.temporal_file) if found.temporal_file.exists() else None
     asked: str | Scheme = scheme if header is None else header.metadata.get("scheme_fields", "")
     frames = str(num_frames) if header is None else header.metadata.get("num_frames", "")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import zlib
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -79,8 +80,10 @@ def read_plan(path: Path | None) -> Plan | None:
             return None
         shapes = {name: tuple(shape) for name, shape in values["shapes"].items()}
         starts = None if values["starts"] is None else from_json(values["starts"])
-        return Plan(shapes, Report.from_dict(values["report"]), values["metadata"], values["entries"], starts)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):  # cut short, or of another format
+        report, metadata, entries = Report.from_dict(values["report"]), values["metadata"], values["entries"]
+        return Plan(shapes, report, dict(metadata), dict(entries), starts)
+    # It was cut short, or is of another format.
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zlib.error):
         return None
 
 

@@ -190,11 +190,11 @@ _CONVERTING = """
 from importlib import import_module
 from inflate.cli.app import main
 module = import_module("inflate.checkpoint.converting")
-write = module.write_new_layers
+write = module._write_layers
 def slow(*arguments):
     pause()
     write(*arguments)
-module.write_new_layers = slow
+module._write_layers = slow
 sys.exit(main(["convert", sys.argv[1], sys.argv[2], "--quiet"]))
 """
 
