@@ -5,6 +5,8 @@ torch nor diffusers is imported.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,11 +129,12 @@ def convert(
     temporal = (Path() if temporal_only else found.folder.relative_to(found.root)) / TEMPORAL_FILE
     # New layers are made anew as easily as files are copied: neither is waited for until the disk has it.
     with new_folder(destination, force, num_bytes, [*copied, temporal]) as partial:
-        for path in copied:
-            copy_file(found.root / path, partial / path, hard_link)
+        with _beside(layers is None, partial / temporal, plan, fingerprint):
+            for path in copied:
+                copy_file(found.root / path, partial / path, hard_link)
         if rewritten is not None:
             write_model((partial / temporal).parent, found.config, rewritten, scheduler)
-        recorded = _write_layers(partial / temporal, plan, layers, fingerprint, kept)
+        recorded = None if layers is None else _write_layers(partial / temporal, plan, layers, fingerprint, kept)
     _keep(recorded, found, num_frames, kept)
     return Conversion(destination, destination / temporal, len(copied), plan.report, rewritten is not None)
 
@@ -184,11 +187,23 @@ def _keep(plan: Plan | None, found: Source, num_frames: int, kept: Path | None) 
             keep_plan(path, plan)
 
 
-def _write_layers(path: Path, plan: Plan, layers: "Makers | None", fingerprint: str, kept: Path | None) -> Plan | None:
-    """The temporal file: by the plan, or by torch where there is none yet; returns the plan if it is to be kept."""
-    if layers is None:
-        plan.write_layers(path, fingerprint)
-        return None
+@contextmanager
+def _beside(planned: bool, path: Path, plan: Plan, fingerprint: str) -> Iterator[None]:
+    """Write the temporal file by the plan while files are copied inside the block, if it is ``planned``."""
+    if not planned:
+        yield
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(plan.write_layers, path, fingerprint)
+        yield
+        writing.result()
+
+
+def _write_layers(path: Path, plan: Plan, layers: "Makers", fingerprint: str, kept: Path | None) -> Plan | None:
+    """The temporal file, by torch; returns the plan if it is to be kept."""
     from inflate.checkpoint.recording import record_starts, seeded
     from inflate.checkpoint.temporal import write_new_layers
 

@@ -25,6 +25,7 @@ _MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
 # be read too.
 _PARTS = ("config.json", DIFFUSERS_STEM, "temporal.safetensors", "model.", "model-", "pytorch_model")
 _FICLONE = 0x40049409  # Linux: let a file have the blocks of another one (btrfs, XFS, bcachefs) until either is written
+_COPIED_AT_ONCE = 1 << 28  # between two looks at whether the process is asked to end
 _LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never hard links
 
 
@@ -117,9 +118,9 @@ def copy_file(source: Path, target: Path, hard_link: bool = False) -> None:
         except OSError:  # another file system, or one without links
             pass
     with open(source, "rb") as reader, open(target, "wb") as writer:
-        if _clone(reader.fileno(), writer.fileno()):
+        if _clone(reader.fileno(), writer.fileno()) or _copy_within(reader.fileno(), writer.fileno()):
             return
-    shutil.copyfile(source, target)  # inside the kernel where it can: sendfile
+    shutil.copyfile(source, target)
 
 
 def _clone(source: int, target: int) -> bool:
@@ -133,6 +134,21 @@ def _clone(source: int, target: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _copy_within(source: int, target: int) -> bool:
+    """Whether the kernel could copy all from one file descriptor to the other, empty one, by itself."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    left = os.fstat(source).st_size
+    try:
+        while left and (count := os.copy_file_range(source, target, min(left, _COPIED_AT_ONCE))):
+            left -= count
+    except OSError as error:  # between some file systems, and in older kernels
+        if error.errno in _FULL:
+            raise
+        return False
+    return not left
 
 
 def write_model(
