@@ -1,36 +1,24 @@
-"""The table of adapters, one row for each class of image models, and what others ask of it."""
+"""The adapters of ``inflate/image_models.py``, one for each class of image models, and what others ask of them."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inflate.adapters.adapter import Adapter
-from inflate.adapters.aura_flow import AuraFlow
-from inflate.adapters.chroma import Chroma
-from inflate.adapters.dit import DiT
-from inflate.adapters.flux import Flux
-from inflate.adapters.flux2 import Flux2
-from inflate.adapters.hidream import HiDream
-from inflate.adapters.hunyuan_dit import HunyuanDiT
-from inflate.adapters.lumina2 import Lumina2
-from inflate.adapters.pixart import PixArt
-from inflate.adapters.qwen_image import QwenImage
-from inflate.adapters.sana import Sana
-from inflate.adapters.sd3 import SD3
-from inflate.adapters.unet import ConditionedUNet, PlainUNet
-from inflate.adapters.z_image import ZImage
 from inflate.errors import InputError, a
+from inflate.image_models import IMAGE_MODELS
 
 DEFAULT_SIZE = (32, 32)  # height and width for a config without sample_size
-ADAPTERS: dict[str, type[Adapter]] = {
-    adapter.image_model_class.__name__: adapter
-    for adapter in (
-        *(ConditionedUNet, PlainUNet),
-        *(DiT, PixArt, SD3, Flux),
-        *(Sana, QwenImage, Lumina2, ZImage, Flux2, AuraFlow, HunyuanDiT, HiDream, Chroma),
-    )
-}
+
+
+def _adapter(target: str) -> type[Adapter]:
+    module, name = target.split(":")
+    return getattr(import_module(f"inflate.adapters.{module}"), name)
+
+
+ADAPTERS = {name: _adapter(target) for name, target in IMAGE_MODELS.items()}
 IMAGE_MODEL_CLASSES: dict[str, type[Any]] = {name: adapter.image_model_class for name, adapter in ADAPTERS.items()}
 
 
