@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from inflate.building import alone
 from inflate.errors import InputError, Note, a
+
+if TYPE_CHECKING:
+    import torch
 
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"  # what the libraries call weight files
 _LFS = b"version https://git-lfs"
@@ -150,7 +151,7 @@ def read_plain(found: Any, folder: Path) -> Any:
 
 
 def read_diffusers_component(
-    folder: Path, library: str, class_name: str, dtype: torch.dtype, variant: str | None = None
+    folder: Path, library: str, class_name: str, dtype: "torch.dtype", variant: str | None = None
 ) -> Any:
     """A diffusers model or scheduler from its folder, from safetensors only and without any download.
 

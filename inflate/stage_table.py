@@ -54,6 +54,7 @@ PLAYERS: dict[str, dict[str, StageEntry]] = {
             _READS_TEXTS,
         ),
         "pixart": StageEntry("inflate.models.transformers:PixArtDecoderStage", _READS_TEXT),
+        "sana": StageEntry("inflate.models.transformers:SanaDecoderStage", _READS_TEXT),
         "sd3": StageEntry(
             "inflate.models.transformers:StableDiffusion3DecoderStage",
             _READS_TEXTS,

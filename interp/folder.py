@@ -86,7 +86,7 @@ def load_interpolation(
     source = find_source(beside)
     info, _ = read_temporal_info(folder / TEMPORAL_FILE)
     meta_model = source.meta_model()
-    check_fits(info, folder / TEMPORAL_FILE, meta_model, architecture_fingerprint(meta_model))
+    check_fits(info, folder / TEMPORAL_FILE, type(meta_model).__name__, architecture_fingerprint(meta_model))
     if not fits_beside(folder, beside):
         raise InputError(
             f"{folder} was made for other image weights than those in {beside}; take both from one family, "

@@ -27,6 +27,14 @@ settings.register_profile("inflate", deadline=None, derandomize=True, max_exampl
 settings.load_profile("inflate")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes that tests begin keep and find nothing in the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 class NetworkUseError(RuntimeError):
     """A test tried to reach another machine; not an ``OSError``, so that no library's retry swallows it."""
 

@@ -13,7 +13,7 @@ from inflate.bases.autoencoder import Autoencoder
 from inflate.bases.conditioner import Conditioner
 from inflate.bases.families import FAMILIES, PIPELINES, Pipeline, cascade_pipeline, family_of
 from inflate.bases.parts import INDEX_NAME, OURS, part_config
-from inflate.checkpoint import Source, find_source, load_image_model, read_config, resolve_path
+from inflate.checkpoint import Source, config_and_class, find_source, load_image_model, resolve_path
 from inflate.checkpoint.hub import download, is_hub_name
 from inflate.configs import read_object
 from inflate.errors import InputError, a, nearest
@@ -157,8 +157,7 @@ def _pipeline_of(model: str | Path) -> tuple[Pipeline | None, dict[str, Any], Pa
 def _network(model: str | Path, root: Path | None, index: dict[str, Any], variant: str | None) -> Source:
     """Where the image model is; in the oldest repositories of DDPMs it lies beside the index itself."""
     if root is not None and (root / "config.json").is_file() and not (root / "unet").is_dir() and "unet" in index:
-        config, image_model_class = read_config(root / "config.json")
-        return Source(root, root, config, image_model_class, None, variant)
+        return Source(root, root, *config_and_class(root / "config.json"), None, variant)
     return find_source(model, None, variant)
 
 

@@ -8,7 +8,12 @@ from inflate.bases.conditioner import Conditioner
 from inflate.bases.conditioners.images import KandinskyConditioner, KarloConditioner, OwnConditioner
 from inflate.bases.conditioners.labels import LabelConditioner, NoConditioner
 from inflate.bases.conditioners.stable_diffusion import StableDiffusionConditioner, StableDiffusionXLConditioner
-from inflate.bases.conditioners.transformers import FluxConditioner, PixArtConditioner, StableDiffusion3Conditioner
+from inflate.bases.conditioners.transformers import (
+    FluxConditioner,
+    PixArtConditioner,
+    SanaConditioner,
+    StableDiffusion3Conditioner,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ FAMILIES: dict[str, Family] = {
     "stable-diffusion": Family("Stable Diffusion", StableDiffusionConditioner),
     "stable-diffusion-xl": Family("Stable Diffusion XL", StableDiffusionXLConditioner),
     "pixart": Family("PixArt", PixArtConditioner),
+    "sana": Family("SANA", SanaConditioner),
     "sd3": Family("Stable Diffusion 3", StableDiffusion3Conditioner),
     "flux": Family("FLUX", FluxConditioner),
     "dit": Family("DiT", LabelConditioner),
@@ -60,6 +66,7 @@ PIPELINES: dict[str, Pipeline] = {
     "StableDiffusionXLPipeline": Pipeline("stable-diffusion-xl"),
     "PixArtAlphaPipeline": Pipeline("pixart", options={"max_sequence_length": 120}),
     "PixArtSigmaPipeline": Pipeline("pixart", options={"max_sequence_length": 300}),
+    "SanaPipeline": Pipeline("sana"),
     "StableDiffusion3Pipeline": Pipeline("sd3"),
     "FluxPipeline": Pipeline("flux"),
     "DiTPipeline": Pipeline("dit"),
@@ -98,6 +105,8 @@ def family_of(config: Mapping[str, Any]) -> str:
         "FluxTransformer2DModel": "flux",
     }
     name, added, classes = config.get("_class_name"), config.get("addition_embed_type"), config.get("class_embed_type")
+    if name == "SanaTransformer2DModel":  # but for Sprint's, which has guidance in its weights
+        return "" if config.get("guidance_embeds") else "sana"
     if name != "UNet2DConditionModel":
         return of_class.get(str(name), "")
     if added == "text_time" and config.get("encoder_hid_dim_type"):  # Kolors, which reads ChatGLM's text

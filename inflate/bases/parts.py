@@ -33,6 +33,9 @@ TRANSFORMERS = {
     "T5EncoderModel": "T5EncoderModel",
     "T5Tokenizer": "T5Tokenizer",
     "T5TokenizerFast": "T5Tokenizer",
+    "Gemma2Model": "Gemma2Model",
+    "GemmaTokenizer": "GemmaTokenizer",
+    "GemmaTokenizerFast": "GemmaTokenizer",
     "XLMRobertaTokenizer": "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast": "XLMRobertaTokenizer",
 }

@@ -49,13 +49,15 @@ def encode_clip_inner(text_encoder: Any, tokenizer: Any, text: str) -> tuple[Ten
 
 
 def encode_t5_text(
-    text_encoder: Any, tokenizer: Any, text: str, limit: int, masked: bool = False
+    text_encoder: Any, tokenizer: Any, text: str, limit: int, masked: bool = False, tell: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """States (1, ``limit``, D) of a T5 encoder and the mask (1, ``limit``) of its tokens, whole numbers.
+    """States (1, ``limit``, D) of a T5 encoder or another, and the mask (1, ``limit``) of its tokens, whole numbers.
 
     ``masked``: whether the encoder itself looks at the text's tokens only, as PixArt's does, or at the padding too.
+    ``tell``: whether to warn of a text that is cut.
     """
-    warn_if_cut(text, len(tokenizer(text).input_ids), limit)
+    if tell:
+        warn_if_cut(text, len(tokenizer(text).input_ids), limit)
     tokens = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
     mask = tokens.attention_mask.to(text_encoder.device)
     with torch.no_grad():

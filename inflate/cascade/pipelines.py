@@ -104,6 +104,7 @@ PIPELINES: dict[str, dict[str, Part]] = {
     },
     "PixArtAlphaPipeline": {"decoder": Part("pixart", _PIXART, values={"max_sequence_length": 120})},
     "PixArtSigmaPipeline": {"decoder": Part("pixart", _PIXART, values={"max_sequence_length": 300})},
+    "SanaPipeline": {"decoder": Part("sana", _PIXART)},
     "StableDiffusion3Pipeline": {
         "decoder": Part("sd3", _PIXART | _SECOND_TEXT | _THIRD_TEXT, optional=tuple(_THIRD_TEXT))
     },

@@ -4,12 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save
-from torch import Tensor
+from inflate.checkpoint.source import Weights, shapes_of
 
-from inflate.checkpoint.source import Weights
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SAMPLED = "sampled-"  # how fingerprints of samples begin; those of all bytes are 64 hexadecimal digits
 _SAMPLE_BYTES = 1 << 12
@@ -18,7 +18,12 @@ _CHUNK_BYTES = 1 << 22
 
 def architecture_fingerprint(image_model: Any) -> str:
     """SHA-256 over the sorted names and shapes of an image model's weights; values, dtype and device do not matter."""
-    lines = sorted(f"{name} {tuple(tensor.shape)}\n" for name, tensor in image_model.state_dict().items())
+    return shapes_fingerprint(shapes_of(image_model))
+
+
+def shapes_fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """As :func:`architecture_fingerprint`, of the shapes by name."""
+    lines = sorted(f"{name} {shape}\n" for name, shape in shapes.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -37,8 +42,10 @@ def has_fingerprint(weights: Weights, fingerprint: str) -> bool:
     return _digest(weights, sampled) == fingerprint.removeprefix(_SAMPLED)
 
 
-def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+def tensors_fingerprint(tensors: "Mapping[str, Tensor]") -> str:
     """What `weights_fingerprint` would say of a safetensors file with these tensors."""
+    from safetensors.torch import save
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         content = save({name: tensors[name].contiguous()})

@@ -6,16 +6,16 @@ from typing import Any
 import torch
 
 from inflate.building import alone
+from inflate.checkpoint.dtypes import TORCH_DTYPES
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
-from inflate.checkpoint.header import TORCH_DTYPES
 from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.narrowing import check_holds
 from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.source import (
     Source,
+    config_and_class,
     find_source,
     find_weights,
-    read_config,
     resolve_path,
 )
 from inflate.checkpoint.temporal import (
@@ -61,8 +61,7 @@ def save(video_model: InflatedModel, folder: str | Path, force: bool = False, dt
     num_bytes = sum(p.numel() * p.element_size() for p in video_model.parameters())
     with new_folder(folder, force, num_bytes) as partial:
         _image_model_in(video_model, dtype).save_pretrained(partial, safe_serialization=True)
-        config, image_model_class = read_config(partial / "config.json")
-        weights = find_weights(Source(partial, partial, config, image_model_class))
+        weights = find_weights(Source(partial, partial, *config_and_class(partial / "config.json")))
         info = _info(video_model, weights_fingerprint(weights))
         write_temporal(partial / TEMPORAL_FILE, video_model.temporal_state_dict(), info)
     return folder
@@ -126,7 +125,7 @@ def load(
     # everything that headers can tell is checked before the first weight is read
     info, _ = read_temporal_info(source.temporal_file)
     meta_model = source.meta_model()
-    check_fits(info, source.temporal_file, meta_model, architecture_fingerprint(meta_model))
+    check_fits(info, source.temporal_file, type(meta_model).__name__, architecture_fingerprint(meta_model))
     video_model = _attach(load_image_model(source, device, dtype), info, source.temporal_file)
     stored = find_weights(source).dtypes
     if dtype is None and len(stored) == 1:
@@ -145,7 +144,7 @@ def load_temporal(image_model: Any, path: str | Path) -> InflatedModel:
     if path.is_dir():
         path = path / TEMPORAL_FILE if (path / TEMPORAL_FILE).is_file() else find_source(path).temporal_file
     info, _ = read_temporal_info(path)
-    check_fits(info, path, image_model, _architecture_of(image_model))
+    check_fits(info, path, type(image_model).__name__, _architecture_of(image_model))
     return _attach(image_model, info, path)
 
 

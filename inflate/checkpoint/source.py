@@ -1,23 +1,23 @@
 """Finding the image model in a folder or a file, and checking its weights against its config first of all."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from inflate.checkpoint.header import TORCH_DTYPES, Header, is_pickle, read_header, refuse_pickle
-from inflate.checkpoint.hub import download, is_hub_name
+from inflate.checkpoint.header import Header, is_pickle, read_header, refuse_pickle
 from inflate.checkpoint.kinds import SAFETENSORS_SUFFIXES, TEMPORAL_FILE, what_it_is
-from inflate.checkpoint.pickled import read_pickle
-from inflate.checkpoint.single_file import SingleFile, recognise, recognise_layout
 from inflate.components import DIFFUSERS_STEM, choose_variant, files_by_variant, read_shard_index
 from inflate.configs import read_object
 from inflate.errors import InputError, a, nearest
-from inflate.inflater import IMAGE_MODEL_CLASSES, meta_image_model
+from inflate.image_models import IMAGE_MODELS
+
+# Folders are looked at by their headers alone: what needs torch or diffusers is imported where it is used.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inflate.checkpoint.single_file import SingleFile
 
 SUBFOLDERS = ("unet", "decoder", "transformer")  # where pipelines keep the network that is inflated
 BUNDLED_PREFIX = "bundled:"
@@ -38,10 +38,17 @@ class Source:
     root: Path  # what the user named: a pipeline's folder, the model's own, or a file
     folder: Path  # where config.json and the weights are: `root` itself, or a subfolder of it; the file if it is one
     config: dict[str, Any]
-    image_model_class: type[Any]
-    single_file: SingleFile | None = None
+    class_name: str  # of the image model
+    single_file: "SingleFile | None" = None
     variant: str | None = None  # the one asked for: "fp16" of `diffusion_pytorch_model.fp16.safetensors`
     allow_pickle: bool = False
+
+    @property
+    def image_model_class(self) -> type[Any]:
+        """diffusers' class."""
+        from inflate.inflater import IMAGE_MODEL_CLASSES
+
+        return IMAGE_MODEL_CLASSES[self.class_name]
 
     @property
     def temporal_file(self) -> Path:
@@ -55,6 +62,8 @@ class Source:
 
     def meta_model(self) -> Any:
         """The image model without weights."""
+        from inflate.inflater import meta_image_model
+
         try:
             return meta_image_model(self.image_model_class, self.config)
         except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, AttributeError) as error:
@@ -72,7 +81,7 @@ class Weights:
     paths: tuple[Path, ...]
     headers: tuple[Header, ...]  # empty for pickles
     # By diffusers' names, on the meta device; for pickles and single files, whose headers do not say.
-    renamed: dict[str, Tensor] | None = None
+    renamed: "dict[str, Tensor] | None" = None
 
     @property
     def num_bytes(self) -> int:
@@ -92,6 +101,8 @@ class Weights:
     def dtypes(self) -> tuple[str, ...]:
         """Dtypes as safetensors calls them."""
         if self.renamed is not None:
+            from inflate.checkpoint.dtypes import TORCH_DTYPES
+
             names = {dtype: name for name, dtype in TORCH_DTYPES.items()}
             return tuple(sorted({names.get(tensor.dtype, str(tensor.dtype)) for tensor in self.renamed.values()}))
         return tuple(sorted({tensor.dtype for header in self.headers for tensor in header.tensors.values()}))
@@ -130,8 +141,11 @@ def find_source(
         InputError: no such folder, file or repository, or no model in it that can be inflated.
     """
     root = resolve_path(folder_or_name)
-    if not root.exists() and is_hub_name(str(folder_or_name)):
-        root = download(str(folder_or_name), variant)
+    if not root.exists():
+        from inflate.checkpoint.hub import download, is_hub_name
+
+        if is_hub_name(str(folder_or_name)):
+            root = download(str(folder_or_name), variant)
     if root.is_file():
         return _find_in_file(root, config, variant, allow_pickle)
     if not root.is_dir():
@@ -144,8 +158,7 @@ def find_source(
             f"{root} is {what_it_is(root)}, without a network that can be inflated: "
             f"it has neither config.json nor one of {', '.join(SUBFOLDERS)} with a config.json in it"
         )
-    values, image_model_class = read_config(found)
-    return Source(root, found.parent, values, image_model_class, None, variant, allow_pickle)
+    return Source(root, found.parent, *config_and_class(found), None, variant, allow_pickle)
 
 
 def _config_file(root: Path) -> Path | None:
@@ -157,6 +170,8 @@ def _config_file(root: Path) -> Path | None:
 
 
 def _find_in_file(path: Path, config: str | Path | None, variant: str | None, allow_pickle: bool) -> Source:
+    from inflate.checkpoint.single_file import recognise, recognise_layout
+
     if config is None and path.name.startswith(DIFFUSERS_STEM) and (path.parent / "config.json").is_file():
         raise InputError(f"{path} is a file of a diffusers model; name its folder, {path.parent}")
     if variant is not None:
@@ -174,19 +189,24 @@ def _find_in_file(path: Path, config: str | Path | None, variant: str | None, al
     metadata = {} if is_pickle(path) else read_header(path).metadata
     if config is None:
         single_file, values = recognise(path, shapes, metadata)
-        image_model_class = IMAGE_MODEL_CLASSES[values["_class_name"]]
+        class_name = str(values["_class_name"])
     else:
         given = Path(config).expanduser()
         config_file = _config_file(given) if given.is_dir() else given
         if config_file is None:
             raise InputError(f"--config is {given}, which has no config.json of an image model")
-        values, image_model_class = read_config(config_file)
-        single_file = recognise_layout(path, shapes, config_file, values["_class_name"], metadata)
-    return Source(path, path, values, image_model_class, single_file, None, allow_pickle)
+        values, class_name = config_and_class(config_file)
+        single_file = recognise_layout(path, shapes, config_file, class_name, metadata)
+    return Source(path, path, values, class_name, single_file, None, allow_pickle)
 
 
-def _meta_tensors(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
+def _meta_tensors(path: Path, allow_pickle: bool) -> "dict[str, Tensor]":
     """What is in a file, on the meta device."""
+    import torch
+
+    from inflate.checkpoint.dtypes import TORCH_DTYPES
+    from inflate.checkpoint.pickled import read_pickle
+
     if is_pickle(path):
         if not allow_pickle:
             refuse_pickle(path)
@@ -201,17 +221,25 @@ def _meta_tensors(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
 
 def read_config(path: Path) -> tuple[dict[str, Any], type[Any]]:
     """A model's config and class; `InputError` unless diffusers' format and a class that can be inflated."""
+    from inflate.inflater import IMAGE_MODEL_CLASSES
+
+    config, class_name = config_and_class(path)
+    return config, IMAGE_MODEL_CLASSES[class_name]
+
+
+def config_and_class(path: Path) -> tuple[dict[str, Any], str]:
+    """As :func:`read_config`, with the name of the class."""
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     config = read_object(path)
     class_name = config.get("_class_name")
     if not isinstance(class_name, str):
         raise InputError(f"{path} is not a diffusers config: it has no _class_name")
-    if class_name not in IMAGE_MODEL_CLASSES:
+    if class_name not in IMAGE_MODELS:
         raise InputError(
-            f"{path} is {a(class_name)}, which cannot be inflated; it must be one of {', '.join(IMAGE_MODEL_CLASSES)}"
+            f"{path} is {a(class_name)}, which cannot be inflated; it must be one of {', '.join(IMAGE_MODELS)}"
         )
-    return config, IMAGE_MODEL_CLASSES[class_name]
+    return config, class_name
 
 
 def find_weights(source: Source) -> Weights:
@@ -314,13 +342,17 @@ def index_names(variant: str | None, suffix: str) -> tuple[str, ...]:
     return (f"{DIFFUSERS_STEM}.{suffix}.index.{variant}.json", f"{DIFFUSERS_STEM}.{variant}.{suffix}.index.json")
 
 
-def check_weights(source: Source, weights: Weights, image_model: Any) -> None:
-    """Compare every name and shape in the files with what the config builds, `image_model` (meta device is enough).
+def shapes_of(image_model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of an image model's weights by names; it may be on the meta device."""
+    return {name: tuple(tensor.shape) for name, tensor in image_model.state_dict().items()}
+
+
+def check_weights(source: Source, weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare every name and shape in the files with those that the config builds (:func:`shapes_of`).
 
     Raises:
         InputError: naming the first weight that is missing, unknown or of another shape.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in image_model.state_dict().items()}
     found = {current_name(name, expected): shape for name, shape in weights.shapes.items()}
     fits = "its config.json" if source.single_file is None else source.config_name
     where = f"the weights in {source.folder} do not fit {fits}"

@@ -6,27 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
-
-from inflate.checkpoint.header import TORCH_DTYPES, Header, read_header
+from inflate.checkpoint.header import Header, read_header
 from inflate.errors import InputError, a
-from inflate.inflater import Scheme
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from inflate.schemes import Scheme
 
 FORMAT = "inflate-temporal-1"
 _BLOCK_BYTES = 1 << 12
-_DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class TemporalInfo:
     """The header of a temporal file."""
 
-    scheme: Scheme
+    scheme: "Scheme"
     num_frames: int
     image_model_class: str
     fingerprint: str  # architecture of the image model
@@ -46,50 +44,66 @@ class TemporalInfo:
         }
 
 
-def write_temporal(path: Path, tensors: Mapping[str, Tensor], info: TemporalInfo) -> None:
+def write_temporal(path: Path, tensors: "Mapping[str, Tensor]", info: TemporalInfo) -> None:
     """Write a temporal file; equal weights make equal files, byte for byte.
 
     (safetensors' own writer puts the entries of the metadata in another order each time.)
     """
+    import torch
+
     sizes = {name: -tensor.element_size() for name, tensor in tensors.items()}
     names = sorted(tensors, key=lambda name: (sizes[name], name))  # wide numbers first, so that all are aligned
     with open(path, "wb") as file:
-        _write_header(file, {name: tensors[name] for name in names}, info)
+        file.write(header_bytes(entries_of({name: tensors[name] for name in names}), info.to_metadata()))
         for name in names:
             content = tensors[name].detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
             file.write(content.numpy().data)
 
 
-def write_new_layers(path: Path, makers: Sequence[tuple[str, Callable[[], nn.Module]]], info: TemporalInfo) -> None:
+def write_new_layers(
+    path: Path, makers: "Sequence[tuple[str, Callable[[], nn.Module]]]", metadata: Mapping[str, str]
+) -> None:
     """Write a temporal file of new layers, of which one at a time is in memory.
 
     New kernels and output projections are zeros but for a few ones: blocks of zeros are left out of the file, which
     reads the same and takes no time and no space where the file system has holes.
     """
+    import torch
+
     with torch.device("meta"):
         tensors = {f"{key}.{name}": tensor for key, make in makers for name, tensor in make().state_dict().items()}
     with open(path, "wb") as file:
-        _write_header(file, tensors, info)
+        file.write(header_bytes(entries_of(tensors), metadata))
         for _, make in makers:
             for tensor in make().state_dict().values():
                 _write_but_zeros(file, tensor)
         file.truncate()
 
 
-def _write_header(file: BinaryIO, tensors: Mapping[str, Tensor], info: TemporalInfo) -> None:
-    """What stands before the tensors, which follow in this order."""
-    header: dict[str, Any] = {"__metadata__": info.to_metadata()}
-    end = 0
+def entries_of(tensors: "Mapping[str, Tensor]") -> dict[str, dict[str, Any]]:
+    """What a header says of tensors that follow it in this order."""
+    from inflate.checkpoint.dtypes import TORCH_DTYPES
+
+    names = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+    entries, end = {}, 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
+        entries[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    return entries
+
+
+def header_bytes(entries: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, str]) -> bytes:
+    """What stands before the tensors."""
+    text = json.dumps({"__metadata__": metadata, **entries}).encode()
     text += b" " * (-len(text) % 8)  # the format wants tensors to begin at a multiple of 8 bytes
-    file.write(len(text).to_bytes(8, "little") + text)
+    return len(text).to_bytes(8, "little") + text
 
 
-def _write_but_zeros(file: BinaryIO, tensor: Tensor) -> None:
+def _write_but_zeros(file: BinaryIO, tensor: "Tensor") -> None:
     """The bytes of ``tensor``, going over blocks of zeros: they are what a file's holes read as."""
+    import numpy as np
+    import torch
+
     content = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     whole = len(content) // _BLOCK_BYTES * _BLOCK_BYTES
     holds = np.append(content[:whole].reshape(-1, _BLOCK_BYTES).view(np.uint64).any(axis=1), content[whole:].any())
@@ -102,16 +116,29 @@ def _write_but_zeros(file: BinaryIO, tensor: Tensor) -> None:
             file.seek(len(part), os.SEEK_CUR)
 
 
+def read_temporal_header(path: Path) -> Header:
+    """The header of a temporal file as it is.
+
+    Raises:
+        InputError: missing, truncated, a pickle, or not a temporal file of this format.
+    """
+    header = read_header(path)
+    said = header.metadata.get("format")
+    if said != FORMAT:
+        raise InputError(f"{path} holds no temporal weights (its format is {said!r}, not {FORMAT!r})")
+    return header
+
+
 def read_temporal_info(path: Path) -> tuple[TemporalInfo, Header]:
     """The header of a temporal file.
 
     Raises:
         InputError: missing, truncated, a pickle, or not a temporal file of this format.
     """
-    header = read_header(path)
+    from inflate.schemes import Scheme
+
+    header = read_temporal_header(path)
     metadata = header.metadata
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} holds no temporal weights (its format is {metadata.get('format')!r}, not {FORMAT!r})")
     try:
         info = TemporalInfo(
             scheme=Scheme.from_json(metadata["scheme_fields"]),
@@ -127,18 +154,24 @@ def read_temporal_info(path: Path) -> tuple[TemporalInfo, Header]:
     return info, header
 
 
-def read_temporal_tensors(path: Path) -> dict[str, Tensor]:
+def read_temporal_tensors(path: Path) -> "dict[str, Tensor]":
     """The weights of a temporal file, on the CPU."""
+    from safetensors.torch import load_file
+
     return load_file(path)
 
 
-def check_fits(info: TemporalInfo, path: Path, image_model: Any, fingerprint: str) -> None:
-    """Raise `InputError` unless the temporal weights were made for the architecture of `image_model`."""
-    class_name = type(image_model).__name__
-    if info.image_model_class != class_name:
-        raise InputError(f"{path} was made for {a(info.image_model_class)} and does not fit this {class_name}")
-    if info.fingerprint != fingerprint:
+def check_fits(info: TemporalInfo, path: Path, class_name: str, fingerprint: str) -> None:
+    """Raise `InputError` unless the temporal weights were made for an image model of that class and architecture."""
+    check_made_for((info.image_model_class, info.fingerprint), path, class_name, fingerprint)
+
+
+def check_made_for(made_for: tuple[str, str], path: Path, class_name: str, fingerprint: str) -> None:
+    """As :func:`check_fits`, of class and fingerprint as a header has them."""
+    if made_for[0] != class_name:
+        raise InputError(f"{path} was made for {a(made_for[0])} and does not fit this {class_name}")
+    if made_for[1] != fingerprint:
         raise InputError(
-            f"{path} was made for {a(class_name)} of another architecture (fingerprint {info.fingerprint[:12]}, "
+            f"{path} was made for {a(class_name)} of another architecture (fingerprint {made_for[1][:12]}, "
             f"this model has {fingerprint[:12]}); use it with an image model of the same config"
         )

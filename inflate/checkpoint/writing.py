@@ -8,15 +8,15 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from inflate.components import DIFFUSERS_STEM
 from inflate.errors import InputError
 from inflate.places import check_place
 from inflate.staging import flush, put_in_place, staged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # A folder with one of these is one of ours or diffusers', and may be replaced with force; any other is left alone.
@@ -25,6 +25,7 @@ _MODEL_FILES = ("model_index.json", "config.json", "temporal.safetensors")
 # be read too.
 _PARTS = ("config.json", DIFFUSERS_STEM, "temporal.safetensors", "model.", "model-", "pytorch_model")
 _FICLONE = 0x40049409  # Linux: let a file have the blocks of another one (btrfs, XFS, bcachefs) until either is written
+_COPIED_AT_ONCE = 1 << 28  # between two looks at whether the process is asked to end
 _LINKED_BYTES = 1 << 20  # smaller files, which people edit by hand, are never hard links
 
 
@@ -117,9 +118,9 @@ def copy_file(source: Path, target: Path, hard_link: bool = False) -> None:
         except OSError:  # another file system, or one without links
             pass
     with open(source, "rb") as reader, open(target, "wb") as writer:
-        if _clone(reader.fileno(), writer.fileno()):
+        if _clone(reader.fileno(), writer.fileno()) or _copy_within(reader.fileno(), writer.fileno()):
             return
-    shutil.copyfile(source, target)  # inside the kernel where it can: sendfile
+    shutil.copyfile(source, target)
 
 
 def _clone(source: int, target: int) -> bool:
@@ -135,16 +136,33 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
+def _copy_within(source: int, target: int) -> bool:
+    """Whether the kernel could copy all from one file descriptor to the other, empty one, by itself."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    left = os.fstat(source).st_size
+    try:
+        while left and (count := os.copy_file_range(source, target, min(left, _COPIED_AT_ONCE))):
+            left -= count
+    except OSError as error:  # between some file systems, and in older kernels
+        if error.errno in _FULL:
+            raise
+        return False
+    return not left
+
+
 def write_model(
     folder: Path,
     config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    tensors: "Mapping[str, Tensor]",
     scheduler: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an image model as diffusers does: its config.json, and its weights in one file; `folder` is made.
 
     The config of a `scheduler` goes into a folder of that name inside.
     """
+    from safetensors.torch import save_file
+
     _write_json(folder / "config.json", config)
     if scheduler is not None:
         _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)

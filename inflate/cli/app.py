@@ -1,4 +1,4 @@
-"""The ``inflate`` program: one Typer app, one module per group of commands, one place from errors to exit codes."""
+"""The ``inflate`` program: one Typer app, one place from errors to exit codes."""
 
 import errno
 import io
@@ -6,28 +6,13 @@ import os
 import sys
 import traceback
 from contextvars import ContextVar
-from importlib import import_module
 from typing import Annotated
 
 import typer
 
+from inflate.cli.commands import Commands
 from inflate.ending import EndedError, raising_at
 from inflate.errors import InputError, StoppedError
-
-# Each module has register(app); none may import torch, diffusers or Gradio at import time.
-COMMAND_MODULES = (
-    "convert",
-    "formats",
-    "schemes",
-    "prepare",
-    "finetune",
-    "plan",
-    "evaluate",
-    "generate",
-    "demo",
-    "applications",
-    "page",
-)
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -47,6 +32,7 @@ _show_traceback: ContextVar[bool] = ContextVar("_show_traceback", default=False)
 
 app = typer.Typer(
     name="inflate",
+    cls=Commands,
     help="Turn an image diffusion model into a video model.",
     no_args_is_help=True,
     add_completion=False,
@@ -72,10 +58,6 @@ def _program(
     ] = False,
 ) -> None:
     _show_traceback.set(debug)
-
-
-for _name in COMMAND_MODULES:
-    import_module(f"inflate.cli.{_name}").register(app)
 
 
 def _one_line(text: object) -> str:

@@ -83,13 +83,15 @@ def export(
 
 def is_other_weights(model: str, allow_pickle: bool) -> bool:
     """Whether a name is that of a MotionAdapter's folder, or of a file of weights that are no image model's."""
-    from inflate.checkpoint.formats import is_image_model
-
     path = Path(model).expanduser()
     config = path / "config.json"
     if config.is_file():
         return '"MotionAdapter"' in config.read_text(errors="replace")
-    return path.is_file() and path.suffix.lower() != ".toml" and not is_image_model(path, allow_pickle)
+    if not path.is_file() or path.suffix.lower() == ".toml":
+        return False
+    from inflate.checkpoint.formats import is_image_model
+
+    return not is_image_model(path, allow_pickle)
 
 
 def print_file(model: str, base: str | None, allow_pickle: bool, json: bool, quiet: bool) -> None:

@@ -1,7 +1,5 @@
 """What inflating adds to an image model: layers, parameters, arithmetic."""
 
-import json
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -9,57 +7,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from inflate.adapters import call_image_model, random_inputs, sample_size_of
+from inflate.figures import Report, SiteReport
 from inflate.inflater.model import InflatedModel
 from inflate.schemes import Scheme
-
-
-@dataclass(frozen=True)
-class SiteReport:
-    """One place where a temporal layer goes."""
-
-    name: str
-    kind: str
-    layer: str
-    channels: int
-    new_parameters: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What went where, and what one video costs over the image model on the same frames."""
-
-    image_model_class: str
-    scheme: str
-    num_frames: int
-    height: int
-    width: int
-    sites: tuple[SiteReport, ...]
-    image_parameters: int
-    new_parameters: int
-    image_flops: int | None  # of the image model on `num_frames` pictures; None where it does not run without weights
-    new_flops: int | None  # of the temporal layers for one video of them; None likewise
-
-    @property
-    def parameter_ratio(self) -> float:
-        """New parameters over the image model's."""
-        return self.new_parameters / self.image_parameters
-
-    @property
-    def flop_ratio(self) -> float | None:
-        """New arithmetic over the image model's; None where it was not counted."""
-        return None if self.image_flops is None or self.new_flops is None else self.new_flops / self.image_flops
-
-    def count(self, kind: str) -> int:
-        """Number of sites of a kind."""
-        return sum(site.kind == kind for site in self.sites)
-
-    def as_dict(self) -> dict[str, Any]:
-        """All figures, with the ratios, as plain values."""
-        return {**asdict(self), "parameter_ratio": self.parameter_ratio, "flop_ratio": self.flop_ratio}
-
-    def to_json(self) -> str:
-        """`as_dict` as indented JSON."""
-        return json.dumps(self.as_dict(), indent=2)
 
 
 def meta_image_model(image_model_class: type[Any], config: Any) -> Any:

@@ -1,11 +1,16 @@
-"""PixArt, Stable Diffusion 3, FLUX and DiT as the decoder: image transformers, inflated or frame by frame."""
+"""PixArt, SANA, Stable Diffusion 3, FLUX and DiT as the decoder: image transformers, inflated or frame by frame."""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from inflate.bases.conditioner import Conditioner
+from inflate.bases.conditioner import Conditioner, Encoding
 from inflate.bases.conditioners.labels import LabelConditioner
-from inflate.bases.conditioners.transformers import FluxConditioner, PixArtConditioner, StableDiffusion3Conditioner
+from inflate.bases.conditioners.transformers import (
+    FluxConditioner,
+    PixArtConditioner,
+    SanaConditioner,
+    StableDiffusion3Conditioner,
+)
 from inflate.errors import InputError
 from inflate.models.foreign import SizeConfig
 from inflate.models.text_decoder import TextDecoderConfig, TextDecoderStage
@@ -38,6 +43,21 @@ class PixArtDecoderStage(TextDecoderStage):
     patch: ClassVar[int] = 2
     defaults = StageSettings(num_inference_steps=20, guidance_scale=4.5)
     config_class = LongTextConfig
+
+
+class SanaDecoderStage(TextDecoderStage):
+    """D^t of SANA, which flow matching draws; steps and guidance are its pipeline's."""
+
+    player: ClassVar[str] = "sana"
+    title: ClassVar[str] = "SANA"
+    conditioner_class: ClassVar[type[Conditioner]] = SanaConditioner
+    defaults = StageSettings(num_inference_steps=20, guidance_scale=4.5)
+    config_class = LongTextConfig
+
+    def encode_untold(self, conditioner: Conditioner) -> Encoding:
+        """The negative prompt or the empty text, either without the instruction that stands before prompts."""
+        assert isinstance(conditioner, SanaConditioner), "it is this class's"
+        return conditioner.encode_plainly([getattr(self.config, "negative_prompt", "")])
 
 
 class StableDiffusion3DecoderStage(TextDecoderStage):

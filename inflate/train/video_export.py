@@ -13,7 +13,7 @@ from inflate.bases import FAMILIES, Base
 from inflate.bases.families import PIPELINES
 from inflate.bases.parts import INDEX_NAME, OURS, part_class
 from inflate.checkpoint import load
-from inflate.checkpoint.convert import files_to_copy
+from inflate.checkpoint.converting import files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import read_tensors
@@ -63,7 +63,7 @@ def export_video_model(
     if image_weights:
         rewritten = {name: value.detach().cpu() for name, value in video_model.image_model.state_dict().items()}
     elif weights.renamed is not None:
-        rewritten = read_tensors(source, weights, meta)
+        rewritten = read_tensors(source, weights, meta.state_dict())
     fingerprint = weights_fingerprint(weights) if rewritten is None else tensors_fingerprint(rewritten)
     info = TemporalInfo(
         video_model.scheme,

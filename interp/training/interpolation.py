@@ -160,7 +160,7 @@ class InterpolationStep(DenoisingStep):
         image_model = read_network(UNet2DConditionModel, self.options.image_model, "image_model")
         path = find_source(self.options.init).temporal_file
         info, _ = read_temporal_info(path)
-        check_fits(info, path, image_model, architecture_fingerprint(image_model))
+        check_fits(info, path, type(image_model).__name__, architecture_fingerprint(image_model))
         model = start_from_decoder(image_model, info.scheme, info.num_frames, read_temporal_tensors(path))
         if self.options.trainable == "temporal":
             model.freeze_image_model()

@@ -10,10 +10,11 @@ from typing import Any
 
 import diffusers
 import torch
-from transformers import CLIPTextModel, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextModel, Gemma2Config, Gemma2Model, T5Config, T5EncoderModel, T5Tokenizer
 
 from tests.cascade import foreign_pipelines as foreign
 from tests.cascade.foreign_pipelines import WIDTH, randomized, saved, small_vae, text_encoder, tokenizer
+from tests.models.tiny_family import tiny_vae
 
 T5_WIDTH = 2 * WIDTH
 SIDE = 16  # px that every folder makes pictures of, Kandinsky's (64) and Karlo's (8) excepted
@@ -129,6 +130,33 @@ def pixart_sigma(folder: Path) -> Any:
     return saved(pipeline, folder)
 
 
+def sana(folder: Path) -> Any:
+    """SANA, with a Gemma of one layer."""
+    vocabulary = t5_tokenizer()
+    shape = Gemma2Config(
+        vocab_size=len(vocabulary),
+        hidden_size=T5_WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    small = {
+        "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "num_cross_attention_heads": 2,
+        "cross_attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": T5_WIDTH, "sample_size": 8,
+        "in_channels": 4, "out_channels": 4,
+    }  # fmt: skip
+    pipeline = diffusers.SanaPipeline(
+        tokenizer=vocabulary,
+        text_encoder=randomized(Gemma2Model(shape), 37),
+        vae=randomized(tiny_vae(), 39),
+        transformer=randomized(diffusers.SanaTransformer2DModel(**config("sana_600m_transformer", **small)), 38),
+        scheduler=diffusers.DPMSolverMultistepScheduler(**config("sana_scheduler")),
+    )
+    return saved(pipeline, folder)
+
+
 def sd3(folder: Path, with_t5: bool = True, **scheduler: Any) -> Any:
     """Stable Diffusion 3; its T5 may be absent."""
     vocabulary = tokenizer(folder.with_name(folder.name + "-vocabulary"))
@@ -226,6 +254,7 @@ BUILDERS: dict[str, Callable[[Path], Any]] = {
     "stable-diffusion-xl": stable_diffusion_xl,
     "pixart": pixart,
     "pixart-sigma": pixart_sigma,
+    "sana": sana,
     "sd3": sd3,
     "flux": flux,
     "dit": dit,

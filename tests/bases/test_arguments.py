@@ -18,6 +18,7 @@ NAMES = {
     "stable-diffusion-xl": "StableDiffusionXLPipeline",
     "pixart": "PixArtAlphaPipeline",
     "pixart-sigma": "PixArtSigmaPipeline",
+    "sana": "SanaPipeline",
     "sd3": "StableDiffusion3Pipeline",
     "flux": "FluxPipeline",
     "dit": "DiTPipeline",
@@ -53,8 +54,10 @@ def call_of(family: str, pipeline: Any, embeds: torch.Tensor) -> Any:
     options = {"num_inference_steps": 1, "height": 24, "width": 16}
     if family == "kandinsky":
         return lambda: pipeline(embeds[1:], embeds[:1], **options | {"height": 64, "width": 64})
-    if family.startswith("pixart"):
+    if family.startswith(("pixart", "sana")):
         options["use_resolution_binning"] = False
+    if family == "sana":
+        options |= {"height": 64, "width": 32}
     return lambda: pipeline(PROMPT, guidance_scale=2.5, **options)
 
 

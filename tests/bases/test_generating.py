@@ -16,8 +16,16 @@ from inflate.data import decode_video
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from tests.bases.families import SIDE
+from tests.bases.test_pipelines import SIDES
 
-WORDS = {"pixart": ["red sun"], "sd3": ["red sun"], "flux": ["red sun"], "dit": ["goldfish"], "unconditional": []}
+WORDS = {
+    "pixart": ["red sun"],
+    "sana": ["red sun"],
+    "sd3": ["red sun"],
+    "flux": ["red sun"],
+    "dit": ["goldfish"],
+    "unconditional": [],
+}
 
 
 @pytest.mark.parametrize("family", WORDS)
@@ -34,10 +42,11 @@ def test_an_inflated_folder_makes_videos(
     cascade = Cascade.from_pretrained(tmp_path / "video", device="cpu", keep_loaded=True)
     prompt = WORDS[family][0] if WORDS[family] else None
     settings: dict[str, Any] = {"num_inference_steps": 2, "output_type": "pt"}
+    side = SIDES.get(family, SIDE)
 
     def videos(which: Cascade, frames: int, seed: int) -> torch.Tensor:
         made = which(prompt, frames, generator=torch.Generator().manual_seed(seed), **settings).frames
-        assert isinstance(made, torch.Tensor) and made.shape == (1, frames, 3, SIDE, SIDE)
+        assert isinstance(made, torch.Tensor) and made.shape == (1, frames, 3, side, side)
         assert bool(made.isfinite().all())
         return made
 

@@ -20,6 +20,7 @@ FACTS = {
     "stable-diffusion-xl": ("stable-diffusion-xl", "text", 4, 2, 1, 8, (16, 16)),
     "pixart": ("pixart", "text", 4, 2, 2, 4, (16, 16)),
     "pixart-sigma": ("pixart", "text", 4, 2, 2, 4, (16, 16)),
+    "sana": ("sana", "text", 4, 4, 1, 4, (32, 32)),
     "sd3": ("sd3", "text", 16, 2, 2, 4, (16, 16)),
     "flux": ("flux", "text", 16, 2, 2, 4, (16, 16)),
     "dit": ("dit", "class", 4, 2, 2, 4, (16, 16)),
@@ -36,7 +37,7 @@ def test_every_family_opens_encodes_and_predicts(family: str, folders: Path) -> 
     conditioner, autoencoder = base.conditioner(), base.autoencoder()
     facts = (base.family, conditioner.reads, autoencoder.channels, autoencoder.factor)
     assert (*facts, base.patch, base.multiple, base.sample_size) == FACTS[family]
-    assert base.process == ("flow" if family in ("sd3", "flux") else "diffusion")
+    assert base.process == ("flow" if family in ("sana", "sd3", "flux") else "diffusion")
     assert base.scheduler_config["num_train_timesteps"] == 1000
 
     device, dtype = torch.device("cpu"), torch.float32
@@ -131,7 +132,7 @@ def test_what_cannot_be_fine_tuned_is_refused(folders: Path, tmp_path: Path) -> 
         open_base(folders / "stable-diffusion", {"vae": tmp_path / "nowhere"})
 
 
-@pytest.mark.parametrize("family", ["stable-diffusion", "stable-diffusion-xl", "pixart", "sd3", "flux", "dit"])
+@pytest.mark.parametrize("family", ["stable-diffusion", "stable-diffusion-xl", "pixart", "sana", "sd3", "flux", "dit"])
 def test_a_lone_network_takes_its_parts_from_a_base(family: str, folders: Path) -> None:
     whole = open_base(folders / family)
     lone = open_base(whole.network.folder, {"base": folders / family})

@@ -17,6 +17,7 @@ from tests.cascade.foreign_pipelines import assert_same, seeded
 
 PROMPT = "red sun"
 SIDE = families.SIDE
+SIDES = {"sana": 32}  # its pipeline takes multiples of 32 alone
 PLAIN = {"height": SIDE, "width": SIDE, "output_type": "np"}
 
 
@@ -35,6 +36,13 @@ def pixart(kind: str) -> Callable[..., Any]:
         )
 
     return call
+
+
+def sana(folder: Path, noise: torch.Tensor, **options: Any) -> Any:
+    return opened("SanaPipeline", folder)(
+        PROMPT, latents=noise[:, :, 0], use_resolution_binning=False, clean_caption=False,
+        **PLAIN | {"height": SIDES["sana"], "width": SIDES["sana"]}, **options,
+    )  # fmt: skip
 
 
 def sd3(folder: Path, noise: torch.Tensor, **options: Any) -> Any:
@@ -66,6 +74,7 @@ def ddpm(folder: Path, noise: torch.Tensor, **options: Any) -> Any:
 PIPELINES: dict[str, tuple[Callable[..., Any], str | None, tuple[float, ...]]] = {
     "pixart": (pixart("PixArtAlphaPipeline"), PROMPT, (1.0, 4.5)),
     "pixart-sigma": (pixart("PixArtSigmaPipeline"), PROMPT, (1.0, 4.5)),
+    "sana": (sana, PROMPT, (1.0, 4.5)),
     "sd3": (sd3, PROMPT, (1.0, 7.0)),
     "flux": (flux, PROMPT, (3.5,)),
     "dit": (dit, "goldfish", (1.0, 4.0)),
@@ -77,12 +86,13 @@ CASES = [(family, scale) for family, (_, _, scales) in PIPELINES.items() for sca
 def same_pictures(family: str, folder: Path, scale: float, patch: pytest.MonkeyPatch) -> None:
     call, prompt, _ = PIPELINES[family]
     channels, factor = open_base(folder).autoencoder().channels, open_base(folder).autoencoder().factor
-    noise = torch.randn(1, channels, 1, SIDE // factor, SIDE // factor, generator=seeded(5))
+    side = SIDES.get(family, SIDE)
+    noise = torch.randn(1, channels, 1, side // factor, side // factor, generator=seeded(5))
     wanted = call(folder, noise, num_inference_steps=4, guidance_scale=scale).images
     patch.setattr("inflate.models.decoder.frame_noise", lambda *rest: noise)
     cascade = Cascade.from_pretrained(folder, device="cpu")
     made = cascade(prompt, 1, num_inference_steps=4, guidance_scale=scale, output_type="np").frames
-    assert isinstance(made, np.ndarray) and made.shape == (1, 1, SIDE, SIDE, 3)
+    assert isinstance(made, np.ndarray) and made.shape == (1, 1, side, side, 3)
     assert_same(made[0], wanted)
 
 

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from inflate.checkpoint import convert, inspect
-from inflate.checkpoint.header import TORCH_DTYPES, read_header
+from inflate.checkpoint.dtypes import TORCH_DTYPES
+from inflate.checkpoint.header import read_header
 from inflate.errors import InputError
 
 

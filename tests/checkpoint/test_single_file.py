@@ -15,7 +15,7 @@ from torch import Tensor
 from inflate.checkpoint import convert, find_source, inspect, load, load_image_model, load_temporal
 from inflate.checkpoint.header import read_header
 from inflate.checkpoint.single_file import CONFIGS, recognise
-from inflate.checkpoint.source import check_weights, find_weights
+from inflate.checkpoint.source import check_weights, find_weights, shapes_of
 from inflate.errors import InputError
 from inflate.inflater import IMAGE_MODEL_CLASSES, call_image_model, meta_image_model, random_inputs
 from tests.checkpoint.original_layouts import PREFIX, flux, ldm_unet, sd3, write_hollow
@@ -176,7 +176,7 @@ def test_families_are_recognised_at_their_true_size(tmp_path: Path, name: str) -
     for key, value in changes.items():
         assert found.config[key] == (list(value) if isinstance(value, tuple) else value)
     held = find_weights(found)
-    check_weights(found, held, image_model)
+    check_weights(found, held, shapes_of(image_model))
     assert held.shapes == {key: tuple(tensor.shape) for key, tensor in state.items()}
     # what the recognised config builds has these very weights
     rebuilt = true_model(config_name, found.config).state_dict()
@@ -191,7 +191,7 @@ def test_unets_under_diffusers_names_are_recognised_too(tmp_path: Path, name: st
     write_hollow(tmp_path / "model.safetensors", shapes)
     found = find_source(tmp_path / "model.safetensors")
     assert found.single_file is not None and found.single_file.family == family
-    check_weights(found, find_weights(found), image_model)
+    check_weights(found, find_weights(found), shapes_of(image_model))
 
 
 def test_the_values_of_flux_go_where_they_belong() -> None:

@@ -41,7 +41,7 @@ def test_new_layers_are_those_that_are_built_together(name: str, tmp_path: Path)
     expected = build_temporal_layers(sites, 16, image_model).state_dict()
     torch.manual_seed(0)
     info = TemporalInfo(scheme, 16, "UNet2DConditionModel", "architecture", "weights")
-    write_new_layers(path, temporal_layer_makers(sites, 16, image_model), info)
+    write_new_layers(path, temporal_layer_makers(sites, 16, image_model), info.to_metadata())
     found = read_temporal_tensors(path)
     assert found.keys() == expected.keys() and read_temporal_info(path)[0] == info
     for key, value in expected.items():

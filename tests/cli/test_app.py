@@ -1,5 +1,6 @@
 """The program's entry: what each outcome of a command prints and which exit code it gives."""
 
+import ast
 import errno
 import os
 import signal
@@ -7,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 import inflate
 from inflate.cli import app as program
+from inflate.cli.commands import COMMANDS
 from inflate.ending import raising_at
 from inflate.errors import InputError
 from tests.killed import Paused
@@ -121,6 +124,31 @@ def test_ctrl_c_says_so_and_gives_1(fails_with: list[BaseException], capsys: pyt
 def test_a_commands_own_exit_code_is_kept(fails_with: list[BaseException]) -> None:
     fails_with.append(typer.Exit(1))
     assert program.main(["fail"]) == 1
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    commands: Any = typer.main.get_command(program.app)
+    assert list(commands.commands) == list(COMMANDS)
+    for name, (_, sentences) in COMMANDS.items():
+        assert " ".join(commands.commands[name].help.split("\n\n")[0].split()) == sentences, name
+    assert program.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in COMMANDS)
+
+
+def test_no_command_imports_the_module_of_another() -> None:
+    """Nor torch for any help: the first word is answered at once."""
+    script = (
+        "import sys\nfrom inflate.cli.app import main\nmain(sys.argv[1:])\n"
+        "print([name for name in sys.modules if name.startswith('inflate.cli.') or name == 'torch'], file=sys.stderr)"
+    )
+    for words, module in (((), ""), (("generate",), "inflate.cli.generate"), (("inspect",), "inflate.cli.convert")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words, "--help"], capture_output=True, text=True, check=True
+        )
+        others = {f"inflate.cli.{name}" for name, _ in COMMANDS.values()} - {module}
+        found = set(ast.literal_eval(done.stderr.strip().splitlines()[-1]))
+        assert not found & {*others, "torch"} and (not module or module in found)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

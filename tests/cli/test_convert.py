@@ -189,12 +189,12 @@ def test_a_device_that_is_not_there(image_folder: Path, capsys: pytest.CaptureFi
 _CONVERTING = """
 from importlib import import_module
 from inflate.cli.app import main
-module = import_module("inflate.checkpoint.convert")
-write = module.write_new_layers
+module = import_module("inflate.checkpoint.converting")
+write = module._write_layers
 def slow(*arguments):
     pause()
     write(*arguments)
-module.write_new_layers = slow
+module._write_layers = slow
 sys.exit(main(["convert", sys.argv[1], sys.argv[2], "--quiet"]))
 """
 

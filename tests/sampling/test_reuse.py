@@ -123,6 +123,7 @@ def test_steps_outside_the_interval_take_one_evaluation_and_are_the_conditional_
     sizes: list[int] = []
     handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     embeds = torch.nn.functional.normalize(draw(1, WIDTH, seed=3))
+
     def sampled(options: GuidanceOptions, scale: float = 3.0) -> Tensor:
         generator = torch.Generator().manual_seed(1)
         chosen: dict[str, Any] = {"num_inference_steps": 8, "guidance_scale": scale, "generator": generator}
@@ -178,7 +179,5 @@ def test_a_stage_and_the_command_know_them() -> None:
 
     chosen = parse_sampling("", "", guidance_interval="0.2-0.8", reuse="decoder=3")
     assert chosen["guidance_interval"] == (0.2, 0.8) and chosen["reuse"] == {"decoder": 3}
-    with pytest.raises(
-        InputError, match=r"--guidance-interval is .*such as 0\.2-0\.8"
-    ):
+    with pytest.raises(InputError, match=r"--guidance-interval is .*such as 0\.2-0\.8"):
         parse_sampling("", "", guidance_interval="0.2")

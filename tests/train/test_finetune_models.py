@@ -28,6 +28,7 @@ FAMILIES = (
     "stable-diffusion-xl",
     "pixart",
     "pixart-sigma",
+    "sana",
     "sd3",
     "flux",
     "dit",

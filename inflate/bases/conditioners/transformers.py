@@ -1,6 +1,8 @@
-"""What PixArt, Stable Diffusion 3 and FLUX are told: texts by T5, with CLIPs beside it, as in diffusers' pipelines."""
+"""What image transformers are told: texts by T5, with CLIPs beside it, or by Gemma, as in diffusers' pipelines."""
 
+import inspect
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -8,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from inflate.bases.conditioner import Conditioner, Encoding
-from inflate.bases.texts import clip_tokens, encode_clip_inner, encode_t5_text
+from inflate.bases.texts import clip_tokens, encode_clip_inner, encode_t5_text, warn_if_cut
 
 _GUIDANCE = 3.5  # that FLUX's pipeline tells its network by default
 _ALPHA_TOKENS, _SIGMA_TOKENS = 120, 300
+_SANA_TOKENS = 300
 _SD3_TOKENS = 256
 _DEV_TOKENS, _SCHNELL_TOKENS = 512, 256
 _SIZED = 128  # sample_size of the PixArt-alpha that is told resolution and aspect ratio
@@ -65,6 +68,73 @@ class PixArtConditioner(Conditioner):
             "encoder_attention_mask": encoding["text_mask"],
             "added_cond_kwargs": added,
         }
+
+
+class SanaConditioner(Conditioner):
+    """States of the text by Gemma with the mask of its tokens, behind the instruction that SANA was trained with.
+
+    Of instruction and text together the first token and the last 299 are told. What guidance goes away from has no
+    instruction before it.
+    """
+
+    reads: ClassVar[Literal["text"]] = "text"
+    needs: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the network is told."""
+        return int(self.options.get("max_sequence_length") or _SANA_TOKENS)
+
+    def preprocessing(self) -> tuple[str, ...]:
+        """How texts are written and padded."""
+        return ("lower, strip", _sana_instruction(), str(self.tokens))
+
+    def encode(
+        self, texts: Sequence[str], pictures: Tensor | None = None, labels: Sequence[int] | None = None
+    ) -> Encoding:
+        """``text_states`` (B, T, D) and ``text_mask`` (B, T)."""
+        return self._encoded(texts, _sana_instruction())
+
+    def encode_plainly(self, texts: Sequence[str]) -> Encoding:
+        """As :meth:`encode`, without the instruction: what guidance goes away from."""
+        return self._encoded(texts, "")
+
+    def unconditional(self, count: int) -> Encoding:
+        """The empty text, without the instruction."""
+        return {name: value.expand(count, *value.shape[1:]) for name, value in self.encode_plainly([""]).items()}
+
+    def arguments(self, encoding: Encoding, height: int, width: int, guidance: float | None = None) -> dict[str, Any]:
+        """As :meth:`Conditioner.arguments`."""
+        return {
+            "encoder_hidden_states": encoding["text_states"],
+            "encoder_attention_mask": encoding["text_mask"],
+        }
+
+    def _encoded(self, texts: Sequence[str], instruction: str) -> Encoding:
+        encoder, tokenizer = self.components["text_encoder"], self.components["tokenizer"]
+        tokenizer.padding_side = "right"
+        # Both begin with a token of their own, and one place is the text's first.
+        limit = len(tokenizer.encode(instruction)) + self.tokens - 2 if instruction else self.tokens
+        encoded = []
+        for text in texts:
+            written = text.lower().strip()
+            warn_if_cut(text, len(tokenizer(written).input_ids), self.tokens)
+            states, mask = encode_t5_text(encoder, tokenizer, instruction + written, limit, masked=True, tell=False)
+            kept = [0, *range(limit - self.tokens + 1, limit)]
+            encoded.append((states[:, kept], mask[:, kept]))
+        return {
+            "text_states": torch.cat([one[0] for one in encoded]),
+            "text_mask": torch.cat([one[1] for one in encoded]),
+        }
+
+
+@cache
+def _sana_instruction() -> str:
+    """What diffusers' pipeline writes before a prompt by default."""
+    from diffusers import SanaPipeline
+
+    lines = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+    return "\n".join(lines)
 
 
 class StableDiffusion3Conditioner(Conditioner):

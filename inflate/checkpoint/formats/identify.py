@@ -118,7 +118,7 @@ def _of_temporal(path: Path, shapes: Shapes, base: str | Path | None) -> FileIns
     if base is not None:
         image_model = find_source(base).meta_model()
         try:
-            check_fits(info, path, image_model, architecture_fingerprint(image_model))
+            check_fits(info, path, type(image_model).__name__, architecture_fingerprint(image_model))
         except InputError as error:
             why_not = str(error)
     scheme: Scheme = info.scheme

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from inflate.adapters import adapter_of
-from inflate.checkpoint.convert import check_apart, files_to_copy
+from inflate.checkpoint.converting import check_apart, files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.formats.motion import Motion, motion_tensors, read_motion
 from inflate.checkpoint.formats.motion_lora import add_lora
 from inflate.checkpoint.kinds import TEMPORAL_FILE
 from inflate.checkpoint.reading import read_tensors
-from inflate.checkpoint.source import Source, Weights, check_weights, find_source, find_weights
+from inflate.checkpoint.source import Source, Weights, check_weights, find_source, find_weights, shapes_of
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import check_destination, copy_file, new_folder, write_model
 from inflate.configs import read_object
@@ -82,9 +82,9 @@ def import_motion(
     _check_arguments(motion, found, destination, num_frames, force)
     weights = find_weights(found)
     meta = found.meta_model()
-    check_weights(found, weights, meta)
+    check_weights(found, weights, shapes_of(meta))
     tensors = _tensors(motion, meta, str(found.folder), loras, allow_pickle)
-    rewritten = None if weights.renamed is None else read_tensors(found, weights, meta)
+    rewritten = None if weights.renamed is None else read_tensors(found, weights, shapes_of(meta))
     info = TemporalInfo(
         scheme=motion.scheme,
         num_frames=num_frames,

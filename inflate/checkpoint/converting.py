@@ -1,13 +1,19 @@
-"""Folders in, folders out: convert, deflate and inspect, without ever holding the image weights in memory."""
+"""Folders in, folders out: convert, deflate and inspect, without ever holding the image weights in memory.
+
+Where the plan of an architecture is kept (``inflate.checkpoint.plans``), headers are all that is read, and neither
+torch nor diffusers is imported.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
+from inflate.checkpoint.fingerprint import shapes_fingerprint, tensors_fingerprint, weights_fingerprint
 from inflate.checkpoint.kinds import TEMPORAL_FILE
-from inflate.checkpoint.reading import read_tensors
+from inflate.checkpoint.plans import Plan, keep_plan, plan_path, read_plan, wanted
 from inflate.checkpoint.source import (
     Source,
     Weights,
@@ -15,12 +21,19 @@ from inflate.checkpoint.source import (
     find_source,
     find_weights,
     index_names,
+    shapes_of,
 )
-from inflate.checkpoint.temporal import TemporalInfo, check_fits, read_temporal_info, write_new_layers
+from inflate.checkpoint.temporal import TemporalInfo, check_made_for, read_temporal_header, read_temporal_info
 from inflate.checkpoint.writing import check_destination, copy_file, files_below, new_folder, write_model
 from inflate.components import DIFFUSERS_STEM, files_by_variant
 from inflate.errors import InputError
-from inflate.inflater import Report, Scheme, find_sites, report, resolve_scheme, temporal_layer_makers
+from inflate.figures import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inflate.checkpoint.recording import Makers
+    from inflate.schemes import Scheme
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class Inspection:
 def convert(
     source: str | Path,
     destination: str | Path,
-    scheme: str | Scheme = "make-a-video",
+    scheme: "str | Scheme" = "make-a-video",
     num_frames: int = 16,
     temporal_only: bool = False,
     force: bool = False,
@@ -104,37 +117,119 @@ def convert(
     found = _not_inflated(find_source(source, config, variant, allow_pickle))
     check_apart(found.root, destination)
     check_destination(destination, force)
-    weights, image_model = find_weights(found), found.meta_model()
-    check_weights(found, weights, image_model)
-    scheduler, what = _scheduler_of(found, prediction), report(image_model, scheme, num_frames)
-    layers = temporal_layer_makers(find_sites(image_model, scheme), num_frames, image_model)
-    rewritten = None if weights.renamed is None else read_tensors(found, weights, image_model)
-    fingerprint = weights_fingerprint(weights) if rewritten is None else tensors_fingerprint(rewritten)
-    made_for = (found.image_model_class.__name__, architecture_fingerprint(image_model), fingerprint)
+    weights = find_weights(found)
+    plan, layers, kept = _plan(found, weights, scheme, num_frames)
+    scheduler = _scheduler_of(found, prediction)
+    rewritten, fingerprint = _rewritten(found, weights, plan)
     if temporal_only:
         rewritten = None
     copied = [] if temporal_only else files_to_copy(found, weights)
     copied_bytes = 0 if hard_link else sum((found.root / path).stat().st_size for path in copied)
-    num_bytes = 4 * what.new_parameters + (0 if rewritten is None else weights.num_bytes) + copied_bytes
-    subfolder = Path() if temporal_only else found.folder.relative_to(found.root)
-    with new_folder(destination, force, num_bytes, copied) as partial:
-        for path in copied:
-            copy_file(found.root / path, partial / path, hard_link)
+    num_bytes = 4 * plan.report.new_parameters + (0 if rewritten is None else weights.num_bytes) + copied_bytes
+    temporal = (Path() if temporal_only else found.folder.relative_to(found.root)) / TEMPORAL_FILE
+    # New layers are made anew as easily as files are copied: neither is waited for until the disk has it.
+    with new_folder(destination, force, num_bytes, [*copied, temporal]) as partial:
+        with _beside(layers is None, partial / temporal, plan, fingerprint):
+            for path in copied:
+                copy_file(found.root / path, partial / path, hard_link)
         if rewritten is not None:
-            write_model(partial / subfolder, found.config, rewritten, scheduler)
-        write_new_layers(partial / subfolder / TEMPORAL_FILE, layers, TemporalInfo(scheme, num_frames, *made_for))
-    return Conversion(destination, destination / subfolder / TEMPORAL_FILE, len(copied), what, rewritten is not None)
+            write_model((partial / temporal).parent, found.config, rewritten, scheduler)
+        recorded = None if layers is None else _write_layers(partial / temporal, plan, layers, fingerprint, kept)
+    _keep(recorded, found, num_frames, kept)
+    return Conversion(destination, destination / temporal, len(copied), plan.report, rewritten is not None)
 
 
-def _checked_scheme(scheme: str | Scheme, num_frames: int) -> Scheme:
+def _plan(
+    found: Source, weights: Weights, scheme: "str | Scheme", num_frames: int
+) -> "tuple[Plan, Makers | None, Path | None]":
+    """The plan for weights that fit it, new layers where only torch can make them, and where the plan is to be kept."""
+    kept = plan_path(found, scheme, num_frames) if isinstance(scheme, str) and wanted() else None
+    plan = read_plan(kept)
+    if plan is None or plan.starts is None:
+        return *_planned(found, weights, scheme, num_frames), kept
+    check_weights(found, weights, plan.shapes)
+    return plan, None, kept
+
+
+def _planned(found: Source, weights: Weights, scheme: "str | Scheme", num_frames: int) -> "tuple[Plan, Makers]":
+    """The plan of an image model, which is built without weights and compared with them; and its new layers."""
+    import torch
+
+    from inflate.checkpoint.temporal import entries_of
+    from inflate.inflater import find_sites, report, resolve_scheme, temporal_layer_makers
+
+    scheme = resolve_scheme(scheme)
+    image_model = found.meta_model()
+    shapes = shapes_of(image_model)
+    check_weights(found, weights, shapes)
+    what = report(image_model, scheme, num_frames)
+    layers = temporal_layer_makers(find_sites(image_model, scheme), num_frames, image_model)
+    with torch.device("meta"):
+        tensors = {f"{key}.{name}": tensor for key, make in layers for name, tensor in make().state_dict().items()}
+    info = TemporalInfo(scheme, num_frames, found.class_name, shapes_fingerprint(shapes), "")
+    return Plan(shapes, what, info.to_metadata(), entries_of(tensors)), layers
+
+
+def _rewritten(found: Source, weights: Weights, plan: Plan) -> "tuple[dict[str, Tensor] | None, str]":
+    """The weights of a single file or a pickle, None for a folder's; and the fingerprint of either."""
+    if weights.renamed is None:
+        return None, weights_fingerprint(weights)
+    from inflate.checkpoint.reading import read_tensors
+
+    tensors = read_tensors(found, weights, plan.shapes)
+    return tensors, tensors_fingerprint(tensors)
+
+
+def _keep(plan: Plan | None, found: Source, num_frames: int, kept: Path | None) -> None:
+    """Keep a plan by the name of its scheme, and by the scheme's fields, which whoever looks at what was made knows."""
+    if plan is not None:
+        for path in (kept, plan_path(found, plan.metadata["scheme_fields"], num_frames)):
+            keep_plan(path, plan)
+
+
+@contextmanager
+def _beside(planned: bool, path: Path, plan: Plan, fingerprint: str) -> Iterator[None]:
+    """Write the temporal file by the plan while files are copied inside the block, if it is ``planned``."""
+    if not planned:
+        yield
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(plan.write_layers, path, fingerprint)
+        yield
+        writing.result()
+
+
+def _write_layers(path: Path, plan: Plan, layers: "Makers", fingerprint: str, kept: Path | None) -> Plan | None:
+    """The temporal file, by torch; returns the plan if it is to be kept."""
+    from inflate.checkpoint.recording import record_starts, seeded
+    from inflate.checkpoint.temporal import write_new_layers
+
+    metadata = plan.metadata | {"weights_fingerprint": fingerprint}
+    if kept is None:
+        write_new_layers(path, layers, metadata)
+        return None
+    with seeded():
+        write_new_layers(path, layers, metadata)
+    return replace(plan, starts=record_starts(layers))
+
+
+def _checked_scheme(scheme: "str | Scheme", num_frames: int) -> "str | Scheme":
+    """A name stays one as long as there is no torch, which schemes need: a plan may be there for it."""
     if num_frames < 1:
         raise InputError(f"the number of frames must be at least 1, got {num_frames}")
+    if wanted():
+        return scheme
+    from inflate.schemes import resolve_scheme
+
     return resolve_scheme(scheme)
 
 
 def _scheduler_of(found: Source, prediction: str) -> dict[str, Any] | None:
     """The config of the scheduler that a single file's UNet was trained under, where the file or the user says it."""
-    if found.single_file is None or "UNet" not in found.image_model_class.__name__:
+    if found.single_file is None or "UNet" not in found.class_name:
         if prediction:
             raise InputError(
                 f"--prediction (prediction=) goes with the single file of a UNet, and {found.root} is none; what it "
@@ -173,7 +268,7 @@ def deflate_folder(source: str | Path, destination: str | Path, force: bool = Fa
 
 def inspect(
     source: str | Path,
-    scheme: str | Scheme = "make-a-video",
+    scheme: "str | Scheme" = "make-a-video",
     num_frames: int = 16,
     config: str | Path | None = None,
     variant: str | None = None,
@@ -187,28 +282,48 @@ def inspect(
         InputError: not an image model, weights that do not fit, or temporal weights of another architecture.
     """
     found = find_source(source, config, variant, allow_pickle)
-    weights = find_weights(found)
-    image_model = found.meta_model()
-    check_weights(found, weights, image_model)
-    fingerprint = architecture_fingerprint(image_model)
+    weights, scheme = find_weights(found), _checked_scheme(scheme, num_frames)
+    header = read_temporal_header(found.temporal_file) if found.temporal_file.exists() else None
+    asked: str | Scheme = scheme if header is None else header.metadata.get("scheme_fields", "")
+    frames = str(num_frames) if header is None else header.metadata.get("num_frames", "")
+    kept = plan_path(found, asked, frames) if isinstance(asked, str) and wanted() else None
+    plan = read_plan(kept)
+    if plan is None:
+        image_model = found.meta_model()
+        shapes = shapes_of(image_model)
+    else:
+        image_model, shapes = None, plan.shapes
+    check_weights(found, weights, shapes)
+    fingerprint = shapes_fingerprint(shapes)
     temporal = None
-    scheme = resolve_scheme(scheme)
-    if found.temporal_file.exists():
-        info, header = read_temporal_info(found.temporal_file)
-        check_fits(info, found.temporal_file, image_model, fingerprint)
-        scheme, num_frames = info.scheme, info.num_frames
+    if header is not None:
+        made_for = header.metadata.get("image_model_class", ""), header.metadata.get("fingerprint", "")
+        check_made_for(made_for, found.temporal_file, found.class_name, fingerprint)
         temporal = {**header.metadata, "tensors": len(header.tensors)}
+    if plan is None:
+        plan = Plan(shapes, _report(image_model, scheme, num_frames, found.temporal_file))
+        keep_plan(kept, plan)
     return Inspection(
         folder=found.folder,
-        image_model_class=found.image_model_class.__name__,
+        image_model_class=found.class_name,
         variant=weights.variant,
         dtypes=weights.dtypes,
         image_bytes=weights.num_bytes,
         fingerprint=fingerprint,
         temporal=temporal,
-        report=report(image_model, scheme, num_frames),
+        report=plan.report,
         noise="" if found.single_file is None else found.single_file.noise.words(),
     )
+
+
+def _report(image_model: Any, scheme: "str | Scheme", num_frames: int, temporal_file: Path) -> Report:
+    """Of the scheme in a temporal file, where there is one, or of that which was asked for."""
+    from inflate.inflater import report
+
+    if temporal_file.exists():
+        info, _ = read_temporal_info(temporal_file)
+        scheme, num_frames = info.scheme, info.num_frames
+    return report(image_model, scheme, num_frames)
 
 
 def files_to_copy(found: Source, weights: Weights) -> list[Path]:
