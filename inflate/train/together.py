@@ -83,8 +83,10 @@ class Together:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if self._store is None:
             return
-        if isinstance(error, RuntimeError):  # a collective's, if somebody is gone: then the watching thread says so
+        if isinstance(error, RuntimeError):  # a collective's, if somebody is gone: the watching thread ends this one
             self._wait(_GONE_SECONDS + 2 * _BEAT_SECONDS, self._somebody_left)
+            if self._somebody_left():
+                self._wait(_SAME_ERROR_SECONDS + 5 * _BEAT_SECONDS, lambda: False)
         code = error.exit_code if isinstance(error, StoppedError) else 2 if isinstance(error, InputError) else 1
         how = (0, "") if error is None else (code, f"{type(error).__name__}: {error}")
         self._over.set()
@@ -113,7 +115,7 @@ class Together:
         return len(self._places) == len(self._others) or self._store.closed
 
     def _somebody_left(self) -> bool:
-        return any(self._left(other) for other in self._others)
+        return any(left[0] for other in self._others if (left := self._left(other)) is not None)
 
     def _all_asked(self) -> bool:
         return all(self._store.get(f"asked/{other}") is not None or self._is_gone(other) for other in self._others)

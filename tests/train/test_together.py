@@ -84,6 +84,13 @@ def test_one_mistake_is_told_once(starter: Starter, tmp_path: Path) -> None:
     assert ends[1].err == ends[1].out == ""
 
 
+def test_what_one_alone_meets_is_told_too(starter: Starter, tmp_path: Path) -> None:
+    ends = go(starter, 3, tmp_path / "run", "fail_alone", train={"batch_size": 2}, quiet=True)
+    assert [end.code for end in ends] == [2, 2, 2] and max(end.seconds for end in ends) < WITHIN_SECONDS
+    told = "".join(end.err for end in ends)
+    assert told.count("\n") == 1 and "Process 1 of 3" in told and "the disk of this machine alone is full" in told
+
+
 def test_numbers_that_are_none_end_all_of_them(starter: Starter, tmp_path: Path) -> None:
     ends = go(starter, 2, tmp_path / "run", options={"bad": 3})
     assert [end.code for end in ends] == [2, 2] and "became nan at update 4" in ends[0].err and ends[1].err == ""

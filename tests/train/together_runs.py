@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from inflate.cli.app import main
+from inflate.errors import InputError, StoppedError
 from inflate.train import loop, together
 from inflate.train.steps.video import VideoStep
 from tests.train import toy
@@ -18,8 +19,6 @@ from tests.train import toy
 
 def _exit_code(arguments: Any) -> int:
     """Train a toy recipe as the command line would: sentences on standard error, and codes."""
-    from inflate.errors import InputError, StoppedError
-
     recipe = toy.toy_recipe(
         Path(arguments["output"]),
         arguments.get("options"),
@@ -100,6 +99,19 @@ def prepare_in_turn(rank: int, place: Path, told: dict[str, Any]) -> int:
         return made
 
     setattr(loop, "build_step", building)  # noqa: B010
+    return _exit_code(told)
+
+
+def fail_alone(rank: int, place: Path, told: dict[str, Any]) -> int:
+    """The second process meets a mistake in its third update that no other does."""
+    update = loop._Run._update
+
+    def updating(run: Any, number: int) -> Any:
+        if rank == 1 and number == 2:
+            raise InputError("the disk of this machine alone is full")
+        return update(run, number)
+
+    setattr(loop._Run, "_update", updating)  # noqa: B010
     return _exit_code(told)
 
 
