@@ -12,6 +12,7 @@ from transformers import CLIPTextModel
 
 from emoji_family.text import write_text_encoder
 from inflate.components import read_whole
+from inflate.configs import read_object
 from inflate.errors import InputError, a
 from inflate.train.export import save_half
 from inflate.train.noising import SCHEDULE
@@ -84,7 +85,7 @@ def read_vae(folder: str | Path, device: torch.device) -> Any:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} has no config.json; it is no autoencoder's folder.")
-    name = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
+    name = str(read_object(path).get("_class_name"))
     kinds: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderDC": diffusers.AutoencoderDC}
     if name not in kinds:
         raise InputError(f"{path} is of {a(name)}; latents come from one of {', '.join(kinds)}.")

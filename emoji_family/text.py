@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from inflate.checkpoint.narrowing import narrowed
 from inflate.components import read_plain, read_whole
 from inflate.errors import InputError
 from inflate.models.clip import TextImageEncoder
@@ -126,10 +127,7 @@ def write_text_encoder(model: CLIPTextModel, folder: Path, dtype: torch.dtype = 
     # transformers 5 opens a model in the config's dtype, and diffusers the rest of a pipeline in float32 unless told.
     config = model.config.to_dict() | {"architectures": ["CLIPTextModel"], "dtype": "float32"}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    weights = {
-        _PREFIX + name.removeprefix(_PREFIX): value.detach().to("cpu", dtype).contiguous()
-        for name, value in model.state_dict().items()
-    }
+    weights = narrowed({_PREFIX + k.removeprefix(_PREFIX): one for k, one in model.state_dict().items()}, dtype)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 

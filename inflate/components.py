@@ -183,7 +183,7 @@ def read_diffusers_component(
 
 def _tell_other_sampler(folder: Path, found: Any, class_name: str) -> None:
     """A pipeline's index says which sampler it has, as for diffusers; its own file may say another."""
-    said = found.load_config(folder, local_files_only=True).get("_class_name", class_name)
+    said = str(found.load_config(folder, local_files_only=True).get("_class_name", class_name))
     if said != class_name:
         warnings.warn(
             f"Sampled by {class_name}, as {folder.parent / 'model_index.json'} says; the file in {folder} is that of "

@@ -5,11 +5,9 @@ when asked, so that any stage can be replaced, or added by a package beside this
 """
 
 import hashlib
-import inspect
-import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch import Tensor
 from inflate.building import alone
 from inflate.cancelling import check_cancelled
 from inflate.components import read_diffusers_component
+from inflate.configs import read_object
 from inflate.diffusion.guidance import GuidanceOptions
 from inflate.errors import InputError, nearest
 from inflate.stage_table import STAGES, stage_entry
@@ -101,10 +100,21 @@ class OnStep(Protocol):
         ...
 
 
+def unchanged(video: int, step: int, time: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
+    """An :class:`OnStep` that does nothing."""
+    return sample
+
+
 class Stage(Protocol):
-    """One step of the chain, such as P or D^t; it knows its own sampler and conditioning, and no other stage."""
+    """One step of the chain, such as P or D^t; it knows its own sampler and conditioning, and no other stage.
+
+    One that ``makes_frames`` makes them by :meth:`stream`; another, such as P, fills in something else when called.
+    """
 
     name: ClassVar[str]
+    makes_frames: ClassVar[bool]
+    enlarges: ClassVar[bool]
+    guidance_options: ClassVar[bool]
     defaults: StageSettings
     config: Any
 
@@ -114,6 +124,14 @@ class Stage(Protocol):
 
     def work(self, state: ChainState, settings: StageSettings) -> float:
         """Size of the job in evaluations of one picture's network times their cost, for overall progress."""
+        ...
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """How long the state's video of so many pixels will take here, a small part being timed; 0: cannot tell."""
+        ...
+
+    def size_multiple(self) -> int | None:
+        """What both sides of frames must be multiples of, in pixels; None where the stage knows one size alone."""
         ...
 
     def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
@@ -129,8 +147,37 @@ class Stage(Protocol):
         ...
 
     def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        """Do the stage's part. A video's result depends on its own seed and input only, not on its company."""
+        """Do the stage's part of all videos. Each one's result depends on its own seed and input only."""
         ...
+
+    def stream(
+        self,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
+        settings: StageSettings,
+        on_step: OnStep,
+    ) -> Iterator[Tensor]:
+        """The frames of one of the state's videos in chunks (3, n, H, W), float32 in [-1, 1] on the CPU, in order.
+
+        ``chunks`` are the frames that there are, likewise, None where there are none; how they are cut has no
+        influence but on memory: a video that is held in memory is a stream of one chunk. ``state.num_frames`` says how
+        many they are in all (0: nobody knows); ``state.frames`` is not read.
+        """
+        ...
+
+    def after(self, state: ChainState) -> ChainState:
+        """The state when :meth:`stream` has made its frames: how many there are, and at which rate."""
+        ...
+
+
+def whole(stage: Any, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+    """The state with the frames (B, 3, F, H, W) that a :class:`Stage` makes of it, all of them in memory."""
+    made = []
+    for video in range(len(state.seeds)):
+        chunks = None if state.frames is None else [state.frames[video]]
+        made.append(torch.cat(list(stage.stream(state, video, chunks, settings, on_step)), dim=1))
+    return replace(stage.after(state), frames=torch.stack(made))
 
 
 def stage_class(name: str, player: str = "") -> "type[ComponentStage]":
@@ -185,6 +232,8 @@ class ComponentStage:
     player: ClassVar[str] = ""  # its name in PLAYERS, for a class that is not in STAGES
     defaults: StageSettings
     folders: ClassVar[dict[str, str]] = {}  # component -> its subfolder, where the two names differ
+    makes_frames: ClassVar[bool] = False  # by `stream`
+    enlarges: ClassVar[bool] = False  # the frames that it is given
     guidance_options: ClassVar[bool] = False  # whether it knows GuidanceOptions
     variant: str | None = None  # which weights are read, such as "fp16", where a component's folder has them
     config_class: ClassVar[type] = NoConfig  # what the stage must know beside its components, a frozen dataclass
@@ -236,6 +285,33 @@ class ComponentStage:
         """Read one component; a stage with components of its own kind overrides this."""
         return read_diffusers_component(folder, library, class_name, dtype, self.variant)
 
+    def size_multiple(self) -> int | None:
+        """As of :class:`Stage`; any size will do."""
+        return 1
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """As of :class:`Stage`; it cannot tell."""
+        return 0.0
+
+    def stream(
+        self,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
+        settings: StageSettings,
+        on_step: OnStep,
+    ) -> Iterator[Tensor]:
+        """As of :class:`Stage`."""
+        raise AssertionError(f"the stage {self.name!r} makes no frames")
+
+    def after(self, state: ChainState) -> ChainState:
+        """As of :class:`Stage`."""
+        return replace(state, passed=(*state.passed, self.name))
+
+    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
+        """As of :class:`Stage`: its frames, all of them in memory."""
+        return whole(self, state, settings, on_step)
+
     @alone
     def load(self, device: torch.device, dtype: torch.dtype, roles: Sequence[str] | None = None) -> None:
         """Read what is not there yet, and put networks onto ``device`` as ``dtype``, in evaluation mode.
@@ -285,13 +361,7 @@ class ComponentStage:
         path = self.path_of(role) / ("scheduler_config.json" if "scheduler" in role else "config.json")
         if not path.is_file():
             return {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}).") from error
-        if not isinstance(found, dict):
-            raise InputError(f"{path} holds no object of settings: it is damaged; copy it again.")
-        return found
+        return read_object(path)
 
     def write(self, component: Any, folder: Path) -> list[str]:
         """Save one component into ``folder``; returns [library, class]. Overridden beside :meth:`read`."""
@@ -313,78 +383,3 @@ def stage_generator(seed: int, stage: str) -> torch.Generator:
     """
     digest = hashlib.sha256(f"{seed}/{stage}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def draw_noise(
-    shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator] | None, device: torch.device
-) -> Tensor:
-    """Standard normal float32 of ``shape``, one draw per first index, from one generator or one per first index.
-
-    Drawn one by one, so that the first items are the same whatever their number.
-    """
-    if generator is None or isinstance(generator, torch.Generator):
-        generators: list[torch.Generator | None] = [generator] * shape[0]
-    else:
-        generators = list(generator)
-    if len(generators) != shape[0]:
-        raise InputError(f"{shape[0]} videos need as many generators, or one; got {len(generators)}.")
-    where = [device if one is None else one.device for one in generators]
-    draws = [torch.randn(tuple(shape[1:]), generator=one, device=at) for one, at in zip(generators, where, strict=True)]
-    return torch.stack([draw.to(device) for draw in draws])
-
-
-def for_steps(scheduler: Any, num_inference_steps: int, device: torch.device | None = None) -> Any:
-    """A fresh copy of a diffusers scheduler with its timesteps set; ``InputError`` if it refuses so many steps."""
-    scheduler = type(scheduler).from_config(scheduler.config)
-    try:
-        scheduler.set_timesteps(num_inference_steps, device=device)
-    except (ValueError, ZeroDivisionError) as error:
-        name = type(scheduler).__name__
-        raise InputError(f"{name} cannot sample in {num_inference_steps} steps: {error}.") from error
-    return scheduler
-
-
-def denoise(
-    scheduler: Any,
-    predict: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
-    num_inference_steps: int,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
-    begin: Callable[[Any, Tensor], tuple[int, Tensor]] | None = None,
-) -> Tensor:
-    """Run a diffusers scheduler from ``noise`` to a clean sample of the same shape.
-
-    Args:
-        scheduler: any diffusers scheduler; it is copied, so that it can be shared.
-        predict: (sample, timestep) -> what the network predicts, in the scheduler's prediction type.
-        noise: standard normal, float32.
-        num_inference_steps: how many steps.
-        generator: for schedulers that draw noise at each step.
-        on_step: called after each step with (step, timestep, sample); what it returns replaces the sample.
-        begin: (scheduler, noise) -> number of the first step and the sample there, where that is not the noise.
-
-    Raises as :func:`for_steps`.
-    """
-    scheduler = for_steps(scheduler, num_inference_steps, noise.device)
-    parameters = inspect.signature(scheduler.step).parameters
-    timesteps = scheduler.timesteps
-    options: dict[str, Any] = {}
-    if "generator" in parameters:
-        options["generator"] = list(generator) if isinstance(generator, Sequence) else generator
-    if "eta" in parameters:
-        options["eta"] = 0.0  # as diffusers' pipelines have it, also where a scheduler by itself takes another (TCD)
-    # Flow-matching schedulers have neither: their samples start as the noise and go into the network as they are.
-    first, sample = 0, noise * getattr(scheduler, "init_noise_sigma", 1.0)
-    if begin is not None:
-        first, sample = begin(scheduler, noise)
-    scale = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
-    for step, timestep in enumerate(timesteps[first:], first):
-        prediction = predict(scale(sample, timestep), timestep)
-        if "prev_timestep" in parameters:
-            # UnCLIPScheduler takes t - 1 unless told otherwise (Karlo skips timesteps).
-            options["prev_timestep"] = timesteps[step + 1] if step + 1 < len(timesteps) else None
-        sample = scheduler.step(prediction, timestep, sample, **options).prev_sample
-        if on_step is not None:
-            sample = on_step(step, timestep, sample)
-    return sample

@@ -109,6 +109,14 @@ def put_in_place(partial: Path, destination: Path) -> None:
     _remove(aside)
 
 
+def abandoned(folder: Path, prefix: str) -> list[Path]:
+    """Staged folders for places in ``folder`` whose names begin so, which a process that was killed has left there.
+
+    Ask where nobody else makes any.
+    """
+    return sorted(folder.glob(f".{prefix}*.inflate-partial"))
+
+
 def check_free(path: Path, overwrite: bool = False) -> None:
     """Raise ``InputError`` where something has the name ``path``, unless it may be replaced."""
     if not overwrite and os.path.lexists(path):

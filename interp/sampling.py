@@ -1,26 +1,26 @@
 """Sampling ↑F: known frames in, all frames out, the known ones untouched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inflate.diffusion.guidance import Guidance
-from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError, a
-from inflate.models.decoder import guidance_inside, image_conditioning
-from inflate.stages import denoise, draw_noise
+from inflate.models.decoder import image_conditioning
+from inflate.sampling.denoiser import Denoiser, guidance_inside
+from inflate.sampling.loop import Generators, OnSample, denoise
+from inflate.sampling.noise import frame_noise
+from inflate.sampling.windows import Window, plan_windows
 from inflate.video import fold_frames, unfold_frames
 from interp.conditioning import check_interpolates, join_condition
 from interp.detail import decode_beside, encode_pictures
 from interp.frame_decoder import decode_trusted, refine_both_ways, trust_at
 from interp.neighbours import join_neighbours, neighbours_of, places
-from interp.windows import Window, plan_windows
 
-OnStep = Callable[[int, Tensor, Tensor], Tensor]
-Generators = torch.Generator | Sequence[torch.Generator] | None
 _PREDICTIONS = ("v_prediction", "epsilon", "sample")
 
 
@@ -42,21 +42,6 @@ def spread_frames(frames: Tensor, skip: int) -> tuple[Tensor, Tensor]:
     sparse = frames.new_zeros(*frames.shape[:2], count, *frames.shape[3:])
     sparse[:, :, ::skip] = frames
     return sparse, torch.arange(count) % skip == 0
-
-
-def frame_noise(shape: Sequence[int], share: float, generator: Generators, device: torch.device) -> Tensor:
-    """Standard normal (B, c, F, h, w); frames correlate by ``share``, and each one's noise follows from its number."""
-    batch, channels, frames, height, width = shape
-    one_each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
-    if len(one_each) != batch:
-        raise InputError(f"{batch} videos need as many generators, or one; got {len(one_each)}.")
-    picture = (channels, height, width)
-    drawn = []
-    for one in one_each:
-        shared = draw_noise((1, *picture), one, device).transpose(0, 1) if share else None
-        own = draw_noise((frames, *picture), one, device).transpose(0, 1)
-        drawn.append(own if shared is None else mix_noise(own, shared, share))
-    return torch.stack(drawn)
 
 
 def prediction_of_known(scheduler: Any, sample: Tensor, clean: Tensor, timestep: Tensor) -> Tensor:
@@ -86,35 +71,35 @@ class _Sampler:
     guidance_scale: float
     generator: Generators
 
-    def conditioning(self, stride: float) -> tuple[bool, dict[str, Any]]:
-        """Whether to evaluate twice, and the network's arguments for frames ``stride`` apart."""
-        embeds = self.image_embeds
-        inside = guidance_inside(self.model, self.guidance_scale)
-        guided = self.guidance_scale != 1 and bool(embeds.any()) and not inside
-        if guided:
-            embeds = torch.cat([torch.zeros_like(embeds), embeds])
-        found: dict[str, Any] = {name: value.to(self.model.dtype) for name, value in image_conditioning(embeds).items()}
+    def denoiser(self, window: Window, known: Tensor, told: Tensor) -> Denoiser:
+        """What a window's network predicts, beside the known frames (B, c, n, h, w) that it is told, (n,) bool."""
+        embeds, guidance = self.image_embeds, Guidance(self.guidance_scale)
+        inside = guidance_inside(self.model, guidance)
+        both = guidance.needs_both and bool(embeds.any()) and not inside
+        conditions = image_conditioning(torch.cat([torch.zeros_like(embeds), embeds]) if both else embeds)
         fps_range = self.model.scheme.fps_range
-        if fps_range is not None:
-            # Rates beyond those of training are told as the nearest one: 8 frames a second times 5 is more than 30.
-            rate = min(max(self.fps / max(stride, 1.0), fps_range[0]), fps_range[1])
-            found["fps"] = torch.full((len(embeds),), rate, device=embeds.device)
-        return guided, found | inside
+        # Rates beyond those of training are told as the nearest one: 8 frames a second times 5 is more than 30.
+        rate = fps_range and min(max(self.fps / max(window.stride, 1.0), fps_range[0]), fps_range[1])
+        return Denoiser(
+            self.model,
+            self.scheduler,
+            conditions,
+            guidance,
+            both=both,
+            fps=rate,
+            inside=inside,
+            beside=lambda sample: join_condition(sample, known, told),
+        )
 
     def sample(self, window: Window, known: Tensor, noise: Tensor, on_step: Any) -> Tensor:
         """Latents (B, c, n, h, w) of a window's frames, from those that it is told and noise, both of that shape."""
-        guided, conditioning = self.conditioning(window.stride)
         told = torch.tensor(window.known, device=noise.device)
         exact = told[None, None, :, None, None]
+        denoiser = self.denoiser(window, known, told)
 
         def predict(sample: Tensor, timestep: Tensor) -> Tensor:
-            inputs = join_condition(sample, known, told).to(self.model.dtype)
-            inputs = torch.cat([inputs, inputs]) if guided else inputs
-            made = self.model(inputs, timestep, **conditioning).sample.float()
-            if guided:
-                unconditional, conditional = made.chunk(2)
-                made = Guidance(self.guidance_scale)(unconditional, conditional, timestep)
             # Known frames stay on the path from their noise to themselves, as in training, whatever is predicted.
+            made = denoiser(sample, timestep)
             return torch.where(exact, prediction_of_known(self.scheduler, sample, known, timestep), made)
 
         return denoise(self.scheduler, predict, noise, self.num_inference_steps, self.generator, on_step)
@@ -131,7 +116,7 @@ class _Canvas:
     latents: Tensor  # (B, c, F, h, w), filled in place
     noise: Tensor  # of the latents' shape
 
-    def fill(self, window: Window, on_step: OnStep | None) -> None:
+    def fill(self, window: Window, on_step: OnSample | None) -> None:
         """Make a window's new frames."""
         frames, new = list(window.frames), list(window.new)
         trust = None if self.frame_decoder is None else _trust(window, self.sampler.fps).to(self.latents.device)
@@ -174,9 +159,9 @@ def interpolate_frames(
     num_inference_steps: int,
     guidance_scale: float,
     generator: Generators = None,
-    on_step: OnStep | None = None,
+    on_step: OnSample | None = None,
     frame_decoder: Any | None = None,
-    draw: Callable[[Sequence[int]], Tensor] | None = None,
+    draw: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Make the unknown frames of videos, between known ones, before or after them.
 
@@ -195,7 +180,7 @@ def interpolate_frames(
             1 over all windows. What it returns replaces the latents.
         frame_decoder: see ``interp.frame_decoder``; None leaves the residual decode as it is. A window of which it
             trusts no latents, all new frames being near known ones, is not sampled: ``on_step`` is called once.
-        draw: the first noise of a given shape; None draws it from ``generator``.
+        draw: called for the first noise with ``frames`` and ``picture`` as of ``frame_noise``, which is the default.
 
     Returns:
         (B, 3, F, H, W), float32; known frames as they were given, bit for bit.
@@ -214,8 +199,8 @@ def interpolate_frames(
         given = encode_pictures(vae, fold_frames(result[:, :, mask].to(model.device)))
         latents = given.new_zeros(len(known), given.shape[1], len(mask), *given.shape[-2:])
         latents[:, :, mask] = unfold_frames(given, int(mask.sum()))
-        share = model.scheme.noise_share(fps)
-        noise = draw(latents.shape) if draw else frame_noise(latents.shape, share, generator, latents.device)
+        noise = draw or partial(frame_noise, model, len(known), generator=generator, device=latents.device, fps=fps)
+        noise = noise(frames=len(mask), picture=(latents.shape[1], *latents.shape[3:]))
         canvas = _Canvas(sampler, vae, frame_decoder, result, latents, noise)
         for number, window in enumerate(windows):
             scaled = None if on_step is None else _scaled(on_step, number, len(windows), num_inference_steps)
@@ -233,7 +218,7 @@ def _told(window: Window) -> list[int]:
     return [index for index, is_known in zip(window.frames, window.known, strict=True) if is_known]
 
 
-def _scaled(on_step: OnStep, number: int, windows: int, steps: int) -> OnStep:
+def _scaled(on_step: OnSample, number: int, windows: int, steps: int) -> OnSample:
     return lambda step, timestep, sample: on_step((number * steps + step) // windows, timestep, sample)
 
 

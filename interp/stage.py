@@ -3,8 +3,9 @@
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,12 +18,12 @@ from inflate.checkpoint.temporal import read_temporal_info
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.segments import embeds_at
-from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
+from inflate.sampling.windows import Window, plan_windows
+from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator, unchanged
 from interp.folder import IMAGE_FOLDER, fits_beside, is_partial, load_interpolation, save_beside
 from interp.frame_decoder import sides_of
 from interp.sampling import interpolate_frames, spread_frames
 from interp.streaming import interpolate_chunks
-from interp.windows import Window, plan_windows
 
 _UNET = "interpolation_unet"
 _SHARED = ("scheduler", "vae")  # with the decoder, which may have written them already
@@ -45,6 +46,7 @@ class InterpolationStage(ComponentStage):
     """
 
     name: ClassVar[str] = "interpolation"
+    makes_frames: ClassVar[bool] = True
     # A regression rather than a free choice: more steps, or guidance, would move new frames away from the true ones.
     defaults = StageSettings(num_inference_steps=4, guidance_scale=1.0)
 
@@ -99,10 +101,7 @@ class InterpolationStage(ComponentStage):
         return max(1, len(state.seeds) * settings.num_inference_steps * seen) * settings.cost
 
     def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
-        """How long ``state``, whose frames of that many pixels need not be there, will take here: a window is timed.
-
-        The stage must be loaded.
-        """
+        """As of :class:`Stage`: one window is timed."""
         window, size = self._one_window(state), self.embed_size()
         generator = stage_generator(0, self.name)
         frames = torch.rand(1, 3, window.num_frames, height, width, generator=generator) * 2 - 1
@@ -110,7 +109,7 @@ class InterpolationStage(ComponentStage):
         window = replace(window, frames=frames, image_embeds=embeds)
         for _ in range(2):  # the first time kernels are chosen and buffers made
             start = time.perf_counter()
-            self(window, settings, lambda video, step, timestep, sample, share=None: sample)
+            self(window, settings, unchanged)
         taken = time.perf_counter() - start
         return taken * self.work(state, settings) / self.work(window, settings)
 
@@ -122,43 +121,52 @@ class InterpolationStage(ComponentStage):
             return ChainState((), (0,), size, state.fps, frame_skip=1, known_frames=mask)
         return ChainState((), (0,), (size - 1) // state.frame_skip + 1, state.fps, frame_skip=state.frame_skip)
 
-    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        """Complete ``frames`` and raise ``fps``, video by video, so that memory does not grow with their number."""
-        if state.frames is None:
-            raise InputError("Frame interpolation needs frames: give a video, or a cascade with a decoder.")
-        if state.segments and state.known_frames is None:
-            # What is shown changes on the way, so each window is told its own.
-            chunks = (self.interpolate_chunks([one], state, settings, None, n) for n, one in enumerate(state.frames))
-            videos = [torch.cat(list(made), dim=1)[None] for made in chunks]
-        else:
-            passes = self._passes(state, state.frames.shape[2])
-            videos = [self._video(state, video, passes, settings, on_step) for video in range(len(state.seeds))]
-        return replace(
-            state,
-            frames=torch.cat(videos),
-            fps=state.fps * state.frame_skip,
-            known_frames=None,
-            passed=(*state.passed, self.name),
-        )
-
-    def interpolate_chunks(
+    def stream(
         self,
-        chunks: Iterable[Tensor],
         state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
         settings: StageSettings,
-        on_frames: Callable[[float], None] | None = None,
-        video: int = 0,
+        on_step: OnStep,
     ) -> Iterator[Tensor]:
-        """Multiply the frame rate of one of the state's videos, whose known frames come in chunks (3, n, H, W).
+        """All frames of a video, of which one window is held at a time unless it comes in one chunk.
 
-        ``on_frames`` is called with k after each k finished frames. Yields chunks of all frames, in order; one window
-        of them is held at a time.
+        Frames that are missing are made of the whole of it.
         """
+        if chunks is None:
+            raise InputError("Frame interpolation needs frames: give a video, or a cascade with a decoder.")
+        given = iter(chunks)
+        if state.known_frames is None:
+            first = next(given, None)
+            if first is None:
+                return
+            # What is shown changes on the way where there are segments, so each window is told its own.
+            if first.shape[1] < state.num_frames or state.segments:
+                yield from self._by_windows(chain([first], given), state, video, settings, on_step)
+                return
+            given = [first]
+        frames = torch.cat(list(given), dim=1)[None]
+        yield self._video(state, video, frames, settings, on_step)[0]
+
+    def after(self, state: ChainState) -> ChainState:
+        """With more frames, all of them known."""
+        count = (state.num_frames - 1) * state.frame_skip + 1 if state.num_frames else 0
+        return replace(super().after(state), num_frames=count, fps=state.fps * state.frame_skip, known_frames=None)
+
+    def _by_windows(
+        self, chunks: Iterable[Tensor], state: ChainState, video: int, settings: StageSettings, on_step: OnStep
+    ) -> Iterator[Tensor]:
+        """Chunks of all frames of a video whose known frames come in chunks (3, n, H, W)."""
+        steps = settings.num_inference_steps
 
         def embeds_of(seconds: float) -> Tensor | None:
             return None if state.image_embeds is None else embeds_at(state, video, seconds)
 
-        for chunk in interpolate_chunks(
+        def on_part(step: int, timestep: Tensor, sample: Tensor, gaps: float) -> Tensor:
+            share = min(1.0, gaps / (state.num_frames - 1)) if state.num_frames > 1 else 0.0
+            return on_step(video, max(0, math.ceil(share * steps) - 1), timestep, sample, share)
+
+        yield from interpolate_chunks(
             self.components[_UNET],
             self.components.get("vae"),
             self._scheduler(),
@@ -166,20 +174,16 @@ class InterpolationStage(ComponentStage):
             state.frame_skip,
             embeds_of,
             state.fps,
-            num_inference_steps=settings.num_inference_steps,
+            num_inference_steps=steps,
             guidance_scale=settings.guidance_scale,
             generator=stage_generator(state.seeds[video], self.name),
             frame_decoder=self.components.get("frame_decoder"),
-        ):
-            if on_frames is not None:
-                on_frames(chunk.shape[1])
-            yield chunk
+            on_part=on_part,
+        )
 
-    def _video(
-        self, state: ChainState, video: int, passes: list[_Pass], settings: StageSettings, on_step: OnStep
-    ) -> Tensor:
-        assert state.frames is not None, "checked by the caller"
-        frames, fps = state.frames[video : video + 1], state.fps
+    def _video(self, state: ChainState, video: int, frames: Tensor, settings: StageSettings, on_step: OnStep) -> Tensor:
+        """All frames (1, 3, F, H, W) of a video, of those that there are."""
+        fps, passes = state.fps, self._passes(state, frames.shape[2])
         embeds = None if state.image_embeds is None else state.image_embeds[video : video + 1]
         total, before = sum(len(one.windows) for one in passes), 0
         for one in passes:

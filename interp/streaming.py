@@ -1,42 +1,19 @@
 """↑F for videos of any length: known frames come in chunks, all frames go out, a window at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inflate.diffusion.noise import mix_noise
-from inflate.diffusion.windows import frames_of
 from inflate.errors import InputError
+from inflate.sampling.noise import VideoNoise
+from inflate.sampling.windows import frames_of
 from interp.sampling import interpolate_frames, spread_frames
 
-
-class _RunningNoise:
-    """The noise that ``frame_noise`` draws for a whole video, drawn as far as it is asked for and let go after."""
-
-    def __init__(self, share: float, generator: torch.Generator, device: torch.device) -> None:
-        self.share, self.generator, self.device = share, generator, device
-        self.shared: Tensor | None = None
-        self.kept: list[Tensor] = []
-        self.first = 0  # number of the first frame kept
-
-    def __call__(self, first: int, shape: tuple[int, ...]) -> Tensor:
-        """Noise (1, c, n, h, w) of frames from ``first`` on, which never falls from call to call."""
-        batch, channels, count, *picture = shape
-        assert batch == 1 and first >= self.first, "one video, in order"
-        while self.first + len(self.kept) < first + count:
-            if self.share and self.shared is None:
-                self.shared = self._draw(channels, picture)
-            own = self._draw(channels, picture)
-            self.kept.append(own if self.shared is None else mix_noise(own, self.shared, self.share))
-        del self.kept[: first - self.first]
-        self.first = first
-        return torch.cat(self.kept[:count], dim=2)
-
-    def _draw(self, channels: int, picture: list[int]) -> Tensor:
-        drawn = torch.randn(channels, *picture, generator=self.generator, device=self.generator.device)
-        return drawn.to(self.device)[None, :, None]
+OnPart = Callable[[int, Tensor, Tensor, float], Tensor]
+"""(step, timestep, a window's latents, how many gaps between known frames are filled) -> latents to go on with."""
 
 
 def interpolate_chunks(
@@ -52,24 +29,34 @@ def interpolate_chunks(
     guidance_scale: float,
     generator: torch.Generator,
     frame_decoder: Any | None = None,
+    on_part: OnPart | None = None,
 ) -> Iterator[Tensor]:
     """Multiply a video's frame rate, holding one window of it at a time.
 
     The result is that of ``interpolate_frames`` on the whole video; gaps wider than a window are filled one by one.
 
     Arguments are those of ``interpolate_frames``; ``chunks``: known frames (3, n, H, W), in order; ``embeds_of``: a
-    window's image embedding (1, D), or None, by its middle in seconds; ``fps``: that of known frames. Yields
-    (3, m, H, W) float32 on the CPU, ``(F - 1) * skip + 1`` frames in all.
+    window's image embedding (1, D), or None, by its middle in seconds; ``fps``: that of known frames; ``on_part`` as
+    said there. Yields (3, m, H, W) float32 on the CPU, ``(F - 1) * skip + 1`` frames in all.
     """
     if skip < 2:
         raise InputError(f"Multiplying a frame rate takes a skip of 2 or more, got {skip}.")
     gaps = max(1, (model.num_frames - 1) // skip)  # from one window's first known frame to its last
-    noise = _RunningNoise(model.scheme.noise_share(fps * skip), generator, torch.device(model.device))
+    share = model.scheme.noise_share(fps * skip)
+    noise_of = cache(partial(VideoNoise, share=share, generator=generator, device=model.device))  # frames have one size
 
-    def between(known: list[Tensor], first: int) -> Tensor:
-        """All frames (3, n, H, W) from known frame ``first`` on."""
+    for known, first, done in _spans(chunks, gaps):
+        gap = first + len(known) - 1 - done
+
+        def on_step(step: int, timestep: Tensor, sample: Tensor, done: int = done, gap: int = gap) -> Tensor:
+            filled = done + gap * (step + 1) / num_inference_steps
+            return sample if on_part is None else on_part(step, timestep, sample, filled)
+
+        def draw(frames: int, picture: tuple[int, ...], first: int = first) -> Tensor:
+            return noise_of(picture)(first * skip, frames)
+
         sparse, mask = spread_frames(torch.stack(known, dim=1)[None], skip)
-        return interpolate_frames(
+        made = interpolate_frames(
             model,
             vae,
             scheduler,
@@ -80,22 +67,27 @@ def interpolate_chunks(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             generator=generator,
+            on_step=on_step,
             frame_decoder=frame_decoder,
-            draw=lambda shape: noise(first * skip, tuple(shape)),
-        )[0].cpu()
+            draw=draw,
+        )
+        yield made[0, :, (done - first) * skip + min(done, 1) :].cpu()
 
-    held: list[Tensor] = []  # known frames; those up to `done` have been yielded, with what lies between them
-    first = done = 0  # number of the first one held, and of the last one yielded
+
+def _spans(chunks: Iterable[Tensor], gaps: int) -> Iterator[tuple[list[Tensor], int, int]]:
+    """Known frames that go through the network together, no more than ``gaps`` between them, until all have.
+
+    With each come the number of its first frame, and of the last one up to which all frames are made by then.
+    """
+    held: list[Tensor] = []
+    first = done = last = 0
     for frame in frames_of(chunks):
         held.append(frame)
         last = first + len(held) - 1
-        if last == 0:
-            yield frame[:, None]
-        elif last - done == gaps:
-            yield between(held[done - first :], done)[:, 1:]
+        if last and last - done == gaps:
+            yield held[done - first :], done, done
             del held[: done - first]  # the last window may reach back into this one
             first, done = done, last
-    last = first + len(held) - 1
-    if last > done:
+    if held and (last > done or last == 0):
         begin = max(first, last - gaps)
-        yield between(held[begin - first :], begin)[:, (done - begin) * skip + 1 :]
+        yield held[begin - first :], begin, done

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import torch
 
-from inflate.diffusion.windows import check_window
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
+from inflate.sampling.windows import check_window
 from inflate.stages import StageSettings, stage_generator
 from superres.stage import SuperResolutionConfig, SuperResolutionStage
 

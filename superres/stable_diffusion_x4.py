@@ -18,7 +18,8 @@ from inflate.bases.prediction import predict_channels
 from inflate.bases.texts import encode_clip_text
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.stages import StageSettings, denoise
+from inflate.sampling.loop import denoise
+from inflate.stages import StageSettings
 from superres.places import Place
 from superres.spatial import SpatialConfig, SpatialStage
 from superres.stage import Job, padded

@@ -5,7 +5,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,36 +15,36 @@ from torch.nn import functional
 
 from inflate.components import variant_there
 from inflate.diffusion.noise import mix_noise
-from inflate.diffusion.windows import count_windows
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, stage_generator
+from inflate.sampling.loop import denoise
+from inflate.sampling.windows import Frames, count_windows, windowed
+from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
 from superres.conditioning import augment, enlarge, layout_of, level_of, predict
 from superres.places import Generators, Place
 from superres.store import BYTES_PER_PIXEL, FrameStore
 from superres.tiling import check_tile, count_tiles, tiles_of
-from superres.windows import Frames, windowed
 
 _TEMPORAL_NAME = "temporal.safetensors"
 
 _PROBE = 64  # pixels, the smallest side of a picture whose enlargement is timed
 
-# (timestep, sample (1, 3, n, H, W) of one tile of one window) -> the sample to go on with
-OnPart = Callable[[Tensor, Tensor], Tensor]
+# (timestep, sample (1, 3, n, H, W) of a tile of a window, how many frames are done by then) -> the sample to go on with
+OnPart = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
 class Job:
     """What enlarging one video takes beside its frames.
 
-    After each step of each tile of each window ``on_frames`` is called with the number of frames that this is worth,
-    mostly a fraction, which add up to all; and ``on_part``, whose answer replaces the sample.
+    ``num_frames``: how many there are, 0 where nobody knows. ``on_part`` is called after each step of each tile of each
+    window; frames that are done count in fractions.
     """
 
     seed: int
     settings: StageSettings
     fps: float | None = None
-    on_frames: Callable[[float], None] | None = None
+    num_frames: int = 0
     on_part: OnPart | None = None
 
 
@@ -74,6 +74,8 @@ class SuperResolutionConfig:
 class SuperResolutionStage(ComponentStage, ABC):
     """The part of a super-resolution stage that does not depend on which frames share what."""
 
+    makes_frames: ClassVar[bool] = True
+    enlarges: ClassVar[bool] = True
     config_class = SuperResolutionConfig
     unet_role: ClassVar[str]
     scheduler_role: ClassVar[str]
@@ -127,55 +129,44 @@ class SuperResolutionStage(ComponentStage, ABC):
         seen = frames + overlap * (count_windows(frames, *self.window()) - 1)
         return len(state.seeds) * settings.num_inference_steps * seen * settings.cost
 
-    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        """Enlarge the frames, video by video."""
-        if state.frames is None:
-            raise InputError("Super-resolution needs frames: give a video, or a cascade with a decoder.")
-        steps = settings.num_inference_steps
-        windows = count_windows(state.frames.shape[2], *self.window())
-        total = windows * steps * self.count_tiles(*state.frames.shape[-2:])
-        videos = []
-        for video, seed in enumerate(state.seeds):
-            calls = itertools.count(1)
-
-            def on_part(timestep: Tensor, sample: Tensor, video: int = video, calls: Iterator[int] = calls) -> Tensor:
-                call = next(calls)
-                return on_step(video, (call * steps - 1) // total, timestep, sample, call / total)
-
-            job = Job(seed, settings, state.fps, on_part=on_part)
-            videos.append(torch.cat(list(self._stream([state.frames[video]], job)), dim=1))
-        return replace(state, frames=torch.stack(videos), passed=(*state.passed, self.name))
-
     def stream(
         self,
-        chunks: Iterable[Tensor],
-        seed: int,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
         settings: StageSettings,
-        on_frames: Callable[[float], None] | None = None,
-        fps: float | None = None,
+        on_step: OnStep,
     ) -> Iterator[Tensor]:
         """Enlarge a video of any length and size, holding a window of its frames and one tile of theirs at a time.
 
-        Args:
-            chunks: (3, n, h, w) float32 in [-1, 1], in order, any n >= 1; how they are cut has no influence.
-            seed: of the video.
-            settings: steps, and the level of noise on the low-resolution frames.
-            on_frames: called after each step of each tile with the number of frames that it is worth, mostly a
-                fraction; they add up to all.
-            fps: frames per second, which a network with a frame-rate embedding is told.
-
-        Yields:
-            (3, 1, scale h, scale w) float32 in [-1, 1] on the CPU, in order; as many frames in all. Those of more than
-            one tile have lain in a temporary file, as 16-bit numbers.
+        Frames come one by one; those of more than one tile have lain in a temporary file, as 16-bit numbers.
 
         Raises:
             InputError: chunks that are no frames, a network with other channels, or a noise level it is not told of.
         """
-        return self._stream(chunks, Job(seed, settings, fps, on_frames))
+        if chunks is None:
+            raise InputError("Super-resolution needs frames: give a video, or a cascade with a decoder.")
+        count, steps = state.num_frames, settings.num_inference_steps
+
+        def on_part(timestep: Tensor, sample: Tensor, done: float) -> Tensor:
+            share = min(1.0, done / count) if count else 0.0
+            return on_step(video, max(0, math.ceil(share * steps - 1e-6) - 1), timestep, sample, share)
+
+        # A state without a rate has 0; nothing can be told then.
+        yield from self.enlarged(chunks, Job(state.seeds[video], settings, state.fps or None, count, on_part))
 
     def upscale(self, frames: Tensor, seed: int, settings: StageSettings, fps: float | None = None) -> Tensor:
-        """A video (3, F, h, w) in [-1, 1] in one piece -> (3, F, scale h, scale w); see :meth:`stream`."""
-        return torch.cat(list(self.stream([frames], seed, settings, None, fps)), dim=1)
+        """A video (3, F, h, w) in [-1, 1] in one piece -> (3, F, scale h, scale w), on the CPU.
+
+        Args:
+            frames: the video.
+            seed: of the video.
+            settings: steps, and the level of noise on the low-resolution frames.
+            fps: frames per second, which a network with a frame-rate embedding is told.
+
+        Raises: as :meth:`stream`.
+        """
+        return torch.cat(list(self.enlarged([frames], Job(seed, settings, fps))), dim=1)
 
     def count_tiles(self, height: int, width: int) -> int:
         """In how many tiles frames of ``height`` x ``width`` pixels are enlarged."""
@@ -188,12 +179,9 @@ class SuperResolutionStage(ComponentStage, ABC):
         window, overlap = self.window()
         return (2 if overlap else 1) * window * height * width * self.config.scale**2 * BYTES_PER_PIXEL
 
-    def seconds(self, num_frames: int, height: int, width: int, settings: StageSettings) -> float:
-        """How long so many frames of ``height`` x ``width`` pixels will take here, in seconds: a small tile is timed.
-
-        The stage must be loaded.
-        """
-        window, overlap = self.window()
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """As of :class:`Stage`: a small tile is timed."""
+        num_frames, (window, overlap) = state.num_frames, self.window()
         count = min(window, num_frames)
         tile = self._tile()[0]
         sides = [min(side, max(tile // 2, _PROBE // self.config.scale)) for side in (height, width)]
@@ -217,37 +205,29 @@ class SuperResolutionStage(ComponentStage, ABC):
         tile = max(step, self.config.tile // scale // step * step)
         return tile, -(-self.config.tile_overlap // scale)
 
-    def _stream(self, chunks: Iterable[Tensor], job: Job) -> Iterator[Tensor]:
+    def enlarged(self, chunks: Iterable[Tensor], job: Job) -> Iterator[Tensor]:
+        """As :meth:`stream`, of one video whose frames come in chunks (3, n, h, w)."""
         window, overlap = self.window()
-        told = made = 0.0
-
-        def tell(frames: float) -> None:
-            nonlocal told
-            told += frames
-            if job.on_frames is not None:
-                job.on_frames(frames)
 
         def process(frames: Tensor, first: int) -> Frames:
-            new = window - overlap if len(frames) == window else len(frames)
-            return self._window(frames, first, replace(job, on_frames=tell), new)
+            # Frames that a window shares with the next one are done with that.
+            last = len(frames) < window or first + window == job.num_frames
+            new = len(frames) if last else window - overlap
+            return self._window(frames, first, job, new)
 
-        for chunk in windowed(chunks, window, overlap, process):
-            made += chunk.shape[1]
-            yield chunk
-        if made - told > 1e-6:
-            tell(made - told)
+        return windowed(chunks, window, overlap, process)
 
     def _window(self, frames: Tensor, first: int, job: Job, new: int) -> Frames:
-        """(n, 3, h, w) -> n larger frames, ``first`` being the number of the first one, ``new`` those not made yet."""
+        """(n, 3, h, w) -> n larger frames, ``first`` being the number of the first one, ``new`` those then done."""
         height, width = frames.shape[-2:]
         steps = self.count_tiles(height, width) * job.settings.num_inference_steps
+        calls = itertools.count(1)
 
         def on_step(step: int, timestep: Tensor, sample: Tensor) -> Tensor:
-            if job.on_frames is not None:
-                job.on_frames(new / steps)
+            done = first + new * next(calls) / steps
             if job.on_part is None:
                 return sample
-            return job.on_part(timestep, sample.transpose(0, 1)[None])[0].transpose(0, 1).contiguous()
+            return job.on_part(timestep, sample.transpose(0, 1)[None], done)[0].transpose(0, 1).contiguous()
 
         if steps == job.settings.num_inference_steps:
             return self._enlarged(frames, first, job, Place.everything(height, width), on_step)

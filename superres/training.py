@@ -5,7 +5,6 @@ autoencoder, since the frames that reach it in the chain come from there. SR_h i
 on crops of them, because there is no data of 512 px, and then enlarges 256 px to 512: by then an edge is an edge.
 """
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
 from inflate.checkpoint import load, save
+from inflate.checkpoint.narrowing import narrow_copy
 from inflate.data import ClipSampler, FrameCache
 from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
@@ -304,7 +304,7 @@ class VideoSuperResolutionStep(_SuperResolutionStep):
 
     def export(self, folder: Path) -> None:
         """``unet/``: the image network with ``temporal.safetensors`` beside it, float16; ``scheduler/``."""
-        save(copy.deepcopy(self.trained).half(), folder / "unet", force=True)
+        save(narrow_copy(self.trained, torch.float16), folder / "unet", force=True)
         self.export_beside(folder, self.config)
 
 

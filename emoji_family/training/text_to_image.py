@@ -14,9 +14,12 @@ from emoji_family.pipeline import read_vae, write_pipeline
 from emoji_family.text import read_text_encoder, read_tokenizer, tokens_of
 from emoji_family.training.text_encoder import Captions, known_from, latents_of
 from emoji_family.unet import as_stable_diffusion
+from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.models.decoder import decode_latents
-from inflate.stages import denoise
+from inflate.sampling.denoiser import Denoiser
+from inflate.sampling.loop import denoise
+from inflate.sampling.noise import draw_noise
 from inflate.train.choices import check_choices
 from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.networks import read_network
@@ -149,14 +152,10 @@ class TextToImageStep(DenoisingStep):
         states = self._states(tokens) if self.looks is None else self._looks(self._with_looks(tokens, entries))
         generator = torch.Generator(self.device).manual_seed(0)
 
-        def predict(sample: Tensor, timestep: Tensor) -> Tensor:
-            made = self.trained["unet"](torch.cat([sample, sample]), timestep, encoder_hidden_states=states).sample
-            without, given = made.float().chunk(2)
-            return without + 2.5 * (given - without)
-
-        shape = (len(texts), *self.latents.shape[1:])
-        noise = torch.randn(shape, generator=generator, device=self.device)
-        latents = denoise(sampler_of(self.process.config), predict, noise, 15, generator)
+        scheduler, unet = sampler_of(self.process.config), self.trained["unet"]
+        predict = Denoiser(unet, scheduler, {"encoder_hidden_states": states}, Guidance(2.5))
+        noise = draw_noise((len(texts), *self.latents.shape[1:]), generator, self.device)
+        latents = denoise(scheduler, predict, noise, 15, generator)
         write_rows(path, [self.sampler.pixels(rows), decode_latents(self.vae, latents).cpu()], scale=2)
 
     def export(self, folder: Path) -> None:

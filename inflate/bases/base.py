@@ -12,9 +12,10 @@ from inflate.adapters import ADAPTERS, Adapter
 from inflate.bases.autoencoder import Autoencoder
 from inflate.bases.conditioner import Conditioner
 from inflate.bases.families import FAMILIES, PIPELINES, Pipeline, cascade_pipeline, family_of
-from inflate.bases.parts import INDEX_NAME, OURS, part_config, read_json
+from inflate.bases.parts import INDEX_NAME, OURS, part_config
 from inflate.checkpoint import Source, find_source, load_image_model, read_config, resolve_path
 from inflate.checkpoint.hub import download, is_hub_name
+from inflate.configs import read_object
 from inflate.errors import InputError, a, nearest
 
 _SCHEDULER = "scheduler_config.json"
@@ -129,7 +130,7 @@ def open_base(model: str | Path, parts: Mapping[str, str | Path] | None = None, 
     lent = _lent(named[_LENDS_ALL], family) if _LENDS_ALL in named else {}
     found = lent | found | {role: path for role, path in named.items() if role != _LENDS_ALL}
     _check_complete(where, family, found)
-    scheduler = read_json(found["scheduler"] / _SCHEDULER)
+    scheduler = read_object(found["scheduler"] / _SCHEDULER)
     _check_prediction(source, scheduler, found["scheduler"])
     options = {} if pipeline is None else dict(pipeline.options) | _said(index)
     base = Base(family, root, source, found, scheduler, _process(scheduler), options)
@@ -142,7 +143,7 @@ def _pipeline_of(model: str | Path) -> tuple[Pipeline | None, dict[str, Any], Pa
     root = resolve_path(model)
     if not (root / INDEX_NAME).is_file():
         return None, {}, None
-    index = read_json(root / INDEX_NAME)
+    index = read_object(root / INDEX_NAME)
     name = str(index.get("_class_name"))
     if name == "Cascade":
         return cascade_pipeline(index), index, root
@@ -179,7 +180,7 @@ def _lent(folder: Path, family: str) -> dict[str, Path]:
     path = folder / INDEX_NAME
     if not path.is_file():
         raise InputError(f"{folder} cannot lend parts: it is no pipeline's folder, for it has no {INDEX_NAME}.")
-    index = read_json(path)
+    index = read_object(path)
     name = str(index.get("_class_name"))
     lender = cascade_pipeline(index) if name == "Cascade" else PIPELINES.get(name, Pipeline(""))
     if lender.family and lender.family != family:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inflate.checkpoint.narrowing import narrowed
+from inflate.configs import read_object
 from inflate.errors import InputError, nearest
 from inflate.staging import new_file
 
@@ -226,10 +228,7 @@ class TextImageEncoder(nn.Module):
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: value.detach().cpu().to(dtype or value.dtype).contiguous()
-            for name, value in self.model.state_dict().items()
-        }
+        weights = narrowed(self.model.state_dict(), dtype)
         config = json.dumps(self.config.to_open_clip(), indent=2) + "\n"
         _replace(folder / _MERGES_NAME, _pack_merges(self.merges))
         _replace(folder / _CONFIG_NAME, config.encode())
@@ -252,13 +251,10 @@ class TextImageEncoder(nn.Module):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} is not a CLIP folder: it has no {name}.")
         try:
-            raw = json.loads((folder / _CONFIG_NAME).read_text(encoding="utf-8"))
             merges = gzip.decompress((folder / _MERGES_NAME).read_bytes()).decode().split("\n")[1:]
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{folder}: the CLIP config or merges cannot be read ({error}).") from error
-        if not isinstance(raw, dict):
-            raise InputError(f"{folder / _CONFIG_NAME} holds no object of settings: it is damaged; copy it again.")
-        config = ClipConfig.from_open_clip(raw, str(folder / _CONFIG_NAME))
+            raise InputError(f"{folder}: the merges of CLIP's vocabulary cannot be read ({error}).") from error
+        config = ClipConfig.from_open_clip(read_object(folder / _CONFIG_NAME), str(folder / _CONFIG_NAME))
         if len(merges) != config.num_merges:
             raise InputError(f"{folder / _MERGES_NAME} has {len(merges)} merges; the config wants {config.num_merges}.")
         encoder = cls(config, merges)

@@ -1,7 +1,6 @@
 """Parts of people's pipelines beside the network: which class each is, reading, writing, and their fingerprints."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,6 +15,7 @@ from inflate.checkpoint.fingerprint import weights_fingerprint
 from inflate.checkpoint.header import read_header
 from inflate.checkpoint.source import Weights
 from inflate.components import read_diffusers_component, read_plain, read_whole
+from inflate.configs import read_object
 from inflate.errors import InputError, a
 
 INDEX_NAME = "model_index.json"
@@ -135,22 +135,9 @@ def _class_of(library: str, class_name: str) -> Any:
     return None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An object in a JSON file; ``InputError`` for a file that is missing or holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; copy the folder again.") from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not readable as JSON ({error}); copy the folder again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold an object; copy the folder again.")
-    return content
-
-
 def part_config(folder: Path) -> dict[str, Any]:
     """The config of a part, empty where it has none."""
-    return read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
 
 
 def part_class(folder: Path) -> tuple[str, str]:
@@ -162,12 +149,12 @@ def part_class(folder: Path) -> tuple[str, str]:
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.")
     for name, key in _SAYS_CLASS:
-        value = read_json(folder / name).get(key) if (folder / name).is_file() else None
+        value = read_object(folder / name).get(key) if (folder / name).is_file() else None
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str):
             return ("transformers" if value in TRANSFORMERS else "diffusers"), value
     index = folder.parent / INDEX_NAME
-    entry = read_json(index).get(folder.name) if index.is_file() else None
+    entry = read_object(index).get(folder.name) if index.is_file() else None
     if isinstance(entry, list) and len(entry) == 2 and all(isinstance(one, str) for one in entry):
         return entry[0], entry[1]
     raise InputError(f"{folder} is no part of a pipeline: none of its files says of what class it is.")

@@ -35,7 +35,6 @@ from inflate.cascade.output import (
 )
 from inflate.cascade.runner import Runner
 from inflate.cascade.shapes import Shape
-from inflate.cascade.streaming import upscale_chunks
 from inflate.errors import InputError
 from inflate.stages import ChainState, StageSettings
 from inflate.video import Video, fold_frames, from_uint8
@@ -222,7 +221,10 @@ class Applications(Runner):
         [seed] = draw_seeds(options.get("generator"), 1)
         stages = stages_for(self.upscalers(options.get("until")), factor)
         callback = options.get("callback_on_step_end")
-        made = upscale_chunks(self, stages, chunks, seed, settings, num_frames, callback, works, fps)
+        works = works or [settings[stage.name].num_inference_steps * settings[stage.name].cost for stage in stages]
+        before = tuple(stage.name for stage in self.stages if stage not in stages)
+        state = ChainState((), (seed,), num_frames or 0, float(fps or 0), passed=before)
+        made = self.stream_through(stages, works, state, settings, callback, chunks)
         return shrunk(made, scale_of(stages), factor)
 
     def _upscale_large(self, video: Video, factor: float | None, options: SamplingOptions) -> CascadeOutput:

@@ -1,6 +1,5 @@
 """Writing the cascade of a role file as one folder of half-precision weights."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from inflate.cascade.folder import write_folder
 from inflate.cascade.role_file import read_role_file
 from inflate.cascade.roles import stages_of_roles
 from inflate.checkpoint.kinds import TEMPORAL_FILE
+from inflate.checkpoint.narrowing import narrowed
 from inflate.checkpoint.temporal import read_temporal_info, write_temporal
 from inflate.errors import InputError
+from inflate.staging import new_file
 
 
 def assemble(path: Path, destination: Path, force: bool = False) -> dict[str, int]:
@@ -51,14 +52,10 @@ def _halve(path: Path) -> None:
         names = list(file.keys())
         if not any(file.get_slice(name).get_dtype() in ("F32", "F64") for name in names):
             return
-        tensors = {}
-        for name in names:
-            value = file.get_tensor(name)
-            tensors[name] = value.to(torch.float16).contiguous() if value.is_floating_point() else value
+        tensors = narrowed({name: file.get_tensor(name) for name in names}, torch.float16)
         metadata = file.metadata()
-    narrow = path.with_suffix(".half")
-    if path.name == TEMPORAL_FILE:
-        write_temporal(narrow, tensors, read_temporal_info(path)[0])
-    else:
-        save_file(tensors, narrow, metadata=metadata)
-    os.replace(narrow, path)
+    with new_file(path, overwrite=True) as narrow:
+        if path.name == TEMPORAL_FILE:
+            write_temporal(narrow, tensors, read_temporal_info(path)[0])
+        else:
+            save_file(tensors, narrow, metadata=metadata)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from inflate.cascade.runner import Runner
 from inflate.errors import InputError
-from inflate.stages import StageSettings
+from inflate.stages import ChainState, StageSettings
 
 USUAL_PIXELS = 4096 * 2304
 """Of the largest pictures that are made unless a factor is asked for: those of cinema's 4K."""
@@ -118,11 +118,11 @@ class Enlarging:
             )
 
     def seconds(self, cascade: Runner, settings: Mapping[str, StageSettings]) -> list[float]:
-        """How long each stage will take here, from one small tile of each, which is timed."""
-        found = []
+        """How long each stage will take here, from one small tile of each, which is timed; 0 where it cannot tell."""
+        found, state = [], ChainState((), (0,), self.num_frames, 0.0)
         for number, stage in enumerate(self.stages):
             with cascade.running(stage):
-                found.append(stage.seconds(self.num_frames, *self.made(number), settings[stage.name]))
+                found.append(stage.seconds(state, *self.made(number), settings[stage.name]))
         return found
 
 

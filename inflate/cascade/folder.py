@@ -10,6 +10,7 @@ from typing import Any
 
 from inflate.checkpoint import resolve_path, what_it_is
 from inflate.checkpoint.writing import finish_folder
+from inflate.configs import read_object
 from inflate.errors import InputError, nearest
 from inflate.stage_table import stage_entry
 from inflate.stages import Stage, StageSettings, stage_class, stages_of
@@ -44,11 +45,8 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"{folder} is {what_it_is(folder)} and not a cascade's or a pipeline's: it has no {INDEX_NAME}; name the "
             "folder that has one, or a role file (.toml) that names this one as a component."
         )
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(index, dict) or any(isinstance(entry, list) and len(entry) != 2 for entry in index.values()):
+    index = read_object(path)
+    if any(isinstance(entry, list) and len(entry) != 2 for entry in index.values()):
         raise InputError(f"{path} must be an object that gives [library, class] for each component.")
     return index
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from inflate.cascade.applications import SamplingOptions
+from inflate.cascade.frame_file import FrameFile
 from inflate.cascade.inputs import Timing, draw_seeds
-from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream, stream_stages
-from inflate.cascade.streaming import FrameFile
+from inflate.cascade.long import MAX_STREAMED_FRAMES, FrameStream
 from inflate.stages import ChainState
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Known:
         todo = [self.stage, *self.larger] if raised else self.larger
         file, state = self._read(raised)
         works = self._works(todo, state)
-        yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, file.read())
+        yield from self.cascade.stream_through(todo, works, state, self.settings, self.callback, file.read())
 
     def behind(self) -> Iterator[Tensor]:
         """Chunks (3, n, H, W) of all frames, where ``timing`` is the new ones'."""
@@ -101,7 +101,7 @@ class _Known:
         with self.cascade.running(self.stage):
             made = self.stage(last, self.settings[self.stage.name], on_step).frames
         chunks = self._after(file, made[0, :, told:])
-        yield from stream_stages(self.cascade, todo, works, state, self.settings, self.callback, chunks, first=1)
+        yield from self.cascade.stream_through(todo, works, state, self.settings, self.callback, chunks, first=1)
 
     def _read(self, embedded: bool) -> tuple[FrameFile, ChainState]:
         """The frames in a file, and a state that knows their number, and their embedding if they are ``embedded``."""

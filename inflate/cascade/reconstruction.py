@@ -20,9 +20,10 @@ from inflate.diffusion.reconstruction import error_correlation, frames_constrain
 from inflate.errors import InputError, nearest
 from inflate.inflater import InflatedModel
 from inflate.models.completing import Completes
-from inflate.models.decoder import DecoderStage, frame_noise
-from inflate.models.guided import check_fps
-from inflate.models.known_frames import Known, sample_known, saving_memory
+from inflate.models.decoder import DecoderStage
+from inflate.sampling.denoiser import check_fps
+from inflate.sampling.known import Known, sample_known, saving_memory
+from inflate.sampling.noise import frame_noise
 from inflate.stages import ChainState, StageSettings, stage_generator
 from inflate.video import Video, fold_frames, unfold_frames
 

@@ -4,7 +4,6 @@ Nothing is copied, and weights are read when their stage runs. What a role file 
 :mod:`inflate.cascade.role_file`.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from inflate.cascade.folder import INDEX_NAME, family_folder, read_index, read_s
 from inflate.cascade.pipelines import PIPELINES, Part
 from inflate.cascade.role_file import Role, RoleFile, checked_options
 from inflate.components import DIFFUSERS_STEM, TRANSFORMERS_STEM, files_by_variant
+from inflate.configs import read_object
 from inflate.errors import InputError, a, nearest
 from inflate.schedulers import SCHEDULERS
 from inflate.stage_table import STAGES, stage_entry
@@ -156,13 +156,7 @@ def _entry_of(role: Role, name: str, folder: Path, usual: tuple[str, str] | None
 
 def _json_of(path: Path) -> dict[str, Any]:
     """An object from a JSON file, empty where there is no such file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} must be a JSON object.")
-    return found
+    return read_object(path) if path.is_file() else {}
 
 
 def _options(role: Role, settings: StageSettings, config: Any) -> tuple[StageSettings, Any]:

@@ -4,15 +4,16 @@ import copy
 import math
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from inflate.cancelling import CancelledError
+from inflate.cascade.frame_file import FrameFile
 from inflate.cascade.output import Progress, StageCallback, StepCallback, tell_end
 from inflate.cascade.shapes import fitting_size
 from inflate.diffusion.guidance import GuidanceOptions
@@ -20,15 +21,6 @@ from inflate.errors import InputError, nearest
 from inflate.stages import ChainState, OnStep, Stage, StageSettings
 
 _PLAIN = GuidanceOptions()
-
-
-@runtime_checkable
-class _Sized(Protocol):
-    """A stage that cannot do frames of any size."""
-
-    def size_multiple(self) -> int | None:
-        """What both sides must be multiples of, in pixels; None where the stage knows one size alone."""
-        ...
 
 
 class Runner:
@@ -63,7 +55,7 @@ class Runner:
         """Height and width of the frames that are made of pictures of ``height`` x ``width`` pixels, before they are
         enlarged: the pictures' shape at about the decoder's area; see :mod:`inflate.cascade.shapes`."""
         decoder: Any = self.stage("decoder")
-        multiples = [stage.size_multiple() for stage in self.stages if isinstance(stage, _Sized)]
+        multiples = [stage.size_multiple() for stage in self.stages]
         known = [one for one in multiples if one is not None]
         multiple = math.lcm(*known) if len(known) == len(multiples) else None
         return fitting_size(height, width, None if decoder is None else decoder.usual_size(), multiple)
@@ -77,7 +69,8 @@ class Runner:
 
     def told_nothing(self) -> bool:
         """Whether its frames come from noise alone, so that it takes no prompt."""
-        return bool(getattr(self.stage("decoder"), "told_nothing", False))
+        decoder: Any = self.stage("decoder")
+        return decoder is not None and decoder.told_nothing
 
     def window_size(self) -> int | None:
         """Frames that the decoder sees at once; longer videos are cut into windows. None for a cascade without one."""
@@ -100,7 +93,7 @@ class Runner:
 
     def enlargers(self, until: str | None = None) -> tuple[Any, ...]:
         """The super-resolution stages up to and with ``until``; there may be none."""
-        return tuple(stage for stage in self.up_to(until) if hasattr(stage, "stream"))
+        return tuple(stage for stage in self.up_to(until) if stage.enlarges)
 
     def upscalers(self, until: str | None = None) -> tuple[Any, ...]:
         """As :meth:`enlargers`, where there are to be some.
@@ -148,7 +141,7 @@ class Runner:
             changes = {what: values[stage.name] for what, values in chosen.items() if stage.name in values}
             found[stage.name] = replace(stage.defaults, **changes)
             odd = [what for what in some if getattr(found[stage.name], what) != getattr(_PLAIN, what)]
-            if odd and not getattr(stage, "guidance_options", False):
+            if odd and not stage.guidance_options:
                 raise InputError(f"The stage {stage.name!r} knows no {odd[0]}; give it to the decoder alone.")
         return found
 
@@ -165,11 +158,63 @@ class Runner:
         todo = [stage for stage in self.up_to(until) if not stage.done(state)]
         works = [stage.work(state, settings[stage.name]) for stage in todo]
         for number, stage in enumerate(todo):
+            on_step = self.step_callback(todo, works, number, state, settings, callback_on_step_end)
             with self.running(stage):
-                on_step = self.step_callback(todo, works, number, state, settings, callback_on_step_end)
-                state = stage(state, settings[stage.name], on_step)
+                if stage.makes_frames:
+                    made = []
+                    for video in range(len(state.seeds)):
+                        given = None if state.frames is None else [state.frames[video]]
+                        chunks = stage.stream(state, video, given, settings[stage.name], on_step)
+                        made.append(torch.cat(list(chunks), dim=1))
+                    state = replace(stage.after(state), frames=torch.stack(made))
+                else:
+                    state = stage(state, settings[stage.name], on_step)
             tell_end(callback_on_stage_end, self, stage.name, state)
         return state
+
+    def stream_through(
+        self,
+        todo: Sequence[Stage],
+        works: Sequence[float],
+        state: ChainState,
+        settings: Mapping[str, StageSettings],
+        callback: StepCallback | None = None,
+        chunks: Iterable[Tensor] | None = None,
+        first: int = 0,
+    ) -> Iterator[Tensor]:
+        """Run stages one after the other on one video, with a file of its frames, as 8-bit pixels, between two.
+
+        Args:
+            todo: the stages, in order.
+            works: their sizes, in any unit, for progress.
+            state: of the video, without ``frames``.
+            settings: by stage name.
+            callback: as a cascade's.
+            chunks: frames (3, n, H, W) that there are; None where the decoder, one of ``todo``, makes them.
+            first: number of the first stage to run, those before it having run.
+
+        Yields:
+            Chunks of the last stage's frames.
+
+        Raises:
+            InputError: a stage that makes no stream of frames comes behind one that does.
+        """
+        for number, stage in list(enumerate(todo))[first:]:
+            on_step = self.step_callback(todo, works, number, state, settings, callback)
+            if not stage.makes_frames:
+                if chunks is not None:
+                    raise InputError(f"The stage {stage.name!r} works on whole videos only; stop before it (until).")
+                with self.running(stage):
+                    state = stage(state, settings[stage.name], on_step)
+                continue
+            made = self.making(stage, stage.stream(state, 0, chunks, settings[stage.name], on_step))
+            if number + 1 == len(todo):
+                yield from made
+                return
+            file = FrameFile()
+            file.write(made)
+            chunks, state = file.read(), stage.after(state)
+        yield from chunks or ()
 
     @contextmanager
     def loaded(self, stage: Stage, roles: Sequence[str] | None = None) -> Iterator[Stage]:
@@ -195,12 +240,12 @@ class Runner:
         with self._turn, self.loaded(stage, roles):
             yield stage
 
-    def making(self, stage: Stage, made: Generator[Tensor]) -> Iterator[Tensor]:
+    def making(self, stage: Stage, made: Iterator[Tensor]) -> Iterator[Tensor]:
         """What a stage makes chunk by chunk, its weights being held until the end; no other stage runs meanwhile.
 
         Others may run between two chunks, so that a stream that nobody reads on with stops nobody.
         """
-        with self.loaded(stage), closing(made):
+        with self.loaded(stage), closing(made):  # pyright: ignore[reportArgumentType] # streams are generators
             while True:
                 with self._turn, torch.no_grad():
                     chunk = next(made, None)

@@ -1,18 +1,15 @@
 """How long long work will take, before it begins: small parts of it are timed."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from torch import Tensor
 
 from inflate.cascade.applications import SamplingOptions
 from inflate.cascade.enlarging import Enlarging
 from inflate.cascade.known import checked_timing
 from inflate.models.beginning import drawn_pixels
-from inflate.stages import ChainState, StageSettings, stage_generator
+from inflate.stages import ChainState, StageSettings
 
 if TYPE_CHECKING:
     from inflate.cascade.chain import Cascade
@@ -39,11 +36,10 @@ def seconds_of_known(
     checked_timing(video, frame_skip, new or None)
     count = (video.num_frames - 1) * frame_skip + 1 + new
     stage: Any = cascade.stage("interpolation")
-    if count < _LONG or (stage is not None and not hasattr(stage, "seconds")):
+    if count < _LONG:
         return None
     settings, size = cascade.chosen_settings(options), cascade.frame_shape(video.height, video.width)
-    larger = Enlarging(cascade.enlargers(options.get("until")), size, count)
-    seconds = sum(larger.seconds(cascade, settings))
+    found = Enlarging(cascade.enlargers(options.get("until")), size, count).seconds(cascade, settings)
     if stage is not None and (new or frame_skip > 1):
         frames, known = video.num_frames, None
         if new:
@@ -51,8 +47,8 @@ def seconds_of_known(
             frames, known = told + new, torch.arange(told + new) < told
         state = ChainState((), (0,), frames, video.fps, frame_skip=frame_skip, known_frames=known)
         with cascade.running(stage):
-            seconds += stage.seconds(state, *size, settings[stage.name])
-    return seconds
+            found.append(stage.seconds(state, *size, settings[stage.name]))
+    return _sum(found)
 
 
 def seconds_of_stream(
@@ -62,36 +58,18 @@ def seconds_of_stream(
 
     None as for :func:`seconds_of_known`.
     """
-    stages, decoder = cascade.up_to(until), cast(Any, cascade.stage("decoder"))
     if state.num_frames < _LONG:
         return None
-    size, count = drawn_pixels(decoder), state.num_frames
-    seconds = _drawing(cascade, decoder, state, settings["decoder"])
-    for stage in cast(Any, stages):
-        if stage.name == "interpolation" and state.frame_skip > 1:
+    size, found = drawn_pixels(cascade.stage("decoder")), []
+    for stage in cascade.up_to(until):
+        if stage.name == "decoder" or (stage.name == "interpolation" and state.frame_skip > 1):
             with cascade.running(stage):
-                seconds += stage.seconds(state, *size, settings[stage.name])
-            count = (count - 1) * state.frame_skip + 1
-    larger = Enlarging(cascade.enlargers(until), size, count)
-    return seconds + sum(larger.seconds(cascade, settings)), count, larger.size
+                found.append(stage.seconds(state, *size, settings[stage.name]))
+            state = stage.after(state)
+    larger = Enlarging(cascade.enlargers(until), size, state.num_frames)
+    seconds = _sum(found + larger.seconds(cascade, settings))
+    return None if seconds is None else (seconds, state.num_frames, larger.size)
 
 
-def _drawing(cascade: "Cascade", decoder: Any, state: ChainState, settings: StageSettings) -> float:
-    """Seconds of the decoder, from one window; frames of two windows are drawn twice, and decoded once."""
-    size, generator = decoder.embed_size(), stage_generator(0, "timing")
-    embeds = None if size is None else torch.nn.functional.normalize(torch.randn(1, size, generator=generator))
-    window = replace(state, num_frames=decoder.window_size(), image_embeds=embeds, segments=())
-    start = drawn = 0.0
-    with cascade.running(decoder), torch.no_grad():
-        for _ in range(2):  # the first time kernels are chosen and buffers made
-            start = time.perf_counter()
-            latents = decoder.draw(window, 0, settings, _unchanged)
-            drawn = time.perf_counter()
-            decoder.to_pixels(latents)
-    decoded = time.perf_counter() - drawn
-    drawing = (drawn - start) * decoder.work(state, settings) / decoder.work(window, settings)
-    return drawing + decoded * state.num_frames / window.num_frames
-
-
-def _unchanged(video: int, step: int, timestep: Tensor, sample: Tensor, share: float | None = None) -> Tensor:
-    return sample
+def _sum(seconds: list[float]) -> float | None:
+    return sum(seconds) if all(seconds) else None

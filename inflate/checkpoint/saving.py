@@ -9,6 +9,7 @@ from inflate.building import alone
 from inflate.checkpoint.fingerprint import architecture_fingerprint, weights_fingerprint
 from inflate.checkpoint.header import TORCH_DTYPES
 from inflate.checkpoint.kinds import TEMPORAL_FILE
+from inflate.checkpoint.narrowing import check_holds
 from inflate.checkpoint.reading import load_image_model
 from inflate.checkpoint.source import (
     Source,
@@ -42,8 +43,8 @@ def save(video_model: InflatedModel, folder: str | Path, force: bool = False, dt
 
     Raises:
         InputError: the folder is taken, or a pipeline's whose network is of another class; the disk is full, or the
-            image model holds weights that its config does not describe (a LoRA, an IP-Adapter); nothing has been
-            written then.
+            image model holds weights that its config does not describe (a LoRA, an IP-Adapter), or numbers that
+            ``dtype`` cannot hold; nothing has been written then.
     """
     folder = Path(folder).expanduser()
     _check_plain(video_model.image_model)
@@ -74,6 +75,8 @@ def _image_model_in(video_model: InflatedModel, dtype: torch.dtype | None) -> An
     if wanted in (None, video_model.dtype):
         return image_model
     own = image_model.state_dict()
+    if dtype is not None:
+        check_holds(own, dtype)
     made = {name: one.to(wanted) if one.is_floating_point() else one for name, one in own.items()}
     if dtype is None and not all(torch.equal(made[name].to(one.dtype), one) for name, one in own.items()):
         return image_model

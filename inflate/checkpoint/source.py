@@ -1,6 +1,5 @@
 """Finding the image model in a folder or a file, and checking its weights against its config first of all."""
 
-import json
 import re
 from collections.abc import Container
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from inflate.checkpoint.kinds import SAFETENSORS_SUFFIXES, TEMPORAL_FILE, what_i
 from inflate.checkpoint.pickled import read_pickle
 from inflate.checkpoint.single_file import SingleFile, recognise, recognise_layout
 from inflate.components import DIFFUSERS_STEM, choose_variant, files_by_variant, read_shard_index
+from inflate.configs import read_object
 from inflate.errors import InputError, a, nearest
 from inflate.inflater import IMAGE_MODEL_CLASSES, meta_image_model
 
@@ -201,14 +201,11 @@ def _meta_tensors(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
 
 def read_config(path: Path) -> tuple[dict[str, Any], type[Any]]:
     """A model's config and class; `InputError` unless diffusers' format and a class that can be inflated."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not readable as JSON: {error}") from error
-    class_name = config.get("_class_name") if isinstance(config, dict) else None
-    if class_name is None:
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    config = read_object(path)
+    class_name = config.get("_class_name")
+    if not isinstance(class_name, str):
         raise InputError(f"{path} is not a diffusers config: it has no _class_name")
     if class_name not in IMAGE_MODEL_CLASSES:
         raise InputError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inflate.cli.options import Variant
+from inflate.cli.reporting import notes
 from inflate.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def finetune(
         return
     from inflate.train.loop import train
 
-    export = train(resolved, device=device, quiet=quiet)
+    with notes(quiet):
+        export = train(resolved, device=device, quiet=quiet)
     if not quiet:
         typer.echo(f"{resolved.name}: done; the trained network is in {export}.")
 
@@ -101,7 +103,8 @@ def distill(
         return
     from inflate.train.distill import distill as run
 
-    exports = run(resolved, device=device, quiet=quiet)
+    with notes(quiet):
+        exports = run(resolved, device=device, quiet=quiet)
     if not quiet:
         typer.echo(f"{resolved.name}: done; the students are in {', '.join(map(str, exports))}.")
 
@@ -115,7 +118,8 @@ def assemble(
     """Put what a role file names together as one cascade folder that `generate` loads."""
     from inflate.cascade.assembling import assemble as write_cascade
 
-    sizes = write_cascade(roles, destination, force)
+    with notes(quiet):
+        sizes = write_cascade(roles, destination, force)
     if not quiet:
         for role, size in sizes.items():
             typer.echo(f"{role:>16}  {size / 1e6:6.1f} MB")

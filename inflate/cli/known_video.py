@@ -109,8 +109,8 @@ def made_size(cascade: "Cascade", until: str | None, facts: "VideoFacts") -> tup
 
 def read_chunks(path: Path, facts: "VideoFacts") -> "Iterator[np.ndarray]":
     """The frames of a file, uint8 (n, H, W, 3), a few megabytes at a time."""
-    from inflate.cascade.streaming import frames_of_chunk
     from inflate.data import iterate_frames
+    from inflate.data.spool import frames_of_chunk
 
     return iterate_frames(path, frames_of_chunk(facts.height, facts.width))
 

@@ -46,7 +46,19 @@ class Job:
     def write(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
         """Write a file for each prompt; returns frames for a sheet, uint8 (F, H, W, 3), and the rate they play at."""
         self._say(self._cropped())
-        shown, fps = self._stream(paths, view, force) if self._is_long() else self._whole(paths, view, force)
+        if self._is_long():
+            shown, fps = self._stream(paths, view, force)
+        else:
+            generators = [self._generator() for _ in self.prompts or [""]]
+            prompts = self.prompts or None
+            with progress_bar(self.quiet) as on_step:
+                made = self.cascade(
+                    prompts, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
+                )
+            assert made.frames is not None, "check has seen that there is a decoder"
+            shown, fps = [view(np.stack([np.asarray(one) for one in video])) for video in made.frames], made.fps
+            for path, video in zip(paths, shown, strict=True):
+                write_video(path, video, fps, overwrite=force)
         self._say(shown_otherwise(paths[0], shown[0].shape[1:3], fps))
         return shown, fps
 
@@ -93,22 +105,6 @@ class Job:
         share = round(100 * cropped_share(*size, made))
         of = f"{made[1]} x {made[0]} px begin as the centre of a picture of {size[1]} x {size[0]}"
         return f"Frames of {of}; {share} % at the edges is cropped." if share else ""
-
-    def _whole(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
-        made, fps = self._sample()
-        made = [view(video) for video in made]
-        for path, video in zip(paths, made, strict=True):
-            write_video(path, video, fps, overwrite=force)
-        return made, fps
-
-    def _sample(self) -> tuple[list[np.ndarray], float]:
-        generators = [self._generator() for _ in self.prompts or [""]]
-        with progress_bar(self.quiet) as on_step:
-            out = self.cascade(
-                self.prompts or None, self.frames, self.fps, generators, callback_on_step_end=on_step, **self.options
-            )
-        assert out.frames is not None, "check has seen that there is a decoder"
-        return [np.stack([np.asarray(picture) for picture in video]) for video in out.frames], out.fps
 
     def _stream(self, paths: list[Path], view: View, force: bool) -> tuple[list[np.ndarray], float]:
         """A chunk at a time; of a long video only what the sheet shows stays in memory."""

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.GifImagePlugin import getdata, getheader
 
 from inflate.cancelling import check_cancelled, until_cancelled
+from inflate.data.spool import FrameSpool
 from inflate.errors import InputError
 
 _COLOURS = 256
@@ -26,8 +27,12 @@ _ANIMATED, _HAS_ALPHA, _REPLACING, _CLEARS = 0x02, 0x10, 0x02, 0x01  # flags of 
 _PIXELS = (b"VP8 ", b"VP8L", b"ALPH")
 
 
-def write_gif(path: Path, frames: np.ndarray, durations_ms: Sequence[int], loops: int = 0) -> None:
-    """Write uint8 frames (F, H, W, 3), or with alpha (F, H, W, 4), of which a gif has one bit.
+Frames = np.ndarray | FrameSpool
+"""uint8 (F, H, W, 3), or with alpha (F, H, W, 4), in memory or in a file; one frame is looked at at a time."""
+
+
+def write_gif(path: Path, frames: Frames, durations_ms: Sequence[int], loops: int = 0) -> None:
+    """Write frames; of alpha a gif has one bit.
 
     ``durations_ms`` are multiples of 10; the whole is shown ``loops`` times, 0 for ever.
 
@@ -36,15 +41,15 @@ def write_gif(path: Path, frames: np.ndarray, durations_ms: Sequence[int], loops
     """
     if max(durations_ms) > _LONGEST_MS:
         raise InputError(f"A gif shows a frame for {_LONGEST_MS / 1000:g} s at most; write a webp or an mp4 instead.")
-    clear = frames.shape[-1] == 4
-    palette = _shared_palette(frames[..., :3], _COLOURS - clear)
+    clear = frames[0].shape[-1] == 4
+    palette = _shared_palette(frames, _COLOURS - clear)
     info: dict[str, int] = {"transparency": _COLOURS - 1} if clear else {}
     if loops != 1:  # a gif says how often it is shown again
         info["loop"] = min(loops, _MOST_PLAYS) - 1 if loops else 0
     before: np.ndarray | None = None
     with path.open("wb") as file:
-        for frame, duration in until_cancelled(zip(frames, durations_ms, strict=True)):
-            indices = _indexed(frame, palette)
+        for number, duration in until_cancelled(enumerate(durations_ms)):
+            indices = _indexed(frames[number], palette)
             if before is None:
                 file.writelines(getheader(_with_palette(indices, palette), info=dict(info))[0])
             whole = clear or before is None
@@ -55,10 +60,10 @@ def write_gif(path: Path, frames: np.ndarray, durations_ms: Sequence[int], loops
         file.write(b";")
 
 
-def _shared_palette(frames: np.ndarray, colours: int) -> Image.Image:
+def _shared_palette(frames: Frames, colours: int) -> Image.Image:
     # One palette for all frames, or still parts of the picture would flicker.
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), _PALETTE_FRAMES)).round().astype(int)
-    strip = Image.fromarray(frames[chosen].reshape(-1, frames.shape[2], 3))
+    strip = Image.fromarray(np.concatenate([frames[int(number)][..., :3] for number in chosen]))
     found = strip.quantize(colours, method=Image.Quantize.MEDIANCUT).getpalette() or []
     palette = Image.new("P", (1, 1))
     # What is left of 256 repeats the first colour, so that no pixel needs it.
@@ -89,22 +94,36 @@ def _changed(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def write_webp(path: Path, frames: np.ndarray, durations_ms: Sequence[int], loops: int = 0) -> None:
-    """Write uint8 frames (F, H, W, 3), or with alpha (F, H, W, 4), lossy; shown ``loops`` times, 0 for ever."""
-    pictures = [Image.fromarray(frame) for frame in frames]
-    for picture in pictures:
-        picture.__class__ = _Wanted
+def write_webp(path: Path, frames: Frames, durations_ms: Sequence[int], loops: int = 0) -> None:
+    """Write frames, lossy; shown ``loops`` times, 0 for ever."""
     options = {"duration": list(durations_ms), "quality": 90, "method": 4}
-    content = _saved(pictures[0], save_all=True, append_images=pictures[1:], **options)
-    path.write_bytes(_unmerged(content, durations_ms, min(loops, _MOST_PLAYS), *frames.shape[1:]))
+    content = _saved(_Frames(frames), save_all=True, **options)
+    path.write_bytes(_unmerged(content, durations_ms, min(loops, _MOST_PLAYS), *frames[0].shape))
 
 
-class _Wanted(Image.Image):
-    """A picture that Pillow asks for, as it does before it encodes each one, only while somebody wants the file."""
+class _Frames(Image.Image):
+    """Frames as an animation of Pillow's, which asks for one after the other to encode it; stops where nobody wants the
+    file any more."""
+
+    def __init__(self, frames: Frames) -> None:
+        super().__init__()
+        self._frames, self._number, self.n_frames = frames, 0, len(frames)
+        self._show()
 
     def seek(self, frame: int) -> None:
+        """Show a frame."""
         check_cancelled()
-        super().seek(frame)
+        if frame != self._number:
+            self._number = frame
+            self._show()
+
+    def tell(self) -> int:
+        """The number of the frame."""
+        return self._number
+
+    def _show(self) -> None:
+        picture = Image.fromarray(self._frames[self._number])
+        self.im, self._mode, self._size = picture.im, picture.mode, picture.size
 
 
 def _unmerged(content: bytes, durations_ms: Sequence[int], loops: int, height: int, width: int, channels: int) -> bytes:

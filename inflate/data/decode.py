@@ -20,6 +20,7 @@ from inflate.data.reading.frames import (
     explained,
     loops,
     packet_spans,
+    picture_spans,
     play_count,
     shown_frames,
     stored_size,
@@ -213,7 +214,7 @@ class Timeline:
 
 
 def frame_times(source: Source, name: str | None = None) -> Timeline:
-    """When the frames of a file are shown, without decoding a container.
+    """When the frames of a file are shown, without decoding a container, a gif or a webp.
 
     Raises:
         VideoError: not a video, or it holds no frames.
@@ -225,7 +226,7 @@ def _times(footage: Footage) -> Timeline:
     with explained(footage):
         picture = is_picture(footage)
     if picture:
-        return Timeline([(shown.time, shown.end) for shown in shown_frames(footage)], loops=play_count(footage) or 0)
+        return Timeline(picture_spans(footage), loops=play_count(footage) or 0)
     return Timeline(*packet_spans(footage))
 
 

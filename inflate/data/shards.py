@@ -69,20 +69,6 @@ def write_videofolder_clip(sample: Sample, folder: Path) -> tuple[int, float]:
     return len(video.frames), video.duration
 
 
-def write_videofolder(samples: Iterable[Sample], folder: Path) -> int:
-    """Write a Hugging Face videofolder: ``<split>/<key>.mp4`` and ``<split>/metadata.jsonl`` (file_name, text, …).
-
-    Returns the number of clips.
-    """
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for sample in samples:
-        write_videofolder_clip(sample, folder)
-        rows.setdefault(sample.split, []).append(metadata_row(sample, f"{sample.key}.mp4"))
-    for split, described in rows.items():
-        write_metadata(folder / split, described)
-    return sum(map(len, rows.values()))
-
-
 def metadata_row(sample: Sample, file_name: str) -> dict[str, Any]:
     """A line of ``metadata.jsonl``: ``file_name``, ``text`` and the rest of the sample's metadata."""
     rest = {key: value for key, value in sample.metadata.items() if key != "caption"}

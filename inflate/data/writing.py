@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from inflate.cancelling import until_cancelled
-from inflate.data.animations import write_gif, write_webp
+from inflate.data.animations import Frames, write_gif, write_webp
 from inflate.data.sound import Sound
+from inflate.data.spool import FrameSpool
 from inflate.errors import InputError
 from inflate.places import check_place
 from inflate.staging import check_free, new_file
@@ -54,7 +55,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, ove
 
 def write_video(
     path: str | Path,
-    frames: np.ndarray | Iterable[np.ndarray],
+    frames: Frames | Iterable[np.ndarray],
     fps: float,
     overwrite: bool = False,
     spans: Sequence[tuple[float, float]] = (),
@@ -69,7 +70,8 @@ def write_video(
     Args:
         path: ends in .mp4, .webp or .gif; folders on the way are made.
         frames: uint8 (F, H, W, 3), or with alpha (F, H, W, 4), of which an mp4 shows what is transparent as white; or
-            chunks of such frames in order, of which an mp4 holds one at a time in memory (gif and webp hold all).
+            chunks of such frames in order, of which one at a time is in memory: a gif and a webp have them lie in a
+            temporary file.
         fps: frames per second.
         overwrite: replace an existing file.
         spans: (start, end) in seconds of each frame, where they are not evenly spaced.
@@ -82,13 +84,25 @@ def write_video(
     path = check_output(path, overwrite=overwrite)
     if not 0 < fps <= 1000:
         raise InputError(f"fps must be above 0 and at most 1000, got {fps}.")
-    chunks = _checked([frames] if isinstance(frames, np.ndarray) else frames)
     with new_file(path, overwrite) as partial:
         if path.suffix.lower() == ".mp4":
-            _write_mp4(partial, (opaque(chunk) for chunk in chunks), fps, spans, sound)
+            _write_mp4(partial, (opaque(chunk) for chunk in _chunks_of(frames)), fps, spans, sound)
         else:
-            _write_animation(partial, np.concatenate(list(chunks)), fps, spans, loops)
+            _write_animation(partial, _held_frames(frames), fps, spans, loops)
     return path
+
+
+def _chunks_of(frames: Frames | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    if isinstance(frames, np.ndarray):
+        return _checked([frames])
+    return _checked(frames.chunks() if isinstance(frames, FrameSpool) else frames)
+
+
+def _held_frames(frames: Frames | Iterable[np.ndarray]) -> Frames:
+    """Frames of which any can be looked at."""
+    if isinstance(frames, np.ndarray):
+        [frames] = _checked([frames])
+    return frames if isinstance(frames, np.ndarray | FrameSpool) else FrameSpool(_chunks_of(frames))
 
 
 def _checked(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -296,9 +310,7 @@ def _span(spans: Sequence[tuple[float, float]], number: int, fps: float) -> tupl
     return end + (number - len(spans)) / fps, end + (number + 1 - len(spans)) / fps
 
 
-def _write_animation(
-    path: Path, frames: np.ndarray, fps: float, spans: Sequence[tuple[float, float]], loops: int
-) -> None:
+def _write_animation(path: Path, frames: Frames, fps: float, spans: Sequence[tuple[float, float]], loops: int) -> None:
     tick = 10 if path.suffix == ".gif" else 1
     if spans:  # each frame is shown until the next one
         durations = _durations([1000 * end for end in (*(start for start, _ in spans[1:]), spans[-1][1])], tick)

@@ -97,13 +97,6 @@ _FROM_X: dict[str, Callable[[Tensor, Tensor, Level], Tensor]] = {
     "flow_prediction": flow_from_x,
 }
 
-_DIRECT: dict[tuple[str, str], Callable[[Tensor, Tensor, Level], Tensor]] = {
-    ("v_prediction", "epsilon"): eps_from_v,
-    ("epsilon", "v_prediction"): v_from_eps,
-    ("flow_prediction", "epsilon"): eps_from_flow,
-    ("epsilon", "flow_prediction"): flow_from_eps,
-}
-
 
 def to_x(z: Tensor, predicted: Tensor, level: Level, kind: str) -> Tensor:
     """The clean sample that a prediction of ``kind`` (diffusers' ``prediction_type``) means.
@@ -117,16 +110,6 @@ def to_x(z: Tensor, predicted: Tensor, level: Level, kind: str) -> Tensor:
 def from_x(z: Tensor, x: Tensor, level: Level, kind: str) -> Tensor:
     """The prediction of ``kind`` that means the clean sample ``x``; raises as :func:`to_x`."""
     return _named(_FROM_X, kind)(z, x, level)
-
-
-def convert(z: Tensor, predicted: Tensor, level: Level, kind: str, wanted: str) -> Tensor:
-    """A prediction of one kind as another; eps meets v and u without the way through x, which loses eps where sigma
-    is 0 and is unknown where alpha is 0. Raises as :func:`to_x`."""
-    if kind == wanted:
-        return predicted
-    if (kind, wanted) in _DIRECT:
-        return _DIRECT[kind, wanted](z, predicted, level)
-    return from_x(z, to_x(z, predicted, level, kind), level, wanted)
 
 
 def _named(

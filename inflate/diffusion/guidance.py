@@ -14,9 +14,12 @@ from torch import Tensor
 from inflate.errors import InputError
 
 
-def classifier_free(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
-    """``uncond + g (cond - uncond)`` (E8); ``g = 1`` is ``conditional`` itself, bit for bit."""
-    if scale == 1:
+def classifier_free(unconditional: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
+    """``uncond + g (cond - uncond)`` (E8); the number 1 is ``conditional`` itself, bit for bit.
+
+    A tensor has a scale for each sample, or any shape that goes with theirs.
+    """
+    if not isinstance(scale, Tensor) and scale == 1:
         return conditional
     return unconditional + scale * (conditional - unconditional)
 

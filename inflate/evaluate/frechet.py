@@ -57,12 +57,19 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     return float(distance.clamp(min=0))
 
 
-def frechet_of_samples(first: Tensor, second: Tensor) -> float:
+def frechet_of_samples(first: Tensor, second: Tensor, *, biased: bool = False) -> float:
     """The same between the Gaussians of features ``(N, D)`` and ``(M, D)``, without their D x D covariances.
 
     With the centred features X and Y, ``C1 = XᵀX / (N - 1)`` and ``C2 = YᵀY / (M - 1)``, so that ``C1 C2`` has the
     eigenvalues of ``(X Yᵀ)(X Yᵀ)ᵀ / ((N - 1)(M - 1))``: the trace of its root is the sum of the singular values of the
-    small matrix ``X Yᵀ``. No root of rounding errors is taken where there are fewer clips than features.
+    matrix ``X Yᵀ``, or of the smaller one that is left of it when each of them with more rows than columns is put into
+    triangular form, for that is a turn of rows. No root of rounding errors is taken.
+
+    Args:
+        first: the one set.
+        second: the other.
+        biased: covariances over N and M, as StyleGAN-V's and cd-fvd's statistics are, where FID's and VideoGPT's are
+            over N - 1 and M - 1.
 
     Raises:
         InputError: fewer than 2 rows, features of different width, or numbers that are not finite.
@@ -76,8 +83,14 @@ def frechet_of_samples(first: Tensor, second: Tensor) -> float:
         raise InputError(f"the two sets have features of different width: {first.shape[1]} and {second.shape[1]}")
     means = [rows.double().mean(dim=0) for rows in (first, second)]
     x, y = (
-        (rows.double() - mean) / (rows.shape[0] - 1) ** 0.5 for rows, mean in zip((first, second), means, strict=True)
+        (rows.double() - mean) / (rows.shape[0] - (not biased)) ** 0.5
+        for rows, mean in zip((first, second), means, strict=True)
     )
-    trace_of_root = torch.linalg.svdvals(x @ y.T).sum()
+    trace_of_root = torch.linalg.svdvals(_few_rows(x) @ _few_rows(y).T).sum()
     distance = (means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * trace_of_root
     return float(distance.clamp(min=0))
+
+
+def _few_rows(rows: Tensor) -> Tensor:
+    """Rows ``(N, D)``, or where they are more than D the triangle ``R`` of ``Q R``, with the same ``RᵀR``."""
+    return torch.linalg.qr(rows, mode="r").R if rows.shape[0] > rows.shape[1] else rows

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from inflate.diffusion.windows import shift_of, window_starts
 from inflate.errors import InputError
+from inflate.sampling.windows import shift_of, window_starts
 
 PERCENTILE = 95.0
 _CHANCE = 1 - PERCENTILE / 100  # of an ordinary difference to lie above, and of a seamless video to fail

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from inflate.models.known_frames import Predict
+from inflate.sampling.known import Predict
 from inflate.stages import StageSettings
 
 

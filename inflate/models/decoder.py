@@ -1,31 +1,34 @@
 """The decoder: CLIP image embedding -> picture (D) or video (D^t of Make-A-Video, arXiv:2209.14792, section 3.2)."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inflate.bases.autoencoder import decode_pictures, encode_pixels, pixels_per_cell, size_multiple
 from inflate.bases.conditioners.images import image_conditioning
 from inflate.checkpoint.temporal import read_temporal_info
 from inflate.components import variant_there
 from inflate.diffusion.guidance import Guidance, GuidanceOptions
-from inflate.diffusion.long_noise import reschedule_noise
-from inflate.diffusion.noise import mix_noise
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.apart import warn_if_apart
 from inflate.models.beginning import Beginning, beginning_of
-from inflate.models.guided import check_fps, check_threshold, guidance_of, thresholded
-from inflate.models.known_frames import Predict
 from inflate.models.loras import TEMPORAL_NAME, LoraStage
 from inflate.models.segments import check_segments, embeds_at
-from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
-from inflate.stages import ChainState, OnStep, StageSettings, denoise, draw_noise, stage_generator
+from inflate.sampling.denoiser import Denoiser, check_fps, check_threshold, guidance_inside, guidance_of
+from inflate.sampling.known import Predict
+from inflate.sampling.loop import Generators, OnSample, denoise
+from inflate.sampling.noise import frame_noise
+from inflate.sampling.windows import WindowConfig, Windows, windows_of
+from inflate.stages import ChainState, OnStep, StageSettings, stage_generator, unchanged
 from inflate.video import fold_frames, unfold_frames
 
 _FRAMES_AT_ONCE = 16
@@ -57,8 +60,8 @@ def sample_latents(
     *,
     num_inference_steps: int,
     guidance_scale: float,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    generator: Generators = None,
+    on_step: OnSample | None = None,
     windows: WindowConfig | None = None,
     embeds_of: Callable[[float], Tensor] | None = None,
     options: GuidanceOptions | None = None,
@@ -67,7 +70,7 @@ def sample_latents(
 ) -> Tensor:
     """Draw latents (or pixels, for a pixel-space model) for image embeddings.
 
-    More frames than D^t's own go through it in overlapping windows, one at a time; see :mod:`inflate.models.windows`.
+    More frames than D^t's own go through it in overlapping windows, one at a time; see :mod:`inflate.sampling.windows`.
 
     Args:
         model: D, a ``UNet2DConditionModel``, or D^t, an ``InflatedModel`` of one.
@@ -90,126 +93,46 @@ def sample_latents(
     Raises:
         InputError: the embedding does not fit the model, or the model has no sample size.
     """
-    inflated = isinstance(model, InflatedModel)
-    frames = model.num_frames if inflated and num_frames is None else num_frames
+    frames = model.num_frames if isinstance(model, InflatedModel) and num_frames is None else num_frames
     options = options or GuidanceOptions()
     guidance = guidance_of(guidance_scale, options, scheduler, num_inference_steps)
-    predict = decoder_predictor(model, image_embeds, frames, fps, guidance, embeds_of)
-    cut = windows_of(model, windows)
+    cut = None if frames is None else windows_of(model, windows)
+    more: Any = {"frames": frames, "windows": cut, "embeds_of": embeds_of, "threshold": options.threshold}
+    predict = decoder_denoiser(model, scheduler, image_embeds, guidance, fps, **more)
     repeat = cut if windows is not None and windows.repeat_noise else None
+    noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat, picture)
     with torch.no_grad():
-        noise = frame_noise(model, len(image_embeds), frames, generator, image_embeds.device, fps, repeat, picture)
-        call = predict if frames is None else WindowedPrediction(predict, cut)
-        call = thresholded(call, scheduler, options.threshold)
-        return denoise(scheduler, call, noise, num_inference_steps, generator, on_step, begin)
+        return denoise(scheduler, predict, noise, num_inference_steps, generator, on_step, begin)
 
 
-def decoder_predictor(
+def decoder_denoiser(
     model: Any,
+    scheduler: Any,
     image_embeds: Tensor,
-    frames: int | None,
-    fps: float | None,
-    guidance: Guidance | float,
+    guidance: Guidance,
+    fps: float | None = None,
+    *,
+    frames: int | None = None,
+    windows: Windows | None = None,
     embeds_of: Callable[[float], Tensor] | None = None,
-) -> Callable[..., Tensor]:
-    """(sample, timestep, middle = 0) -> what the network predicts, guided; arguments as for :func:`sample_latents`.
+    threshold: float | None = None,
+) -> Denoiser:
+    """What a sampler asks D or D^t, told image embeddings; arguments as for :func:`sample_latents`.
 
-    ``middle`` is the frame in the middle of the sample, for ``embeds_of``; a number is ``guidance`` of that scale.
+    Raises:
+        InputError: embeddings or guidance that the network does not know, or no frames.
     """
-    guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
-    inflated = isinstance(model, InflatedModel)
     if frames is not None and frames < 1:
         raise InputError(f"num_frames must be at least 1, got {frames}.")
     _check_embeds(model, image_embeds)
-    distilled = any([bool(guidance_inside(model, scale)) for scale in guidance.scales])
-    if distilled and guidance.rescale:
-        raise InputError("guidance_rescale needs predictions without guidance, which this distilled model has not.")
-    guided = guidance.needs_both and not distilled
+    inside = guidance_inside(model, guidance)
+    both = guidance.needs_both and not inside
 
-    def predict(sample: Tensor, timestep: Tensor, middle: float = 0.0) -> Tensor:
+    def told(middle: float) -> dict[str, Tensor]:
         embeds = image_embeds if embeds_of is None else embeds_of(middle).to(image_embeds)
-        folds = sample.shape[2] if not inflated and sample.ndim == 5 else None
-        inputs = torch.cat([sample, sample]) if guided else sample
-        inputs = (inputs if folds is None else fold_frames(inputs)).to(model.dtype)
-        told = _told(model, embeds, guided, folds, fps)
-        told |= guidance_inside(model, guidance.scale_at(timestep)) if distilled else {}
-        made = model(inputs, timestep, **told).sample.float()
-        made = made if folds is None else unfold_frames(made, folds)
-        if not guided:
-            return made
-        unconditional, conditional = made.chunk(2)
-        return guidance(unconditional, conditional, timestep)
+        return image_conditioning(torch.cat([torch.zeros_like(embeds), embeds]) if both else embeds)
 
-    return predict
-
-
-def _told(model: Any, embeds: Tensor, guided: bool, frames: int | None, fps: float | None) -> dict[str, Any]:
-    """The network's arguments for embeddings (B, D), once for each of ``frames`` where they are in the batch."""
-    embeds = torch.cat([torch.zeros_like(embeds), embeds]) if guided else embeds
-    if frames is not None:
-        embeds = embeds.repeat_interleave(frames, dim=0)
-    told = {name: value.to(model.dtype) for name, value in image_conditioning(embeds).items()}
-    if isinstance(model, InflatedModel) and fps is not None and model.scheme.fps_range is not None:
-        told["fps"] = torch.full((len(embeds),), float(fps), device=embeds.device)
-    return told
-
-
-def guidance_inside(model: Any, guidance_scale: float) -> dict[str, float]:
-    """The argument that gives a model with guidance distilled into its weights its scale; empty for others.
-
-    Raises:
-        InputError: the weights know other scales.
-    """
-    known = model.scheme.guidance_range if isinstance(model, InflatedModel) else None
-    if known is None:
-        return {}
-    if not known[0] <= guidance_scale <= known[1]:
-        raise InputError(
-            f"guidance_scale is {guidance_scale:g}; this distilled model knows scales from {known[0]:g} to "
-            f"{known[1]:g}."
-        )
-    return {"guidance_scale": float(guidance_scale)}
-
-
-def frame_noise(
-    model: Any,
-    batch: int,
-    frames: int | None,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-    device: torch.device,
-    fps: float | None = None,
-    repeat: Windows | None = None,
-    picture: tuple[int, int, int] | None = None,
-) -> Tensor:
-    """Noise of videos (B, c, F, h, w), or of pictures (B, c, h, w) for ``frames`` None.
-
-    A picture is (c, h, w) as ``picture`` says, or of the model's own size.
-
-    Frames share as much of it as the model's scheme says for ``fps``; with ``repeat``, what is a frame's own beyond the
-    first window is that of an earlier frame (see ``reschedule_noise``).
-    """
-    if picture is None:
-        size = model.config.sample_size
-        if size is None:
-            raise InputError("The decoder's config has no sample_size; set it to the side of its latents.")
-        height, width = (size, size) if isinstance(size, int) else size
-        picture = (model.config.in_channels, height, width)
-    if frames is None:
-        return draw_noise((batch, *picture), generator, device)
-    # Frame by frame, so that the first frames of a longer video start from the same noise.
-    share = model.scheme.noise_share(fps) if isinstance(model, InflatedModel) else 0.0
-    one_each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
-    if len(one_each) != batch:
-        raise InputError(f"{batch} videos need as many generators, or one; got {len(one_each)}.")
-    shared = (
-        torch.stack([draw_noise((1, *picture), one, device).transpose(0, 1) for one in one_each]) if share else None
-    )
-    fresh = frames if repeat is None else min(frames, repeat.size)
-    own = torch.stack([draw_noise((fresh, *picture), one, device).transpose(0, 1) for one in one_each])
-    if repeat is not None and frames > fresh:
-        videos = zip(own.split(1), one_each, strict=True)
-        own = torch.cat([reschedule_noise(video, frames, repeat.stride, one) for video, one in videos])
-    return own if shared is None else mix_noise(own, shared, share)
+    return Denoiser(model, scheduler, told, guidance, fps=fps, windows=windows, threshold=threshold, inside=inside)
 
 
 def _check_embeds(model: Any, image_embeds: Tensor) -> None:
@@ -229,6 +152,7 @@ class DecoderStage(LoraStage):
     """D^t (or D, frame by frame) with its VAE if it has one: image embeddings in, frames out."""
 
     name: ClassVar[str] = "decoder"
+    makes_frames: ClassVar[bool] = True
     guidance_options: ClassVar[bool] = True
     needs_embeds: ClassVar[bool] = True  # whether it is told image embeddings, rather than a prompt alone
     told_nothing: ClassVar[bool] = False  # whether it is told neither embeddings nor a prompt
@@ -304,52 +228,85 @@ class DecoderStage(LoraStage):
         stage.drawn_size = (height, width)
         return stage
 
-    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        """Fill in ``frames``, video by video, so that memory does not grow with their number."""
+    def stream(
+        self,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
+        settings: StageSettings,
+        on_step: OnStep,
+    ) -> Iterator[Tensor]:
+        """The frames of a video; its latents alone lie in memory as a whole."""
         warn_if_apart(self.components["unet"], state.num_frames)
-        latents = (self.draw(state, video, settings, on_step) for video in range(len(state.seeds)))
-        return replace(state, frames=torch.cat([self.to_pixels(video).cpu() for video in latents]))
-
-    def draw_chunks(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> Iterator[Tensor]:
-        """The frames of a state's one video in chunks (3, n, H, W) in [-1, 1], on the CPU; latents alone lie whole."""
-        warn_if_apart(self.components["unet"], state.num_frames)
-        for part in self.draw(state, 0, settings, on_step).split(_FRAMES_AT_ONCE, dim=2):
+        draw = self.drawing(state, video, settings, on_step)
+        with torch.no_grad():
+            latents = draw()
+        for part in latents.split(_FRAMES_AT_ONCE, dim=2):
             yield self.to_pixels(part)[0].cpu()
 
-    def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
-        """Latents (1, c, F, h, w) of one of the state's videos."""
-        model = self.components["unet"]
-        embeds = self.check(state)
+    def after(self, state: ChainState) -> ChainState:
+        """As it was, but for the frames."""
+        return state
+
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        """As of :class:`Stage`, from one window; frames of two windows are drawn twice, and decoded once."""
+        size, generator = self.embed_size(), stage_generator(0, "timing")
+        embeds = None if size is None else functional.normalize(torch.randn(1, size, generator=generator))
+        window = replace(state, num_frames=self.window_size(), image_embeds=embeds, segments=())
+        start = drawn = 0.0
+        for _ in range(2):  # the first time kernels are chosen and buffers made
+            start = time.perf_counter()
+            draw = self.drawing(window, 0, settings, unchanged)
+            with torch.no_grad():
+                latents = draw()
+            drawn = time.perf_counter()
+            self.to_pixels(latents)
+        decoded = time.perf_counter() - drawn
+        drawing = (drawn - start) * self.work(state, settings) / self.work(window, settings)
+        return drawing + decoded * state.num_frames / window.num_frames
+
+    def drawing(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Callable[[], Tensor]:
+        """What draws the latents (1, c, F, h, w) of one of the state's videos when it is called, without gradients."""
+        model, scheduler = self.components["unet"], self.scheduler()
+        self.check(state)
         check_threshold(settings, self.vae())
-        return sample_latents(
+        assert state.image_embeds is not None, "checked"
+        predict = decoder_denoiser(
             model,
-            self.components["scheduler"],
-            embeds[video : video + 1].to(model.device),
-            state.num_frames,
+            scheduler,
+            state.image_embeds[video : video + 1].to(model.device),
+            guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps),
             state.fps,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
-            generator=stage_generator(state.seeds[video], self.name),
-            on_step=lambda step, timestep, sample: on_step(video, step, timestep, sample),
-            windows=self.config,
+            frames=state.num_frames,
+            windows=windows_of(model, self.config),
             embeds_of=(lambda middle: embeds_at(state, video, middle / state.fps)) if state.segments else None,
-            options=settings,
-            begin=beginning_of(self, state),
-            picture=self.picture_shape(),
+            threshold=settings.threshold,
+        )
+        generator = stage_generator(state.seeds[video], self.name)
+        return partial(
+            denoise,
+            scheduler,
+            predict,
+            self.first_noise(state, generator),
+            settings.num_inference_steps,
+            generator,
+            partial(on_step, video),
+            beginning_of(self, state),
         )
 
-    def check(self, state: ChainState) -> Tensor:
-        """The state's image embeddings (B, D).
+    def first_noise(self, state: ChainState, generator: torch.Generator) -> Tensor:
+        """Noise (1, c, F, h, w) that a video starts from."""
+        model = self.components["unet"]
+        repeat = windows_of(model, self.config) if self.config.repeat_noise else None
+        return frame_noise(model, 1, state.num_frames, generator, model.device, state.fps, repeat, self.picture_shape())
 
-        Raises:
-            InputError: there are none, or frame rate or segments do not fit the network.
-        """
+    def check(self, state: ChainState) -> None:
+        """``InputError`` where the state has no image embeddings, or frame rate or segments do not fit the network."""
         if state.image_embeds is None:
             raise InputError("The decoder needs image embeddings: give image_embeds, or a cascade with a prior.")
         model = self.components["unet"]
         check_fps(model, state.fps)
         check_segments(state, windows_of(model).size)
-        return state.image_embeds
 
     def scheduler(self) -> Any:
         """The scheduler that it samples with."""
@@ -391,8 +348,15 @@ class DecoderStage(LoraStage):
     ) -> Predict:
         """(sample (1, c, F, h, w), timestep) -> what the network predicts for one video, guided as ``settings`` say."""
         assert image_embeds is not None, "it is told embeddings"
-        scheduler = self.components["scheduler"]
+        scheduler = self.scheduler()
         check_threshold(settings, self.vae())
         guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
-        predict = decoder_predictor(self.components["unet"], image_embeds, num_frames, fps, guidance)
-        return thresholded(predict, scheduler, settings.threshold)
+        return decoder_denoiser(
+            self.components["unet"],
+            scheduler,
+            image_embeds,
+            guidance,
+            fps,
+            frames=num_frames,
+            threshold=settings.threshold,
+        )

@@ -1,8 +1,9 @@
 """What decoders of other people's pipelines have in common: how they sample, and networks that predict variance too."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,23 +14,19 @@ from inflate.bases.autoencoder import pixels_per_cell, size_multiple
 from inflate.bases.conditioner import Conditioner, Encoding, joined
 from inflate.bases.flow import at_resolution
 from inflate.bases.parts import read_part, write_part
-from inflate.bases.prediction import predict_channels
-from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.beginning import Beginning, beginning_of
-from inflate.models.decoder import DecoderStage, frame_noise
-from inflate.models.guided import check_threshold, guidance_of, needs_both, thresholded
-from inflate.models.known_frames import Predict
+from inflate.models.decoder import DecoderStage
 from inflate.models.segments import embeds_at, on_show, prompt_at
-from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
-from inflate.stages import ChainState, OnStep, StageSettings, denoise, stage_generator
+from inflate.sampling.denoiser import Denoiser, Told, check_threshold, guidance_of, needs_both
+from inflate.sampling.known import Predict
+from inflate.sampling.loop import Generators, OnSample, denoise
+from inflate.sampling.windows import WindowConfig, Windows, windows_of
+from inflate.stages import ChainState, OnStep, StageSettings, stage_generator
 
 # Parts of a conditioner that a stage calls "decoder_…", for a prior beside it may have one of the same name.
 _ENCODERS = tuple(f"{role}{suffix}" for suffix in ("", "_2", "_3") for role in ("text_encoder", "tokenizer"))
-
-Told = Mapping[str, Any] | Callable[[float], Mapping[str, Any]]
-"""A network's own arguments, or what gives them by the place of a window's middle in the video, in frames."""
 
 
 def sample_frames(
@@ -39,8 +36,8 @@ def sample_frames(
     noise: Tensor,
     settings: StageSettings,
     fps: float | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    generator: Generators = None,
+    on_step: OnSample | None = None,
     windows: Windows | None = None,
     begin: Beginning | None = None,
 ) -> Tensor:
@@ -62,32 +59,17 @@ def sample_frames(
         windows: how a longer video than the model's own is cut; None as by default.
         begin: what frames begin as, where that is not the noise.
     """
-    guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
-    predict = frames_predictor(model, scheduler, told, guidance, fps)
+    predict = frames_denoiser(model, scheduler, told, settings, fps, windows or windows_of(model))
     with torch.no_grad():
-        by_windows = thresholded(
-            WindowedPrediction(predict, windows or windows_of(model)), scheduler, settings.threshold
-        )
-        return denoise(scheduler, by_windows, noise, settings.num_inference_steps, generator, on_step, begin)
+        return denoise(scheduler, predict, noise, settings.num_inference_steps, generator, on_step, begin)
 
 
-def frames_predictor(
-    model: Any, scheduler: Any, told: Told, guidance: Guidance, fps: float | None = None
-) -> Callable[..., Tensor]:
-    """(sample (1, c, F, h, w), timestep, middle = 0) -> what a network predicts, guided; see :func:`sample_frames`."""
-    learned = str(getattr(scheduler.config, "variance_type", "")).startswith("learned")
-    guided = guidance.needs_both
-
-    def predict(sample: Tensor, timestep: Tensor, middle: float = 0.0) -> Tensor:
-        channels, now = sample.shape[1], told(middle) if callable(told) else told
-        made = predict_channels(model, torch.cat([sample, sample]) if guided else sample, timestep, now, fps)
-        if guided:
-            unconditional, conditional = made.chunk(2)
-            guess = guidance(unconditional[:, :channels], conditional[:, :channels], timestep)
-            made = torch.cat([guess, conditional[:, channels:]], dim=1)
-        return made if learned else made[:, :channels]
-
-    return predict
+def frames_denoiser(
+    model: Any, scheduler: Any, told: Told, settings: StageSettings, fps: float | None, windows: Windows | None = None
+) -> Denoiser:
+    """What a sampler asks a network; arguments as for :func:`sample_frames`."""
+    guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
+    return Denoiser(model, scheduler, told, guidance, fps=fps, windows=windows, threshold=settings.threshold)
 
 
 @dataclass(frozen=True)
@@ -223,8 +205,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
         settings, inside = self.guidance_inside(settings)
         with torch.no_grad():
             told = self.told(image_embeds, prompt, needs_both(settings), inside)
-        guidance = guidance_of(settings.guidance_scale, settings, scheduler, settings.num_inference_steps)
-        return thresholded(frames_predictor(model, scheduler, told, guidance, fps), scheduler, settings.threshold)
+        return frames_denoiser(model, scheduler, told, settings, fps)
 
     def read(self, role: str, folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
         """The network as in our families, with temporal layers where its folder has them; the rest as it comes."""
@@ -238,45 +219,45 @@ class ForeignDecoderStage(DecoderStage, ABC):
             return super().write(component, folder)
         return write_part(component, folder)
 
-    def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
-        """Latents (1, c, F, h, w) of one video; without temporal layers each frame is drawn on its own."""
+    def drawing(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Callable[[], Tensor]:
+        """As :meth:`DecoderStage.drawing`; without temporal layers each frame is drawn on its own."""
         self.check(state)
         check_threshold(settings, self.vae())
-        model = self.components["unet"]
+        settings, inside = self.guidance_inside(settings)
         generator = stage_generator(state.seeds[video], self.name)
         noise = self.first_noise(state, generator)
         with torch.no_grad():
-            told = self.told_by_time(state, video, needs_both(settings))
-        return sample_frames(
-            model,
-            self.scheduler(),
-            told,
-            noise,
-            settings,
-            state.fps,
-            generator,
-            lambda step, timestep, sample: on_step(video, step, timestep, sample),
-            windows_of(model, self.config),
-            beginning_of(self, state),
-        )
+            told = self.told_by_time(state, video, needs_both(settings), inside)
+        begin = beginning_of(self, state)
+        return self.sampling(told, noise, settings, state.fps, generator, partial(on_step, video), begin)
 
-    def check(self, state: ChainState) -> Tensor:
+    def sampling(
+        self,
+        told: Told,
+        noise: Tensor,
+        settings: StageSettings,
+        fps: float,
+        generator: torch.Generator,
+        on_step: OnSample,
+        begin: Beginning | None = None,
+    ) -> Callable[[], Tensor]:
+        """What draws latents from ``noise`` (1, c, F, h, w) when it is called; see :func:`sample_frames`."""
+        model, scheduler = self.components["unet"], self.scheduler()
+        predict = frames_denoiser(model, scheduler, told, settings, fps, windows_of(model, self.config))
+        return partial(denoise, scheduler, predict, noise, settings.num_inference_steps, generator, on_step, begin)
+
+    def check(self, state: ChainState) -> None:
         """As :meth:`DecoderStage.check`, and the embeddings' size."""
-        embeds, wanted = super().check(state), self.embed_size()
+        super().check(state)
+        embeds, wanted = state.image_embeds, self.embed_size()
+        assert embeds is not None, "checked"
         if embeds.ndim != 2 or (wanted is not None and embeds.shape[1] != wanted):
             raise InputError(
                 f"The decoder takes image embeddings (batch, {wanted}), got {tuple(embeds.shape)}; "
                 "prior and decoder must belong to the same family."
             )
-        return embeds
 
-    def first_noise(self, state: ChainState, generator: torch.Generator) -> Tensor:
-        """Noise (1, c, F, h, w) that a video starts from."""
-        model = self.components["unet"]
-        repeat = windows_of(model, self.config) if self.config.repeat_noise else None
-        return frame_noise(model, 1, state.num_frames, generator, model.device, state.fps, repeat, self.picture_shape())
-
-    def told_by_time(self, state: ChainState, video: int, guided: bool) -> Told:
+    def told_by_time(self, state: ChainState, video: int, guided: bool, inside: float | None) -> Told:
         """:meth:`told` for one of the state's videos; for one of segments by the frame in a window's middle."""
         device, kept = self.components["unet"].device, {}
 
@@ -286,7 +267,7 @@ class ForeignDecoderStage(DecoderStage, ABC):
             if key not in kept:
                 kept.clear()  # windows come in the order of time
                 embeds = embeds_at(state, video, seconds).to(device)
-                kept[key] = self.told(embeds, prompt_at(state, video, seconds), guided)
+                kept[key] = self.told(embeds, prompt_at(state, video, seconds), guided, inside)
             return kept[key]
 
         return at if state.segments else at(0)

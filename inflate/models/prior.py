@@ -3,9 +3,9 @@
 diffusers' ``PriorTransformer`` predicts the clean embedding itself, normalised by the statistics it carries.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,10 @@ from inflate.bases.clip import EncodedText, TextImageEncoder
 from inflate.bases.texts import warn_if_cut
 from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError, a
-from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, denoise, draw_noise, stage_generator
+from inflate.sampling.denoiser import Denoiser
+from inflate.sampling.loop import Generators, OnSample, denoise
+from inflate.sampling.noise import draw_noise
+from inflate.stages import ChainState, ComponentStage, OnStep, StageSettings, stage_generator
 
 
 def prior_sample(
@@ -27,9 +30,9 @@ def prior_sample(
     mask: Tensor,
     guidance_scale: float,
     num_inference_steps: int,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: Generators = None,
     null_text: EncodedText | None = None,
-    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    on_step: OnSample | None = None,
     unit_norm: bool = True,
 ) -> Tensor:
     """Draw image embeddings for encoded prompts.
@@ -60,19 +63,15 @@ def prior_sample(
         text_hidden_states = torch.cat([null_text.text_hidden_states.expand(batch, -1, -1), text_hidden_states])
         mask = torch.cat([null_text.mask.expand(batch, -1), mask])
     conditioning = {
-        "proj_embedding": text_embeds.to(prior.dtype),
-        "encoder_hidden_states": text_hidden_states.to(prior.dtype),
+        "proj_embedding": text_embeds,
+        "encoder_hidden_states": text_hidden_states,
         "attention_mask": mask,
     }
 
-    def predict(sample: Tensor, timestep: Tensor) -> Tensor:
-        inputs = torch.cat([sample, sample]) if guided else sample
-        made = prior(inputs.to(prior.dtype), timestep, **conditioning).predicted_image_embedding.float()
-        if not guided:
-            return made
-        unconditional, conditional = made.chunk(2)
-        return Guidance(guidance_scale)(unconditional, conditional, timestep)
+    def network(sample: Tensor, timestep: Tensor, **told: Any) -> Any:
+        return SimpleNamespace(sample=prior(sample, timestep, **told).predicted_image_embedding)
 
+    predict = Denoiser(prior, scheduler, conditioning, Guidance(guidance_scale), network=network)
     with torch.no_grad():
         noise = draw_noise((batch, prior.config.embedding_dim), generator, device)
         normalised = denoise(scheduler, predict, noise, num_inference_steps, generator, on_step)

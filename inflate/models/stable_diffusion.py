@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +14,9 @@ from inflate.diffusion.latent_motion import renoised, translated_frames
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 from inflate.models.beginning import Beginning
-from inflate.models.foreign import Told
-from inflate.models.guided import check_both
 from inflate.models.text_decoder import TextDecoderConfig, TextDecoderStage
+from inflate.sampling.denoiser import Told, check_both
+from inflate.sampling.loop import OnSample
 from inflate.stages import StageSettings
 
 # Text2Video-Zero, arXiv:2303.13439: pictures move between T' = 881 and T = 941 of 1,000 timesteps.
@@ -63,22 +64,22 @@ class StableDiffusionDecoderStage(TextDecoderStage):
         check_both(settings, "this Stable Diffusion")
         return replace(settings, guidance_scale=1.0), settings.guidance_scale
 
-    def sample(
+    def sampling(
         self,
         told: Told,
         noise: Tensor,
         settings: StageSettings,
         fps: float,
         generator: torch.Generator,
-        on_step: Callable[[int, Tensor, Tensor], Tensor],
+        on_step: OnSample,
         begin: Beginning | None = None,
-    ) -> Tensor:
-        """As :meth:`TextDecoderStage.sample`, or by the rule of Text2Video-Zero."""
+    ) -> Callable[[], Tensor]:
+        """As :meth:`ForeignDecoderStage.sampling`, or by the rule of Text2Video-Zero."""
         if not _without_training(self.components["unet"]):
-            return super().sample(told, noise, settings, fps, generator, on_step, begin)
+            return super().sampling(told, noise, settings, fps, generator, on_step, begin)
         if begin is not None:
             raise InputError("text2video-zero draws its first frame from noise; leave the init image out.")
-        return self._draw_moving(told, noise, settings, fps, generator, on_step)
+        return partial(self._draw_moving, told, noise, settings, fps, generator, on_step)
 
     def _draw_moving(
         self,
@@ -87,7 +88,7 @@ class StableDiffusionDecoderStage(TextDecoderStage):
         settings: StageSettings,
         fps: float,
         generator: torch.Generator,
-        on_step: Callable[[int, Tensor, Tensor], Tensor],
+        on_step: OnSample,
     ) -> Tensor:
         """Text2Video-Zero: one picture is drawn to T', moved, noised back to T, and all frames go on from there.
 
@@ -111,7 +112,7 @@ class StableDiffusionDecoderStage(TextDecoderStage):
         def step(number: int, timestep: Tensor, sample: Tensor) -> Tensor:
             return on_step(number, timestep, start if number == late - 1 else sample)
 
-        return super().sample(told, noise, settings, fps, generator, step)
+        return super().sampling(told, noise, settings, fps, generator, step)()
 
     def _first_frame_at(
         self,
@@ -135,7 +136,7 @@ class StableDiffusionDecoderStage(TextDecoderStage):
             return sample
 
         try:
-            super().sample(told, noise, settings, fps, generator, keep)
+            super().sampling(told, noise, settings, fps, generator, keep)()
         except _EnoughError:
             pass
         return [(kept[count], timesteps[count]) for count in counts]

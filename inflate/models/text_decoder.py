@@ -1,6 +1,6 @@
 """Decoders that read the prompt themselves, so that the chain has no prior: what all of them do alike."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,12 +9,11 @@ from torch import Tensor
 
 from inflate.bases.conditioner import Conditioner, Encoding
 from inflate.errors import InputError
-from inflate.models.beginning import Beginning, beginning_of
-from inflate.models.foreign import ForeignDecoderStage, SizeConfig, Told, sample_frames
-from inflate.models.guided import check_fps, check_threshold, needs_both
+from inflate.models.foreign import ForeignDecoderStage, SizeConfig
 from inflate.models.segments import blend_told, check_segments, on_show
-from inflate.models.windows import windows_of
-from inflate.stages import ChainState, OnStep, StageSettings, stage_generator
+from inflate.sampling.denoiser import Told, check_fps
+from inflate.sampling.windows import windows_of
+from inflate.stages import ChainState
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class TextDecoderStage(ForeignDecoderStage):
             vae.to(torch.float32)
         return vae
 
-    def draw(self, state: ChainState, video: int, settings: StageSettings, on_step: OnStep) -> Tensor:
-        """Latents (1, c, F, h, w) of one video."""
+    def check(self, state: ChainState) -> None:
+        """``InputError`` where there is no prompt, or frame rate or segments do not fit the network."""
         if not state.prompts:
             raise InputError(
                 f"{self.title} makes frames from a prompt, and there is none; its networks cannot be told an image "
@@ -66,34 +65,8 @@ class TextDecoderStage(ForeignDecoderStage):
         model = self.components["unet"]
         check_fps(model, state.fps)
         check_segments(state, windows_of(model).size)
-        check_threshold(settings, self.vae())
-        settings, inside = self.guidance_inside(settings)
-        generator = stage_generator(state.seeds[video], self.name)
-        noise = self.first_noise(state, generator)
-        with torch.no_grad():
-            told = self._told_by_time(state, video, needs_both(settings), inside)
 
-        def step(number: int, timestep: Tensor, sample: Tensor) -> Tensor:
-            return on_step(video, number, timestep, sample)
-
-        return self.sample(told, noise, settings, state.fps, generator, step, beginning_of(self, state))
-
-    def sample(
-        self,
-        told: Told,
-        noise: Tensor,
-        settings: StageSettings,
-        fps: float,
-        generator: torch.Generator,
-        on_step: Callable[[int, Tensor, Tensor], Tensor],
-        begin: Beginning | None = None,
-    ) -> Tensor:
-        """Latents from ``noise`` (1, c, F, h, w); see :func:`sample_frames`."""
-        model = self.components["unet"]
-        windows = windows_of(model, self.config)
-        return sample_frames(model, self.scheduler(), told, noise, settings, fps, generator, on_step, windows, begin)
-
-    def _told_by_time(self, state: ChainState, video: int, guided: bool, inside: float | None) -> Told:
+    def told_by_time(self, state: ChainState, video: int, guided: bool, inside: float | None) -> Told:
         """As for other decoders; in a transition what is told of two texts is mixed."""
         texts = (state.prompts[video], *(one.prompt for one in state.segments))
         told = [self.told(None, text, guided, inside) for text in texts]

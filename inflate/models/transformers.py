@@ -8,8 +8,8 @@ from inflate.bases.conditioners.labels import LabelConditioner
 from inflate.bases.conditioners.transformers import FluxConditioner, PixArtConditioner, StableDiffusion3Conditioner
 from inflate.errors import InputError
 from inflate.models.foreign import SizeConfig
-from inflate.models.guided import check_both
 from inflate.models.text_decoder import TextDecoderConfig, TextDecoderStage
+from inflate.sampling.denoiser import check_both
 from inflate.stages import StageSettings
 
 _FLUX_PACKED = 4  # latent cells that FLUX's config counts as channels of one token

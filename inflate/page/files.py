@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from inflate.data.animations import Frames
 from inflate.data.writing import enlarge, write_text, write_video
 
 
@@ -49,9 +50,9 @@ class Written:
 
 
 def write_all(
-    frames: np.ndarray, fps: float, request: Request, folder: Path, tell: Callable[[float], None] | None = None
+    frames: Frames, fps: float, request: Request, folder: Path, tell: Callable[[float], None] | None = None
 ) -> Written:
-    """Write uint8 frames (F, H, W, 3) in all formats into a new folder below ``folder``.
+    """Write frames in all formats into a new folder below ``folder``.
 
     ``tell`` hears which share of the work is done; the mp4 is quicker than the others.
     """
@@ -74,7 +75,7 @@ def write_preview(frames: np.ndarray, fps: float, folder: Path, side: int = 192)
     return str(write_video(base / "preview.webp", shown, fps))
 
 
-def write_comparison(low: np.ndarray, high: np.ndarray, folder: Path) -> tuple[str, str]:
+def write_comparison(low: np.ndarray, high: Frames, folder: Path) -> tuple[str, str]:
     """The middle frames of a video before and after super-resolution, as files of pictures of the same size."""
     after = Image.fromarray(high[len(high) // 2])
     before = Image.fromarray(low[len(low) // 2]).resize(after.size, Image.Resampling.BICUBIC)

@@ -10,6 +10,9 @@ import torch
 
 from inflate.cancelling import check_cancelled
 from inflate.cascade import Cascade, CascadeOutput
+from inflate.cascade.long import FrameStream
+from inflate.data.animations import Frames
+from inflate.data.spool import FrameSpool
 from inflate.page.files import write_all, write_comparison, write_preview
 from inflate.page.jobs import Job, Result
 from inflate.page.wishes import Wish
@@ -49,7 +52,7 @@ class _Making:
         frames, fps = _made(wish.make(self.cascade, given, options))
         self.job.tell_writing(0.0)
         written = write_all(frames, fps, request, self.folder, self.job.tell_writing)
-        enlarged = self.low is not None and self.low.shape[1] < frames.shape[1]
+        enlarged = self.low is not None and self.low.shape[1] < frames[0].shape[0]
         compared = write_comparison(self.low, frames, self.folder) if enlarged and self.low is not None else None
         check_cancelled()
         told = (len(frames), self.job.elapsed(), wish.settings.seed, without)
@@ -69,8 +72,10 @@ class _Making:
             self.job.preview = write_preview(frames, state.fps, self.folder)
 
 
-def _made(out: CascadeOutput) -> tuple[np.ndarray, float]:
-    """Frames (F, H, W, 3) and their rate; the pictures they come from, as many bytes again, are let go of."""
+def _made(out: CascadeOutput | FrameStream) -> tuple[Frames, float]:
+    """Frames and their rate: a stream's in a file, others (F, H, W, 3) without the pictures that they come from."""
+    if isinstance(out, FrameStream):
+        return FrameSpool(to_uint8(chunk[None])[0] for chunk in out.chunks), out.fps
     assert isinstance(out.frames, list), "they were asked for"
     return np.stack([np.asarray(picture) for picture in out.frames[0]]), out.fps
 

@@ -100,7 +100,7 @@ def check_video(path: str | Path | None) -> Video:
             f"{path.name} lasts {length} ({facts.num_frames} frames): "
             f"cut it to at most {MAX_SECONDS:.0f} s and {MAX_FRAMES} frames."
         )
-    chunks = _plainly(path, lambda: [_at_most(chunk, KEPT_VIDEO_SIDE) for chunk in iterate_frames(path)])
+    chunks = _plainly(path, lambda: [_at_most(one, KEPT_VIDEO_SIDE) for one in iterate_frames(path, frames_at_once=1)])
     return Video(np.concatenate(chunks), facts.fps)
 
 

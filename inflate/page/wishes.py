@@ -11,6 +11,7 @@ import torch
 from inflate.cascade import Cascade, CascadeOutput
 from inflate.cascade.constrained import enlarge_video, raise_frame_rate
 from inflate.cascade.enlarging import usual_factor
+from inflate.cascade.long import FrameStream
 from inflate.cascade.reconstruction import extend_video, frame_numbers, infill_video
 from inflate.errors import InputError
 from inflate.page.abilities import RECONSTRUCTION, Abilities
@@ -26,12 +27,12 @@ from inflate.page.uploads import (
     left_out,
     one_frame_of,
 )
-from inflate.video import Video
+from inflate.video import Video, from_uint8
 
 MAX_SEED = 2**31 - 1
 _GUIDE = "errors"  # the commands' default
 
-Make = Callable[[Cascade, Any, dict[str, Any]], CascadeOutput]
+Make = Callable[[Cascade, Any, dict[str, Any]], CascadeOutput | FrameStream]
 """Makes the video with a cascade, of what was read of the uploads, with a cascade's options."""
 
 
@@ -192,11 +193,12 @@ def upscale(
     """A video grows."""
     options, completing = _completing(method, prompt, settings)
 
-    def make(cascade: Cascade, known: Video, more: dict[str, Any]) -> CascadeOutput:
+    def make(cascade: Cascade, known: Video, more: dict[str, Any]) -> CascadeOutput | FrameStream:
         if method == RECONSTRUCTION:
             return enlarge_video(cascade, known, **completing, **more)
         most = MAX_UPSCALED_BYTES // (3 * known.num_frames)
-        return cascade.upscale(known, usual_factor(cascade.upscalers(), known.height, known.width, most), **more)
+        factor = usual_factor(cascade.upscalers(), known.height, known.width, most)
+        return enlarged_stream(cascade, known, factor, more)
 
     note = "The page first makes large and long videos smaller and shorter; the command takes the whole video."
     names = _handed_in("video", video)
@@ -204,6 +206,14 @@ def upscale(
     wish = _of_video(request, video, make, settings, fit_for_upscaling)
     without = wish.left_out
     return replace(wish, guided=False, left_out=lambda: f"{without()} {cut_for_upscaling(video or '')}".strip())
+
+
+def enlarged_stream(cascade: Cascade, video: Video, factor: float, options: dict[str, Any]) -> FrameStream:
+    """``video`` enlarged a few frames at a time, as ``inflate upscale`` does it."""
+    chunks = (from_uint8(frame[None, None])[0] for frame in video.frames)
+    asked = {name: value for name, value in options.items() if name != "output_type"}
+    made = cascade.upscale_chunks(chunks, video.num_frames, factor, fps=video.fps, **asked)
+    return FrameStream(made, video.num_frames, float(video.fps))
 
 
 @contextmanager

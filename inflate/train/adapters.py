@@ -5,7 +5,6 @@ style) on the spatial layers, so that the temporal layers need not; it is saved 
 made. MotionLoRA (section 4.3) learns one motion on top of a motion module that stays as it is.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,6 @@ def add_motion_lora(video_model: InflatedModel, rank: int, alpha: float = 0.0) -
             "an animatediff scheme, with the motion module to start from as options.init"
         )
     _inject(video_model.temporal, rank, alpha, MOTION, MOTION_TARGETS)
-
-
-def adapter_parameters(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """The LoRA's own parameters in ``module``, by name."""
-    return ((key, value) for key, value in module.named_parameters() if f".{name}." in f".{key}")
 
 
 def save_domain_adapter(image_model: nn.Module, folder: Path, prefix: str) -> Path:

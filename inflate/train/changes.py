@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from inflate.configs import read_object
 from inflate.errors import InputError
 from inflate.staging import write_whole
 from inflate.train.recipe import Recipe
@@ -104,9 +105,9 @@ def keep_recipe(folder: Path, recipe: Recipe, done: int) -> list[str]:
     path, sentences = folder / "recipe.json", []
     if done and path.is_file():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}); choose another `output`.") from error
+            before = read_object(path)
+        except InputError as error:
+            raise InputError(f"{error} Or choose another `output`.") from error
         sentences = check_changes(before, recipe, done, folder)
     write_whole(path, (json.dumps(recipe.resolved(), indent=2) + "\n").encode())
     return sentences

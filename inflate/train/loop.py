@@ -1,8 +1,6 @@
 """The training loop: accelerate for devices and precision, AdamW, EMA, exact resume, progress, sheets."""
 
 import math
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from inflate.checkpoint.writing import give_usual_permissions, wait_for_disk
 from inflate.errors import InputError, StoppedError
+from inflate.staging import put_in_place, staged
 from inflate.train.changes import keep_recipe
 from inflate.train.checking import check_recipe, place_folders
 from inflate.train.guards import StopRequest, only_process, stop_at_once, stop_requests
@@ -355,14 +354,10 @@ class _Run:
         check_finite(dict(zip(self.parameters, self.ema.shadow_params, strict=True)), kept)
 
     def _export(self, export: Path) -> None:
-        """Export beside ``export`` and rename, so that a killed export is never taken for one."""
-        staged, before = export.with_name(f".export.{os.getpid()}.part"), export.with_name(f".export.{os.getpid()}.old")
-        for litter in export.parent.glob(".export.*"):
-            shutil.rmtree(litter)
-        self.step.export(staged)
-        give_usual_permissions(staged)
-        wait_for_disk(staged)
-        if export.exists():
-            os.replace(export, before)
-        os.replace(staged, export)
-        shutil.rmtree(before, ignore_errors=True)
+        """A killed export is never taken for one."""
+        with staged(export) as folder:
+            made = folder / export.name  # which steps make themselves
+            self.step.export(made)
+            give_usual_permissions(made)
+            wait_for_disk(made)
+            put_in_place(made, export)

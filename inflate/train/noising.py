@@ -7,13 +7,13 @@ before training with zero terminal SNR (arXiv:2305.08891, section 3.2), without 
 nor very bright.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusers import DPMSolverMultistepScheduler
 
+from inflate.configs import read_object
 from inflate.errors import InputError, nearest
 
 SCHEDULE: dict[str, Any] = {
@@ -44,11 +44,12 @@ def schedule_of(
     beside = Path(start).parent / "scheduler"
     if not scheduler and start and (beside / "scheduler_config.json").is_file():
         scheduler = str(beside)
+    where: str | Path = "options"
     if scheduler:
-        path = Path(scheduler) / "scheduler_config.json"
+        where = path = Path(scheduler) / "scheduler_config.json"
         if not path.is_file():
             raise InputError(f"options.scheduler is {scheduler!r}, where no scheduler_config.json lies.")
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = read_object(path)
         config = {name: read[name] for name in _KEPT if read.get(name) is not None}
         zero_terminal_snr = zero_terminal_snr or bool(read.get("rescale_betas_zero_snr"))
     if prediction_type:
@@ -56,7 +57,7 @@ def schedule_of(
     kind = config.setdefault("prediction_type", "epsilon")
     if kind not in PREDICTION_TYPES:
         known = ", ".join(PREDICTION_TYPES)
-        raise InputError(f"The prediction type {kind!r} is unknown{nearest(kind, PREDICTION_TYPES)}; use {known}.")
+        raise InputError(f"The prediction type {kind!r} is unknown{nearest(str(kind), PREDICTION_TYPES)}; use {known}.")
     if zero_terminal_snr:
         if kind == "epsilon":
             raise InputError(
@@ -64,6 +65,11 @@ def schedule_of(
                 "signal, of which eps says nothing; set options.predict = 'v_prediction' with it."
             )
         config["rescale_betas_zero_snr"] = True
+    try:
+        sampler_of(config)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{where} describes no noise schedule ({reason}); copy it again.") from error
     return config
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from inflate.checkpoint.narrowing import holds
 from inflate.data import FrameCache, build_frame_cache
 from inflate.data.listing.report import captions_missing
 from inflate.errors import InputError
@@ -132,6 +133,9 @@ def encode_all(
         key: fingerprint of whatever decides the result beside the frames (the encoder's weights).
         encode: float32 pixels (B, 3, S, S) in [-1, 1] -> (B, ...).
         batch_size: frames at a time.
+
+    Raises:
+        InputError: numbers that float16 cannot hold, or the disk is full.
     """
     stamp = hashlib.sha256((cache.folder / "index.json").read_bytes()).hexdigest()[:8]
     target = cache.folder / f"{name}-{key}-{stamp}.npy"
@@ -142,6 +146,11 @@ def encode_all(
     for start in track(starts, description=f"{name} of {cache.num_frames} frames", console=Console(stderr=True)):
         with torch.no_grad():
             made = encode(to_model_range(cache.frames[start : start + batch_size]))
+        if not holds(torch.float16, made):
+            raise InputError(
+                f"The {name} of frames {start} to {start + len(made) - 1} has numbers up to "
+                f"{float(made.abs().max()):.3g}, and float16, in which it is kept, ends at 65504; take another encoder."
+            )
         parts.append(made.float().cpu().numpy().astype(np.float16))
     try:
         with new_file(target, overwrite=True) as unfinished:

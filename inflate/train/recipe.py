@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import tomllib
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from inflate.data.clips.options import ClipOptions
 from inflate.errors import InputError, nearest
@@ -211,25 +212,21 @@ def parse_table(cls: type[T], table: dict[str, Any], where: str) -> T:
 
 
 def _coerce(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    """``value`` as a ``kind`` by pydantic's strict rules; what would be a list's only item may stand for it."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise InputError(f"{where} must be a table, not {value!r}.")
         return parse_table(kind, value, where)
-    if origin is tuple:  # a list, or what would be its only item: size = 512, trackers = "wandb"
-        inner = typing.get_args(kind)[0]
-        return tuple(_coerce(inner, item, where) for item in (value if isinstance(value, list) else [value]))
-    if origin is dict and isinstance(value, dict):
-        return value
-    if origin in (types.UnionType, typing.Union):
-        arms = [arm for arm in typing.get_args(kind) if arm is not type(None)]
-        return None if value is None else _coerce(arms[0], value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    wanted = getattr(kind, "__name__", str(kind))
-    raise InputError(f"{where} must be of type {wanted}, not {value!r}.")
+    if typing.get_origin(kind) is tuple:  # size = 512, trackers = "wandb"
+        value = tuple(value) if isinstance(value, list) else (value,)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(typing.cast(Any, kind), config=ConfigDict(strict=True))
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        wanted, found = getattr(kind, "__name__", str(kind)), error.errors(include_url=False)[0]
+        if found["loc"] and typing.get_origin(kind) is tuple:
+            wanted, value = getattr(typing.get_args(kind)[0], "__name__", "another"), found["input"]
+        raise InputError(f"{where} must be of type {wanted}, not {value!r}.") from error
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:

@@ -2,7 +2,6 @@
 the updates since the last checkpoint and a restart with the same command continues bit for bit."""
 
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inflate.errors import InputError
-from inflate.staging import flush
+from inflate.staging import abandoned, flush, put_in_place, staged
 
 _PREFIX = "step-"
 _WEIGHTS, _META = "state.safetensors", "state.json"
@@ -63,7 +62,6 @@ def save_state(
     target = folder / f"{_PREFIX}{step:08d}"
     if target.is_dir():
         return target
-    partial = folder / f".{target.name}.{os.getpid()}.part"
     tensors, numbers = _gather(parameters, optimizer, ema)
     check_finite(tensors, "this checkpoint is not written, and those before it stay")
     meta = {
@@ -73,20 +71,19 @@ def save_state(
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        _check_room(folder, tensors)
-        save_file(tensors, partial / _WEIGHTS)
-        (partial / _META).write_text(json.dumps(meta | {"crc32": _checksum(partial / _WEIGHTS)}))
-        for path in (partial / _WEIGHTS, partial / _META, partial):
-            flush(path)
-        os.replace(partial, target)
+        with staged(target) as partial:
+            _check_room(folder, tensors)
+            save_file(tensors, partial / _WEIGHTS)
+            (partial / _META).write_text(json.dumps(meta | {"crc32": _checksum(partial / _WEIGHTS)}))
+            for path in (partial / _WEIGHTS, partial / _META, partial):
+                flush(path)
+            put_in_place(partial, target)
         flush(folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise InputError(f"The state cannot be written to {folder} ({error}); free some space.") from error
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-    for litter in folder.glob(f".{_PREFIX}*.part"):
+    for litter in abandoned(folder, _PREFIX):
         shutil.rmtree(litter, ignore_errors=True)
     return target
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inflate.bases import FAMILIES, Base
 from inflate.bases.families import PIPELINES
-from inflate.bases.parts import INDEX_NAME, OURS, part_class, read_json
+from inflate.bases.parts import INDEX_NAME, OURS, part_class
 from inflate.checkpoint import load
 from inflate.checkpoint.convert import files_to_copy
 from inflate.checkpoint.fingerprint import architecture_fingerprint, tensors_fingerprint, weights_fingerprint
@@ -21,6 +21,7 @@ from inflate.checkpoint.source import Source, Weights, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import copy_file, files_below, new_folder, write_model
 from inflate.components import DIFFUSERS_STEM
+from inflate.configs import read_object
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
 
@@ -171,7 +172,7 @@ def _index(base: Base, network: Path, size: tuple[int, int] | None) -> dict[str,
         return None
     index: dict[str, Any] = {"_class_name": _pipeline_class(base.family), "_diffusers_version": diffusers.__version__}
     if base.root is not None:
-        index = read_json(base.root / INDEX_NAME)
+        index = read_object(base.root / INDEX_NAME)
     else:
         index[network.name] = ["diffusers", source.image_model_class.__name__]
     if size is not None and resized:

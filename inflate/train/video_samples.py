@@ -13,11 +13,11 @@ from inflate.bases import Base, Encoding, joined
 from inflate.bases.flow import at_resolution
 from inflate.components import read_diffusers_component
 from inflate.data.writing import write_contact_sheet, write_video
-from inflate.diffusion.noise import mix_noise
 from inflate.evaluate.colour import colour_drift
 from inflate.evaluate.motion import mean_frame_difference
 from inflate.inflater import InflatedModel
 from inflate.models.foreign import sample_frames
+from inflate.sampling.noise import frame_noise
 from inflate.schedulers import SCHEDULERS
 from inflate.stages import StageSettings, stage_class
 from inflate.train.encodings import ClipEncodings, on_device
@@ -110,21 +110,12 @@ class VideoSamples:
         arguments = self.conditioner.arguments(on_device(told, device), height, width, embedded)
         factor = self.autoencoder.factor
         generator = torch.Generator().manual_seed(request.seed)
-        noise = self._noise((self.autoencoder.channels, height // factor, width // factor), request, generator)
-        latents = sample_frames(
-            self.model, self._scheduler(noise), arguments, noise.to(device), settings, request.fps, generator
-        )
+        picture = (self.autoencoder.channels, height // factor, width // factor)
+        noise = frame_noise(self.model, 1, request.num_frames, generator, device, request.fps, None, picture)
+        latents = sample_frames(self.model, self._scheduler(noise), arguments, noise, settings, request.fps, generator)
         with torch.no_grad():
             parts = [self.autoencoder.decode(part).cpu() for part in fold_frames(latents).split(_FRAMES_AT_ONCE)]
         return to_uint8(unfold_frames(torch.cat(parts), request.num_frames))[0]
-
-    def _noise(self, picture: tuple[int, ...], request: SampleRequest, generator: torch.Generator) -> Tensor:
-        channels, height, width = picture
-        own = torch.randn(1, channels, request.num_frames, height, width, generator=generator)
-        share = self.model.scheme.noise_share(request.fps)
-        if not share:
-            return own
-        return mix_noise(own, torch.randn(1, channels, 1, height, width, generator=generator), share)
 
     def _scheduler(self, noise: Tensor) -> Any:
         """The pipeline's own, with the steps that it takes for pictures of this size."""

@@ -2,7 +2,6 @@
 arXiv:2209.14792, section 3.3).
 """
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from inflate.checkpoint import find_source, save
 from inflate.checkpoint.fingerprint import architecture_fingerprint
+from inflate.checkpoint.narrowing import narrow_copy
 from inflate.checkpoint.temporal import check_fits, read_temporal_info, read_temporal_tensors
 from inflate.data import ClipSampler
 from inflate.errors import InputError
@@ -191,7 +191,7 @@ class InterpolationStep(DenoisingStep):
 
     def export(self, folder: Path) -> None:
         """``interpolation_unet/``, float16: the temporal weights, and the image weights if trained or asked for."""
-        half, target = copy.deepcopy(self.trained).half(), folder / "interpolation_unet"
+        half, target = narrow_copy(self.trained, torch.float16), folder / "interpolation_unet"
         if self.options.trainable == "all" or self.options.with_image_weights:
             save(half, target, force=True)
         else:

@@ -79,7 +79,7 @@ def same_pictures(family: str, folder: Path, scale: float, patch: pytest.MonkeyP
     channels, factor = open_base(folder).autoencoder().channels, open_base(folder).autoencoder().factor
     noise = torch.randn(1, channels, 1, SIDE // factor, SIDE // factor, generator=seeded(5))
     wanted = call(folder, noise, num_inference_steps=4, guidance_scale=scale).images
-    patch.setattr("inflate.models.foreign.frame_noise", lambda *rest: noise)
+    patch.setattr("inflate.models.decoder.frame_noise", lambda *rest: noise)
     cascade = Cascade.from_pretrained(folder, device="cpu")
     made = cascade(prompt, 1, num_inference_steps=4, guidance_scale=scale, output_type="np").frames
     assert isinstance(made, np.ndarray) and made.shape == (1, 1, SIDE, SIDE, 3)

@@ -60,6 +60,8 @@ class Doubling(ComponentStage):
 
     name: ClassVar[str] = "super_resolution"
     defaults = StageSettings(1)
+    makes_frames: ClassVar[bool] = True
+    enlarges: ClassVar[bool] = True
     config_class = Twice
 
     def __init__(self) -> None:
@@ -78,32 +80,29 @@ class Doubling(ComponentStage):
     def work(self, state: ChainState, settings: StageSettings) -> float:
         return 1.0
 
-    def seconds(self, num_frames: int, height: int, width: int, settings: StageSettings) -> float:
-        return num_frames * height * width * 1e-3
+    def seconds(self, state: ChainState, height: int, width: int, settings: StageSettings) -> float:
+        return state.num_frames * height * width * 1e-3
 
     def store_bytes(self, height: int, width: int) -> int:
         return 1000 * height * width
 
     def stream(
         self,
-        chunks: Iterable[Tensor],
-        seed: int,
+        state: ChainState,
+        video: int,
+        chunks: Iterable[Tensor] | None,
         settings: StageSettings,
-        on_frames: Callable[[int], None] | None = None,
-        fps: float | None = None,
+        on_step: OnStep,
     ) -> Iterator[Tensor]:
-        self.seeds.append(seed)
-        self.rates.append(fps)
+        assert chunks is not None
+        self.seeds.append(state.seeds[video])
+        self.rates.append(state.fps or None)
+        done = 0
         for chunk in chunks:
-            yield chunk.repeat_interleave(2, -1).repeat_interleave(2, -2)
-            if on_frames is not None:
-                on_frames(chunk.shape[1])
-
-    def __call__(self, state: ChainState, settings: StageSettings, on_step: OnStep) -> ChainState:
-        assert state.frames is not None
-        frames = torch.stack([torch.cat(list(self.stream([video], 0, settings)), 1) for video in state.frames])
-        on_step(0, 0, torch.zeros(()), frames)
-        return replace(state, frames=frames, passed=(*state.passed, self.name))
+            large = chunk.repeat_interleave(2, -1).repeat_interleave(2, -2)
+            done += chunk.shape[1]
+            yield large
+            on_step(video, 0, torch.zeros(()), large[None], done / state.num_frames if state.num_frames else 0)
 
 
 class DoublingAgain(Doubling):
@@ -212,7 +211,7 @@ def test_streaming_reports_rising_progress_and_can_be_cancelled() -> None:
         return len(seen) < 5
 
     chunks = [torch.zeros(3, 4, 4, 4)] * 4
-    with pytest.raises(CancelledError, match="cancelled in upscaler after"):
+    with pytest.raises(CancelledError, match="cancelled in upscaler, step 1 of 1"):
         list(cascade.upscale_chunks(iter(chunks), 16, callback_on_step_end=callback))
     assert seen == sorted(seen) and seen[3] == pytest.approx(0.5)
 

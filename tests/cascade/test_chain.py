@@ -323,7 +323,7 @@ def pickle_only(folder: Path) -> None:
             lambda folder: (folder / "model_index.json").unlink(),
             "is no model's folder and not a cascade's or a pipeline's: it has no model_index.json",
         ),
-        (lambda folder: (folder / "model_index.json").write_text("no"), "is not JSON"),
+        (lambda folder: (folder / "model_index.json").write_text("no"), "is not readable as JSON"),
         (lambda folder: edit_index(folder, unett=["diffusers", "X"]), "'unett' .did you mean 'unet'"),
         (lambda folder: edit_index(folder, prior="remove"), "the stage 'prior' lacks its component 'prior'"),
         (lambda folder: edit_index(folder, stage_defaults={"decodr": {}}), "did you mean 'decoder'"),

@@ -21,6 +21,8 @@ DAMAGED = {
     "empty": "{}",
     "no such class": '{"_class_name": "Nope", "model_type": "nope", "architectures": ["Nope"]}',
     "code of a repository": '{"auto_map": {"AutoModel": "a/b--c.D"}, "model_type": "nope", "tokenizer_class": "Nope"}',
+    "a list for a class": '{"_class_name": ["UNet2DConditionModel"], "model_type": ["t5"], "architectures": 3}',
+    "a list in a list": "[" * 100_000,
     "another folder": '{"_name_or_path": "org/name", "base_model_name_or_path": "org/name"}',
 }
 MAKERS: dict[str, Callable[[Path], Any]] = {

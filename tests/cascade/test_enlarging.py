@@ -1,6 +1,7 @@
 """What enlarging takes, before it starts: stages, size, disk, time; and factors between those of the stages."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 
 from inflate.cascade import Cascade, applications, enlarging
 from inflate.cascade.enlarging import Enlarging, in_words, stages_for, usual_factor, whole_factors
-from inflate.cascade.streaming import CHUNK_BYTES, frames_of_chunk
+from inflate.data.spool import CHUNK_BYTES, frames_of_chunk
 from inflate.errors import InputError
 from inflate.page.uploads import MAX_UPSCALED_BYTES
+from inflate.stages import ChainState, unchanged
 from inflate.video import Video
 from superres.store import BYTES_PER_PIXEL
 from tests.cascade.test_applications import Doubling, DoublingAgain, seeded, video
@@ -132,9 +134,10 @@ def test_the_time_is_that_of_small_tiles_as_often_as_they_are(cascade: Any, monk
         handle = network.register_forward_pre_hook(moves)
         try:
             for count, height, width in ((30, 20, 30), (3, 150, 140), (20, 16, 16)):
-                told = stage.seconds(count, height, width, stage.defaults)
+                state = ChainState((), (0,), count, 0.0)
+                told = stage.seconds(state, height, width, stage.defaults)
                 before = clock
-                list(stage.stream([torch.zeros(3, count, height, width)], 0, stage.defaults))
+                stage(replace(state, frames=torch.zeros(1, 3, count, height, width)), stage.defaults, unchanged)
                 assert told == pytest.approx(clock - before, rel=0.15)
         finally:
             handle.remove()

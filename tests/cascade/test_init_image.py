@@ -54,7 +54,7 @@ def test_a_frame_is_the_picture_of_diffusers_img2img(
     stage: Any = cascade.stage("decoder")
     channels, height, width = stage.picture_shape()
     noise = torch.randn(1, channels, 1, height, width, generator=seeded(5))
-    monkeypatch.setattr("inflate.models.foreign.frame_noise", lambda *rest: noise)
+    monkeypatch.setattr("inflate.models.decoder.frame_noise", lambda *rest: noise)
     # Ours is the mean of the encoder, diffusers' a draw from around it.
     monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
     monkeypatch.setattr(f"{pipeline.__module__}.randn_tensor", lambda *rest, **more: noise[:, :, 0])

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
+from inflate.cascade.frame_file import FrameFile
 from inflate.cascade.inputs import Timing, first_state
 from inflate.cascade.known import KnownVideo, extend_stream, interpolate_stream
-from inflate.cascade.streaming import FrameFile
 from inflate.cascade.timing import seconds_of_known, seconds_of_stream
 from inflate.errors import InputError
 from inflate.video import Video

@@ -8,9 +8,9 @@ import torch
 
 from inflate.cancelling import CancelledError
 from inflate.cascade import Cascade
-from inflate.cascade.streaming import FrameFile
+from inflate.cascade.frame_file import FrameFile
 from inflate.errors import InputError
-from inflate.stages import Segment
+from inflate.stages import ChainState, Segment
 from tests.cli.toys import tiny_chain
 from tests.models.tiny_family import tiny_cascade
 
@@ -55,10 +55,10 @@ def test_progress_goes_from_stage_to_stage_and_can_cancel(chain: Cascade) -> Non
     def on_step(cascade: Any, step: int, timestep: Any, values: dict[str, Any]) -> bool | None:
         fractions.append(values["progress"].fraction)
         stages.append(values["progress"].stage)
-        return None if values["progress"].stage != "upscaler" or step < 5 else False
+        return None if values["progress"].stage != "upscaler" or len(stages) - stages.index("upscaler") < 6 else False
 
     made = chain.stream("red heart", 10, frame_skip=2, callback_on_step_end=on_step, **ONCE)
-    with pytest.raises(CancelledError, match="cancelled in upscaler after 6 frames"):
+    with pytest.raises(CancelledError, match="cancelled in upscaler, step 1 of 1"):
         list(made.chunks)
     assert list(dict.fromkeys(stages)) == ["prior", "decoder", "interpolation", "super_resolution", "upscaler"]
     assert fractions == sorted(fractions) and 0 < fractions[0] and fractions[-1] < 1
@@ -72,17 +72,9 @@ def test_stages_after_the_interpolation_are_told_its_rate_and_end_with_their_las
     for name in ("super_resolution", "upscaler"):
         stage: Any = next(stage for stage in chain.stages if stage.name == name)
 
-        def noting(
-            chunks: Any,
-            seed: Any,
-            settings: Any,
-            on_frames: Any,
-            fps: float | None = None,
-            name: str = name,
-            stream: Any = stage.stream,
-        ) -> Any:
-            told[name] = fps
-            return stream(chunks, seed, settings, on_frames, fps)
+        def noting(state: ChainState, *rest: Any, name: str = name, stream: Any = stage.stream) -> Any:
+            told[name] = state.fps
+            return stream(state, *rest)
 
         monkeypatch.setattr(stage, "stream", noting)
 
@@ -93,7 +85,7 @@ def test_stages_after_the_interpolation_are_told_its_rate_and_end_with_their_las
     assert sum(chunk.shape[1] for chunk in made.chunks) == 28
     assert told == {"super_resolution": 24, "upscaler": 24}
     for name in ("super_resolution", "upscaler"):
-        assert (last[name].step, last[name].num_steps) == (27, 28)
+        assert (last[name].step + 1, last[name].video) == (last[name].num_steps, 0)
     assert last["upscaler"].fraction == pytest.approx(1)
 
 

@@ -98,7 +98,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Tensor:
     stage: Any = Cascade.from_pretrained(folder, device="cpu").stage("decoder")
     channels, height, width = stage.picture_shape()
     noise = torch.randn(1, channels, 1, height, width, generator=seeded(5))
-    monkeypatch.setattr("inflate.models.foreign.frame_noise", lambda *rest: noise)
+    monkeypatch.setattr("inflate.models.decoder.frame_noise", lambda *rest: noise)
     return noise
 
 

@@ -40,7 +40,7 @@ def stable_diffusion_xl(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def noise_of(monkeypatch: pytest.MonkeyPatch, seed: int = 5) -> torch.Tensor:
     """Both pipelines start from this noise (1, 4, 1, 8, 8)."""
     noise = torch.randn(1, 4, 1, 8, 8, generator=seeded(seed))
-    monkeypatch.setattr("inflate.models.foreign.frame_noise", lambda *rest: noise)
+    monkeypatch.setattr("inflate.models.decoder.frame_noise", lambda *rest: noise)
     return noise
 
 

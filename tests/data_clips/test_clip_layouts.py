@@ -292,13 +292,3 @@ def test_nothing_to_train_on_is_one_sentence(videos: dict[str, Path], tmp_path: 
     (tmp_path / "empty" / "metadata.csv").write_text("file_name,text\nabsent.mp4,x\n")
     with pytest.raises(InputError, match=r"none of them is there.*absent\.mp4"):
         opened(tmp_path / "empty")
-
-
-def test_facts_about_captions(videos: dict[str, Path]) -> None:
-    folder = videos["a"].parent
-    facts = opened(folder).caption_facts()
-    assert (facts.empty, facts.different, facts.all_equal) == (facts.windows, 0, False)
-    assert opened(folder, caption="the same").caption_facts().all_equal
-    (folder / "a.txt").write_text("another")
-    facts = opened(folder, caption="the same").caption_facts()
-    assert (facts.empty, facts.different, facts.all_equal) == (0, 2, False)

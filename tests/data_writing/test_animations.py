@@ -1,5 +1,7 @@
 """A gif or webp has as many frames as were written, each as long as it was to be shown, also where they are equal."""
 
+import tracemalloc
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -8,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inflate.data import decode_video, frame_times
+from inflate.data import decode, decode_video, frame_times
 from inflate.data.animations import write_gif, write_webp
+from inflate.data.reading import frames as reading
 from inflate.data.writing import write_video
 from inflate.errors import InputError
 
@@ -80,7 +83,8 @@ def test_no_frame_is_merged(tmp_path: Path, suffix: str, places: list[int], alph
 
     ours = decode_video(path)
     assert ours.timestamps == pytest.approx(starts[:-1]) and ours.duration == pytest.approx(starts[-1])
-    assert [start for start, _ in frame_times(path).spans] == pytest.approx(starts[:-1])
+    times = [(start, start + length / 1000) for start, length in zip(starts, lengths, strict=False)]
+    assert frame_times(path).spans == [pytest.approx(one) for one in times]
     if suffix == ".gif":  # FFmpeg decodes no animated webp
         with av.open(str(path)) as container:
             assert [frame.time for frame in container.decode(video=0)] == pytest.approx(starts[:-1])
@@ -114,3 +118,39 @@ def test_alpha_is_kept_by_what_can_and_white_in_an_mp4(tmp_path: Path) -> None:
         assert np.array_equal(read(write_video(tmp_path / f"out{suffix}", frames, 8))[0][..., 3], frames[..., 3])
     shown = decode_video(write_video(tmp_path / "out.mp4", frames[:, :32, :46], 8)).frames.astype(int)
     assert shown[0, 30].min() > 250 and np.abs(shown[0, 12, 10] - frames[0, 12, 10, :3]).max() < 10
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_frames_that_come_in_chunks_are_never_in_memory_together(tmp_path: Path, suffix: str) -> None:
+    side, count = 128, 150
+    picture = np.full((side, side, 3), 128, np.uint8)
+    picture[: side // 2] = (200, 30, 30)
+
+    def chunks() -> Iterator[np.ndarray]:
+        for number in range(0, count, 3):
+            yield np.stack([np.roll(picture, number + place, axis=0) for place in range(3)])
+
+    write_video(tmp_path / f"few{suffix}", picture[None], 25)  # what libraries keep for themselves
+    tracemalloc.start()
+    path = write_video(tmp_path / f"out{suffix}", chunks(), 25)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < count * picture.nbytes / 2
+    together = write_video(tmp_path / f"together{suffix}", np.concatenate(list(chunks())), 25)
+    assert path.read_bytes() == together.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize("places", [[0], [0, 1, 1, 2]])
+def test_the_length_of_a_file_is_told_by_its_blocks_alone(
+    tmp_path: Path, suffix: str, places: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [10, 450, 70, 100][: len(places)]  # browsers show a frame of 10 ms for a tenth of a second
+    path = tmp_path / f"out{suffix}"
+    (write_gif if suffix == ".gif" else write_webp)(path, moving(places), lengths)
+    by_decoding = decode_video(path)
+    for module in (reading, decode):
+        monkeypatch.setattr(module, "shown_frames", None)  # whoever decodes, fails
+    times = frame_times(path)
+    assert [start for start, _ in times.spans] == pytest.approx(by_decoding.timestamps)
+    assert times.duration == pytest.approx(by_decoding.duration)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+from torch import Tensor
 
-from inflate.diffusion.conversions import convert
+from inflate.diffusion.conversions import from_x, to_x
 from inflate.diffusion.guidance import (
     Guidance,
     GuidanceOptions,
@@ -34,8 +35,12 @@ def test_the_papers_weight_is_the_scale_less_one() -> None:
 @pytest.mark.parametrize("wanted", ["sample", "epsilon"])
 def test_guidance_is_the_same_in_every_prediction(wanted: str) -> None:
     level, z, both = cosine(torch.tensor(0.4, dtype=torch.float64)), draw(2, 3), [draw(2, 3), draw(2, 3)]
-    first = convert(z, classifier_free(both[0], both[1], 7.0), level, "v_prediction", wanted)
-    others = [convert(z, one, level, "v_prediction", wanted) for one in both]
+
+    def converted(predicted: Tensor) -> Tensor:
+        return from_x(z, to_x(z, predicted, level, "v_prediction"), level, wanted)
+
+    first = converted(classifier_free(both[0], both[1], 7.0))
+    others = [converted(one) for one in both]
     torch.testing.assert_close(first, classifier_free(others[0], others[1], 7.0))
 
 

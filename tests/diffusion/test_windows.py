@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inflate.diffusion.windows import shift_of, window_ramp, window_shares, window_starts
 from inflate.errors import InputError
+from inflate.sampling.windows import shift_of, window_ramp, window_shares, window_starts
 
 SIZES = {"num_frames": st.integers(1, 70), "window": st.integers(1, 12), "overlap": st.integers(0, 11)}
 

@@ -11,7 +11,7 @@ from inflate.diffusion.conversions import from_x
 from inflate.diffusion.schedules import from_alphas_cumprod
 from inflate.errors import InputError
 from inflate.evaluate.colour import colour_drift, measure_colour
-from inflate.stages import denoise
+from inflate.sampling.loop import denoise
 
 FRAMES, SIDE, SPREAD = 64, 4, 1.0
 

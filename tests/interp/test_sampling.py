@@ -9,8 +9,9 @@ from torch import Tensor
 
 from inflate.errors import InputError
 from inflate.inflater import inflate
+from inflate.sampling.noise import VideoNoise
 from interp.frame_decoder import new_frame_decoder
-from interp.sampling import frame_noise, interpolate_frames, spread_frames
+from interp.sampling import interpolate_frames, spread_frames
 from tests.interp.networks import SCHEDULE, Oracle, numbered_video, seeded, solver, trained
 from tests.models.tiny_family import WIDTH, tiny_unet, tiny_vae
 
@@ -116,17 +117,18 @@ def test_noise_follows_the_number_of_a_frame_in_the_video(share: float) -> None:
     truth = numbered_video(len(mask))
     network = Oracle(truth, shared_noise=share)
     run(network, hidden(truth, mask), mask, num_inference_steps=1, generator=seeded(5))
-    noise = frame_noise(truth.shape, share, seeded(5), torch.device("cpu"))
+    noise = VideoNoise((3, 4, 4), share, seeded(5), torch.device("cpu"))(0, len(mask))
     assert len(network.calls) == 5
     for call in network.calls:
         torch.testing.assert_close(call.noisy, noise[:, :, call.places])
-    longer = frame_noise((1, 3, 90, 4, 4), share, seeded(5), torch.device("cpu"))
+    longer = VideoNoise((3, 4, 4), share, seeded(5), torch.device("cpu"))(0, 90)
     assert torch.equal(longer[:, :, :76], noise)
 
 
 @pytest.mark.reference
 def test_shared_noise_correlates_frames_and_stays_standard() -> None:
-    noise = frame_noise((4, 3, 2, 64, 64), 0.5, seeded(0), torch.device("cpu")).transpose(1, 2).flatten(2)
+    drawn = [VideoNoise((3, 64, 64), 0.5, seeded(seed), torch.device("cpu"))(0, 2) for seed in range(4)]
+    noise = torch.cat(drawn).transpose(1, 2).flatten(2)
     assert abs(float(noise.std()) - 1) < 0.02
     assert abs(float(torch.corrcoef(noise.transpose(0, 1).flatten(1))[0, 1]) - 0.5) < 0.02
 
@@ -137,7 +139,7 @@ def test_windows_are_told_the_rate_of_their_frames_within_what_was_trained() -> 
     for fps, coarse, fine in ((8.0, 2.0, 8.0), (100.0, 25.0, 30.0), (2.0, 1.0, 2.0)):
         network = Oracle(truth)
         run(network, hidden(truth, mask), mask, fps=fps, num_inference_steps=1)
-        rates = [float(call.fps[0]) for call in network.calls]
+        rates = [float(call.fps) for call in network.calls]
         assert rates[0] == pytest.approx(coarse) and rates[1:] == pytest.approx([fine] * (len(rates) - 1))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inflate.errors import InputError
-from interp.windows import Window, plan_windows
+from inflate.sampling.windows import Window, plan_windows
 
 
 def check(known: list[bool], size: int) -> tuple[Window, ...]:

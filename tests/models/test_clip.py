@@ -127,7 +127,7 @@ def truncate(folder: Path) -> None:
     ("damage", "sentence"),
     [
         (lambda folder: (folder / "config.json").unlink(), "is not a CLIP folder: it has no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("{"), "is not readable as JSON"),
         (lambda folder: (folder / "bpe_merges.txt.gz").write_bytes(b"no gzip"), "cannot be read"),
         (break_config, "unknown key 'model_cfg.vision_cfg.layer' .did you mean 'model_cfg.vision_cfg.layers'"),
         (widen_config, "has shape .* its config wants"),

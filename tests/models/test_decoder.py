@@ -6,7 +6,8 @@ from diffusers import AutoencoderKL, DDIMScheduler
 
 from inflate.errors import InputError
 from inflate.inflater import inflate
-from inflate.models.decoder import decode_latents, encode_pixels, frame_noise, image_conditioning, sample_latents
+from inflate.models.decoder import decode_latents, encode_pixels, image_conditioning, sample_latents
+from inflate.sampling.noise import frame_noise
 from tests.models.tiny_family import WIDTH, tiny_scheduler, tiny_unet, tiny_vae, tiny_video_unet
 
 CPU = torch.device("cpu")
@@ -42,9 +43,9 @@ def test_pictures_and_videos_have_their_shapes() -> None:
 def test_freshly_inflated_the_video_is_the_image_model_frame_by_frame() -> None:
     by_frame = sample_latents(tiny_unet(), tiny_scheduler(), embeds(), 4, generator=seeded(0), **SETTINGS)
     fresh = inflate(tiny_unet(), num_frames=4)
-    assert torch.equal(
-        sample_latents(fresh, tiny_scheduler(), embeds(), 4, 8, generator=seeded(0), **SETTINGS), by_frame
-    )
+    # The image model has each frame alone in its batch, where a convolution may round otherwise.
+    made = sample_latents(fresh, tiny_scheduler(), embeds(), 4, 8, generator=seeded(0), **SETTINGS)
+    torch.testing.assert_close(made, by_frame, atol=1e-5, rtol=0)
     trained = sample_latents(tiny_video_unet(), tiny_scheduler(), embeds(), 4, 8, generator=seeded(0), **SETTINGS)
     assert not torch.allclose(trained, by_frame, atol=1e-3)
 

@@ -14,10 +14,11 @@ from diffusers import (
 from torch import Tensor
 
 from inflate.diffusion.conversions import from_x
+from inflate.diffusion.guidance import Guidance
 from inflate.diffusion.reconstruction import frames_constraint
 from inflate.errors import InputError
-from inflate.models.decoder import decoder_predictor, frame_noise
-from inflate.models.known_frames import (
+from inflate.models.decoder import decoder_denoiser
+from inflate.sampling.known import (
     Corrector,
     Known,
     prediction_type,
@@ -25,6 +26,7 @@ from inflate.models.known_frames import (
     saving_memory,
     scheduler_level,
 )
+from inflate.sampling.noise import frame_noise
 from tests.models.tiny_family import WIDTH, tiny_scheduler, tiny_video_unet
 
 MASK = torch.tensor([True, False])
@@ -104,7 +106,8 @@ def test_a_corrector_and_new_noise_ask_for_a_scheduler_that_keeps_variance() -> 
 def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
     model, scheduler, cpu = tiny_video_unet(), tiny_scheduler(), torch.device("cpu")
     x, mask = draw(1, 4, 4, 4, 4), torch.tensor([True, True, False, False])
-    predict = decoder_predictor(model, torch.nn.functional.normalize(draw(1, WIDTH, seed=3)), 4, 8.0, 2.0)
+    embeds = torch.nn.functional.normalize(draw(1, WIDTH, seed=3))
+    predict = decoder_denoiser(model, scheduler, embeds, Guidance(2.0), 8.0, frames=4)
     noise = frame_noise(model, 1, 4, torch.Generator().manual_seed(0), cpu, 8.0)
     made = []
     for wanted in (False, True):

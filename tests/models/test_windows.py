@@ -1,15 +1,20 @@
 """Long videos by windows: what the network sees, and that its answer is the same where windows cannot matter."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from inflate.diffusion.guidance import Guidance
 from inflate.errors import InputError
 from inflate.inflater import inflate
-from inflate.models.decoder import DecoderStage, frame_noise, sample_latents
-from inflate.models.windows import WindowConfig, WindowedPrediction, Windows, windows_of
+from inflate.models.decoder import DecoderStage, sample_latents
+from inflate.sampling.denoiser import Denoiser
+from inflate.sampling.noise import frame_noise
+from inflate.sampling.windows import WindowConfig, Windows, windows_of
 from inflate.stages import ChainState, StageSettings
 from tests.models.tiny_family import WIDTH, tiny_scheduler, tiny_unet, tiny_vae, tiny_video_unet
 
@@ -31,9 +36,21 @@ def by_itself(sample: Tensor, timestep: Tensor, middle: float = 0.0) -> Tensor:
     return (sample * 1.7).sin() + 0.01 * timestep
 
 
+def windowed_by(predict: Callable[[Tensor, Tensor, float], Tensor], windows: Windows) -> Denoiser:
+    """What a sampler asks a network of that prediction, which is told the middle of each window."""
+
+    def network(sample: Tensor, timestep: Tensor, middle: float) -> SimpleNamespace:
+        return SimpleNamespace(sample=predict(sample, timestep, middle))
+
+    model = SimpleNamespace(dtype=torch.float32)
+    return Denoiser(
+        model, tiny_scheduler(), lambda middle: {"middle": middle}, Guidance(), windows=windows, network=network
+    )
+
+
 def test_windows_change_nothing_for_a_network_that_ignores_other_frames() -> None:
     sample = torch.randn(2, 3, 41, 4, 4, generator=seeded(0))
-    predict = WindowedPrediction(by_itself, Windows(8, 5))
+    predict = windowed_by(by_itself, Windows(8, 5))
     for _ in range(6):  # windows move
         assert torch.equal(predict(sample, TIME), by_itself(sample, TIME))
 
@@ -47,7 +64,7 @@ def test_the_network_sees_whole_windows_and_never_more() -> None:
         return sample
 
     numbers = torch.arange(100.0).view(1, 1, 100, 1, 1)
-    windowed = WindowedPrediction(predict, Windows(16, 8))
+    windowed = windowed_by(predict, Windows(16, 8))
     first, second = windowed(numbers, TIME), list(seen)
     assert torch.equal(first, numbers) and {count for count, _ in seen} == {16}
     windowed(numbers, TIME)
@@ -63,7 +80,7 @@ def test_anchored_windows_begin_with_the_first_frame() -> None:
         return sample
 
     numbers = torch.arange(40.0).view(1, 1, 40, 1, 1)
-    made = WindowedPrediction(predict, Windows(8, 4, anchored=True))(numbers, TIME)
+    made = windowed_by(predict, Windows(8, 4, anchored=True))(numbers, TIME)
     assert set(firsts) == {0.0} and len(firsts) > 3
     assert torch.equal(made, numbers), "what an anchored window says of its first place is not that frame's"
 
@@ -134,7 +151,7 @@ def test_chunks_of_a_video_are_the_video() -> None:
         return sample
 
     whole = stage(state, two, keep).frames
-    chunks = list(stage.draw_chunks(state, two, keep))
+    chunks = list(stage.stream(state, 0, None, two, keep))
     assert whole is not None and steps == [0, 1, 0, 1]
     assert [chunk.shape[1] for chunk in chunks] == [16, 5]
     assert torch.equal(torch.cat(chunks, dim=1), whole[0])

@@ -4,6 +4,8 @@ import json
 import shlex
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,31 @@ def test_a_result_says_what_of_the_upload_is_not_in_it(cascade: Cascade, tmp_pat
     plain = write_video(tmp_path / "plain.mp4", frames[..., :16, :3], 10)
     made = result_of(run(wishes.vary(cascade, "t", str(plain), PLAIN), cascade, tmp_path))
     assert made.left_out == ""
+
+
+class Watched(Doubling):
+    """Notes how many of its frames there are at the most while it makes the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[weakref.ref[Any]] = []
+        self.most = 0
+
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        for chunk in super().stream(*arguments, **options):
+            self.most = max(self.most, sum(one() is not None for one in self.made))
+            self.made.append(weakref.ref(chunk))
+            yield chunk
+
+
+def test_an_enlarged_video_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mp4", np.random.default_rng(0).integers(0, 99, (30, 16, 16, 3), np.uint8), 10)
+    stage = Watched()
+    cascade = Cascade((*tiny_cascade().stages, stage), device="cpu", keep_loaded=True)
+    made = result_of(run(wishes.upscale(cascade, "t", str(path), "super-resolution", None, PLAIN), cascade, tmp_path))
+    assert len(stage.made) == made.num_frames == 30 and stage.most <= 2
+    for suffix in ("mp4", "gif", "webp"):
+        assert decode_video(getattr(made.written, suffix)).frames.shape == (30, 32, 32, 3)
 
 
 def test_cancelling_ends_a_job_that_reads_or_writes(cascade: Cascade, tmp_path: Path) -> None:

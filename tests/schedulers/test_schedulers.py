@@ -13,6 +13,7 @@ from torch import Tensor
 import inflate.schedulers
 from inflate.components import read_diffusers_component
 from inflate.errors import InputError
+from inflate.sampling.loop import denoise
 from inflate.schedulers import (
     SCHEDULERS,
     AncestralScheduler,
@@ -20,7 +21,6 @@ from inflate.schedulers import (
     PredictorCorrectorScheduler,
     StochasticDDIMScheduler,
 )
-from inflate.stages import denoise
 
 CONFIGS = {
     "linear": {"beta_schedule": "linear"},

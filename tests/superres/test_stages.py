@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from inflate.errors import InputError
 from inflate.inflater import InflatedModel
-from inflate.stages import ChainState, StageSettings, stage_generator
+from inflate.stages import ChainState, StageSettings, stage_generator, unchanged
 from superres.conditioning import enlarge, shrink
 from superres.places import Place
 from superres.spatial import SpatialConfig, SpatialStage
@@ -206,10 +206,16 @@ def test_the_result_does_not_depend_on_how_the_stream_is_cut(make: Any, sizes: l
     network = tiny_video_unet() if make is spatiotemporal else tiny_unet()
     options = {"window": 4, "overlap": 1} if make is spatiotemporal else {}
     stage = make(network, **options)
-    counted: list[float] = []
-    made = list(stage.stream(cut(low, sizes), 2, THREE, counted.append))
+    shares: list[float] = []
+
+    def on_step(video: int, step: int, timestep: Any, sample: torch.Tensor, share: float | None = None) -> torch.Tensor:
+        assert share is not None
+        shares.append(share)
+        return sample
+
+    made = list(stage.stream(state_of(low[None], (2,)), 0, cut(low, sizes), THREE, on_step))
     assert torch.equal(torch.cat(made, dim=1), stage.upscale(low, 2, THREE))
-    assert sum(counted) == pytest.approx(9) and len(counted) >= 9
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1) and len(shares) >= 9
     called = stage(state_of(low[None], (2,)), THREE, lambda *given: given[3])
     assert torch.equal(called.frames[0], torch.cat(made, dim=1))
 
@@ -222,7 +228,8 @@ def test_frames_come_before_the_stream_has_ended() -> None:
             taken.append(index)
             yield clip(1)
 
-    stream = spatiotemporal(tiny_video_unet(), window=4, overlap=1).stream(endless(), 0, THREE)
+    stage = spatiotemporal(tiny_video_unet(), window=4, overlap=1)
+    stream = stage.stream(ChainState((), (0,), 0, 0.0), 0, endless(), THREE, unchanged)
     for seen in (4, 4, 4, 7, 7, 7, 10):
         assert next(stream).shape == (3, 1, 16, 16) and len(taken) == seen
 
@@ -312,12 +319,18 @@ def test_windows_of_tiles_are_faded_as_windows_in_memory() -> None:
 
 
 def test_frames_are_told_tile_by_tile_and_add_up() -> None:
-    told: list[float] = []
-    stage = spatiotemporal(tiny_video_unet(), window=4, overlap=1, tile=32, tile_overlap=8)
-    list(stage.stream([clip(6, 12, 8)], 0, THREE, told.append))
+    shares: list[float] = []
+
+    def on_step(video: int, step: int, timestep: Any, sample: torch.Tensor, share: float | None = None) -> torch.Tensor:
+        assert share is not None
+        shares.append(share)
+        return sample
+
+    stage, low = spatiotemporal(tiny_video_unet(), window=4, overlap=1, tile=32, tile_overlap=8), clip(6, 12, 8)
+    stage(state_of(low[None], (0,)), THREE, on_step)
     tiles = stage.count_tiles(12, 8)
-    assert tiles == 2 and told[: 3 * tiles] == pytest.approx([3 / (3 * tiles)] * 3 * tiles)
-    assert len(told) == 2 * 3 * tiles and sum(told) == pytest.approx(6)
+    assert tiles == 2 and shares[: 3 * tiles] == pytest.approx([3 * call / (3 * tiles) / 6 for call in range(1, 7)])
+    assert len(shares) == 2 * 3 * tiles and shares == sorted(shares) and shares[-1] == pytest.approx(1)
 
 
 def test_tiles_of_a_video_see_all_frames() -> None:
@@ -350,7 +363,8 @@ def test_videos_do_not_depend_on_their_company_and_progress_never_falls() -> Non
         alone = stage(state_of(low[video : video + 1], (video + 1,)), THREE, lambda *given: given[3])
         assert alone.frames is not None and torch.equal(alone.frames[0], made.frames[video])
     assert {shape for _, _, shape in calls} == {(1, 3, 4, 16, 16)}
-    assert shares == pytest.approx([call / 6 for call in range(1, 7)] * 2)
+    # The first window makes 3 frames that the next one does not, that 4, in three steps each.
+    assert shares == pytest.approx([frames / 7 for frames in (1, 2, 3, 13 / 3, 17 / 3, 7)] * 2)
 
 
 def test_what_a_callback_returns_replaces_the_sample() -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from inflate.sampling.windows import windowed
 from superres.store import FrameStore
 from superres.tiling import tiles_of
-from superres.windows import windowed
 from tests.superres.networks import seeded
 
 ROUNDING = 1.6e-5  # half a 16-bit level

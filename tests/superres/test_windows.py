@@ -8,9 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inflate.diffusion.windows import check_window, count_windows
 from inflate.errors import InputError
-from superres.windows import windowed
+from inflate.sampling.windows import check_window, count_windows, windowed
 
 
 def video(num_frames: int) -> torch.Tensor:

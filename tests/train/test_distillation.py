@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import inflate
 from inflate.errors import InputError
 from inflate.models.decoder import sample_latents
+from inflate.sampling.loop import denoise
 from inflate.schedulers import AngularDDIMScheduler
-from inflate.stages import denoise
 from inflate.train.denoising import DenoisingStep, Problem
 from inflate.train.distill import distill, phases_of
 from inflate.train.processes import DiffusionProcess

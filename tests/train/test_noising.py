@@ -160,6 +160,21 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         schedule_of(str(tmp_path / "eps"), "", True)
     with pytest.raises(InputError, match="where no scheduler_config"):
         schedule_of(str(tmp_path))
+    file = tmp_path / "eps" / "scheduler_config.json"
+    for content, sentence in (
+        ("[1]", "holds no object of settings: it is damaged"),
+        ("null", "holds no object of settings"),
+        ("{", "is not readable as JSON"),
+        ("[" * 100_000, "is not readable as JSON"),
+        ('{"beta_schedule": "no such"}', "describes no noise schedule"),
+        ('{"num_train_timesteps": "many"}', "describes no noise schedule"),
+        ('{"trained_betas": {}}', "describes no noise schedule"),
+        ('{"prediction_type": ["epsilon"]}', "is unknown"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InputError, match=sentence) as caught:
+            schedule_of(str(tmp_path / "eps"))
+        assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="'v_predicton' is unknown"):
         schedule_of("", "v_predicton")
     assert sampler_of(schedule_of()).config["timestep_spacing"] == "trailing"

@@ -274,7 +274,7 @@ def test_a_run_that_has_diverged_keeps_its_last_good_checkpoint_and_exports_noth
     assert checkpoint.name == f"step-{kept:08d}"
     assert all(bool(value.isfinite().all()) for value in load_file(checkpoint / "state.safetensors").values())
     assert not (folder / "export").exists()
-    assert not [path for path in folder.rglob("*.part") if path.name.startswith(".")]
+    assert not [path for path in folder.rglob("*.inflate-*") if path.name.startswith(".")]
 
 
 def test_what_it_says_and_writes(tmp_path, capsys):

@@ -130,9 +130,9 @@ def test_the_scaler_of_fp16_is_restored(tmp_path):
 
 def test_the_files_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     done = []
-    flush, replace = state_module.flush, state_module.os.replace
+    flush, put_in_place = state_module.flush, state_module.put_in_place
     monkeypatch.setattr(state_module, "flush", lambda path: done.append(path.name) or flush(path))
-    monkeypatch.setattr(state_module.os, "replace", lambda *paths: done.append("rename") or replace(*paths))
+    monkeypatch.setattr(state_module, "put_in_place", lambda *paths: done.append("rename") or put_in_place(*paths))
     _, parameters, optimizer, ema = _run(1)
     save_state(tmp_path / "state", 1, parameters, optimizer, ema)
     assert done[:2] == ["state.safetensors", "state.json"] and done[3:] == ["rename", "state"]

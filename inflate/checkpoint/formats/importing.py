@@ -19,6 +19,7 @@ from inflate.checkpoint.reading import read_tensors
 from inflate.checkpoint.source import Source, Weights, check_weights, find_source, find_weights
 from inflate.checkpoint.temporal import TemporalInfo, write_temporal
 from inflate.checkpoint.writing import check_destination, copy_file, new_folder, write_model
+from inflate.configs import read_object
 from inflate.errors import InputError, a
 from inflate.inflater import build_temporal_layers, find_sites
 
@@ -176,9 +177,9 @@ def _scheduler_notes(motion: Motion, found: Source, set_scheduler: bool) -> list
     ):
         return []
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return [f"{path} is not readable as JSON"]
+        config = read_object(path)
+    except InputError as error:
+        return [str(error)]
     notes = []
     if config.get("prediction_type", "epsilon") != "epsilon":
         notes.append(
@@ -231,7 +232,7 @@ def _write_scheduler(folder: Path, num_blocks: int) -> None:
     path = folder / "scheduler" / "scheduler_config.json"
     scheduler: Any = DDIMScheduler
     # What the image model predicts is no choice of the motion module's.
-    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    theirs = read_object(path) if path.is_file() else {}
     scheduler(
         beta_schedule=schedule,
         beta_start=start,
@@ -240,6 +241,6 @@ def _write_scheduler(folder: Path, num_blocks: int) -> None:
         steps_offset=1,
         prediction_type=theirs.get("prediction_type", "epsilon"),
     ).save_pretrained(folder / "scheduler")
-    values = json.loads(index.read_text(encoding="utf-8"))
+    values = read_object(index)
     values["scheduler"] = ["diffusers", "DDIMScheduler"]
     index.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from torch import Tensor
 from inflate.checkpoint.formats.describing import NETWORK_PREFIX, describe, lora_pairs
 from inflate.checkpoint.formats.motion import read_tensors
 from inflate.checkpoint.header import read_header
+from inflate.checkpoint.narrowing import holds
 from inflate.errors import InputError
 
 _ADAPTER, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's own folder
@@ -44,7 +45,7 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
     too, and with rank-stabilised scaling); without either, alpha is the rank.
 
     Raises:
-        InputError: no MotionLoRA, or one for another motion module.
+        InputError: no MotionLoRA, or one for another motion module, or more of it than the module's dtype can hold.
     """
     path = lora_file(path)
     stored, pairs = _pairs_in(path, allow_pickle)
@@ -54,7 +55,13 @@ def add_lora(tensors: Mapping[str, Tensor], path: Path, scale: float, allow_pick
         down, up = (stored[halves[half]].float().flatten(1) for half in ("down", "up"))
         share = scale * _strength(stored, config, halves["down"], down.shape[0])
         weight = result[name]
-        result[name] = (weight.float() + share * torch.mm(up, down).to(weight.device)).to(weight.dtype)
+        added = weight.float() + share * torch.mm(up, down).to(weight.device)
+        if not holds(weight.dtype, added):
+            raise InputError(
+                f"{path} makes numbers of {name!r} larger than {weight.dtype} can hold, at scale {scale:g}; take a "
+                "smaller one"
+            )
+        result[name] = added.to(weight.dtype)
     return result
 
 

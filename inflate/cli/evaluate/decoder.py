@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from inflate.cli.evaluate.clip_by_clip import motion_of_videos
 from inflate.cli.evaluate.family import Family, read_things
 from inflate.cli.evaluate.options import (
     Data,
@@ -120,8 +121,12 @@ def denoising(
 
 
 def motion(
-    model: Model,
-    data: Data,
+    model: Annotated[
+        str, typer.Argument(help="A family's folder, or bundled:emoji; without DATA: a folder of videos.")
+    ],
+    data: Annotated[
+        Path | None, typer.Argument(help="A folder that inflate prepare made, or a frame cache of one.")
+    ] = None,
     split: Split = "train",
     prompts: Annotated[int, typer.Option(help="How many animated things to prompt.", min=1)] = 32,
     fps: Annotated[str, typer.Option(help="Frame rates, with commas.")] = "4,8,16,30",
@@ -134,9 +139,14 @@ def motion(
     dtype: Dtype = "float32",
     quiet: Quiet = False,
 ) -> None:
-    """Do generated clips move as much as real ones, and less from frame to frame at a higher frame rate?"""
+    """Do generated clips move as much as real ones, and less from frame to frame at a higher frame rate?
+
+    Of a folder of videos, without DATA: how far flow goes between neighbouring frames, in shares of the diagonal.
+    """
     from inflate.evaluate.family import evaluate_motion
 
+    if data is None:
+        return motion_of_videos(Path(model), frames, seed, json_file, quiet)
     rates = parse_numbers("--fps", fps)
     check_asked(json_file, None, data, split, *rates)
     family = Family(model, device, dtype, steps, guidance_scale)

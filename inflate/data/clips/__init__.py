@@ -6,7 +6,7 @@ What needs torch is looked up when first used: processes that only scan videos d
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from inflate.data.clips.clips import CaptionFacts, ClipSet, open_clips
+from inflate.data.clips.clips import ClipSet, open_clips
 from inflate.data.clips.drawing import ClipSampler, draw_windows
 from inflate.data.clips.options import ClipOptions
 from inflate.data.clips.window import Window
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _HOMES = {"ClipsBatch": "prefetch", "PrefetchedClips": "prefetch", "EncodingStore": "store"}
 
 __all__ = [
-    "CaptionFacts",
     "ClipOptions",
     "ClipSampler",
     "ClipSet",

@@ -38,23 +38,6 @@ class Source:
     scan: Scan
 
 
-@dataclass(frozen=True)
-class CaptionFacts:
-    """What the diagnosis asks about captions: of ``windows`` clips ``empty`` have none, the others ``different`` ones.
-
-    ``all_equal`` says that there are two clips or more, all with one and the same caption that is not empty.
-    """
-
-    windows: int
-    empty: int
-    different: int
-
-    @property
-    def all_equal(self) -> bool:
-        """Whether every clip says the same."""
-        return self.windows > 1 and self.empty == 0 and self.different == 1
-
-
 class ClipSet:
     """Windows in a fixed order, with a report of every file; ``read`` decodes one window and keeps nothing."""
 
@@ -90,13 +73,6 @@ class ClipSet:
     def fingerprint(self) -> str:
         """SHA-256 of all windows with their captions and splits, in hex."""
         return self._fingerprint
-
-    def caption_facts(self) -> CaptionFacts:
-        """How many clips have no caption, and how many different captions there are."""
-        clips = [window for window in self.windows if window.kind == "clip"]
-        said = Counter(window.caption for window in clips)
-        empty = said.pop("", 0)
-        return CaptionFacts(len(clips), empty, len(said))
 
 
 def _read_clip(window: Window, source: Source, size: Size) -> list[np.ndarray]:

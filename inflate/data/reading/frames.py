@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from inflate.data.reading.colours import SRGB_CURVE, STATED, WIDE
 from inflate.data.reading.containers import is_picture, opened_container
 from inflate.data.reading.decoding import decoded, stated_rate
+from inflate.data.reading.durations import shown_seconds, stated_spans
 from inflate.data.reading.endings import missing_bytes
 from inflate.data.reading.footage import Footage
 from inflate.data.reading.hdr import CURVES, to_sdr
@@ -36,8 +37,6 @@ Timing = Literal["stamped", "counted", "mended"]
 
 # Two clocks that agree to a microsecond show the same frame.
 SAME_TIME = 1e-6
-# A browser shows a frame of 10 ms or less for a tenth of a second.
-_HURRIED_MS, _UNHURRIED_MS = 10.0, 100.0
 # Where to look for a key frame, in seconds before the wanted time; the last resort is the beginning.
 _LOOK_BACK = (0.0, 10.0, float("inf"))
 _UNSPECIFIED, _BT709, _HD_LINES = 2, 1, 720
@@ -132,6 +131,20 @@ def play_count(footage: Footage) -> int | None:
     return None
 
 
+def picture_spans(footage: Footage) -> list[tuple[float, float]]:
+    """When the frames of an animation are shown, (start, end) in seconds; a gif and a webp are not decoded for that.
+
+    Raises:
+        VideoError: unreadable, damaged or cut off, as far as that was looked at.
+    """
+    if footage.kind != "numbered":
+        with explained(footage), footage.open() as file, open_picture(file) as image:
+            _refuse_shortened(footage, footage.length())
+            if spans := stated_spans(image, file):
+                return spans
+    return [(shown.time, shown.end) for shown in shown_frames(footage)]
+
+
 def packet_spans(footage: Footage) -> tuple[list[tuple[float, float]], float]:
     """When a container shows its frames, by its packets alone; nothing is decoded.
 
@@ -199,8 +212,7 @@ def _animation(footage: Footage) -> Iterator[Shown]:
         for number in numbers:
             image.seek(number)
             image.load()
-            duration = float(image.info.get("duration", 0) or 0)
-            duration = (_UNHURRIED_MS if count > 1 and duration <= _HURRIED_MS else duration) / 1000
+            duration = shown_seconds(float(image.info.get("duration", 0) or 0), count)
             picture = on_white(image).copy() if count > 1 else as_looked_at(image)
             yield _pictured(picture, start, start + duration, image)
             start += duration

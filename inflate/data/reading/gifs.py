@@ -41,6 +41,10 @@ class GifPicture(ImageFile.ImageFile):
         self._next, self._left = 0, Image.new("RGBA", self.size)
         self.seek(0)
 
+    def durations(self) -> list[float]:
+        """How long each frame is to be shown, in milliseconds."""
+        return [float(tile.duration) for tile in self._tiles]
+
     def seek(self, frame: int) -> None:
         """Go to a frame; raises ``EOFError`` where there is none."""
         if not 0 <= frame < self.n_frames:

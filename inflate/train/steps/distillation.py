@@ -20,6 +20,7 @@ from torch import Tensor
 
 from inflate.checkpoint import load
 from inflate.diffusion.conversions import eps_from_v, eps_from_x, from_x, to_x
+from inflate.diffusion.guidance import classifier_free
 from inflate.diffusion.processes import ddim, distillation_target
 from inflate.diffusion.schedules import Level, of_scheduler
 from inflate.diffusion.weights import loss_weight
@@ -193,7 +194,7 @@ class DistillationStep:
         if problem.unconditional is None or not bool((scale != 1).any()):
             return given
         other = problem.call(self.teacher, noisy, timestep, problem.unconditional).float()
-        return other + scale.reshape(-1, *[1] * (given.ndim - 1)) * (given - other)
+        return classifier_free(other, given, scale.reshape(-1, *[1] * (given.ndim - 1)))
 
     def _student(self, problem: Problem, noisy: Tensor, timestep: Tensor, scale: Tensor) -> Tensor:
         more = self._scale_argument(self.trained, scale)

@@ -4,7 +4,6 @@ Make-A-Video, arXiv:2209.14792, section 3.4. Condition: the CLIP image embedding
 from the curriculum, high rates first. By default only the temporal layers and the frame-rate embedding learn.
 """
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from inflate.checkpoint import load, save
+from inflate.checkpoint.narrowing import narrow_copy
 from inflate.data import ClipSampler
 from inflate.errors import InputError
 from inflate.inflater import inflate, resolve_scheme
@@ -139,7 +139,7 @@ class VideoDecoderStep(DenoisingStep):
     def export(self, folder: Path) -> None:
         """``unet/``: the image model as it was (or as trained) with ``temporal.safetensors`` beside it, float16;
         ``scheduler/``."""
-        save(copy.deepcopy(self.trained).half(), folder / "unet", force=True)
+        save(narrow_copy(self.trained, torch.float16), folder / "unet", force=True)
         sampler_of(self.process.config).save_pretrained(folder / "scheduler")
 
 

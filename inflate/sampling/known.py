@@ -24,7 +24,7 @@ from inflate.diffusion.reconstruction import (
 )
 from inflate.diffusion.schedules import Level, level_at, of_scheduler, rectified_flow
 from inflate.errors import InputError
-from inflate.stages import denoise
+from inflate.sampling.loop import denoise
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(sample (B, c, F, h, w), timestep) to what the network predicts, with a predicted variance behind it or without."""
