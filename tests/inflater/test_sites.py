@@ -154,9 +154,7 @@ def test_a_scheme_changes_by_the_words_of_files_and_keeps_what_they_cannot_say()
         placed("convolution", TemporalConv, kernel=5)
     with pytest.raises(InputError, match=r"unknown place 'atention' \(did you mean 'attention'\?\); known: conv"):
         placed("atention", TemporalAttention)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(
-        InputError, match="a blend goes nowhere by itself; give the layer that is to be in it"
-    ):
+    with pytest.raises(InputError, match="a blend goes nowhere by itself; give the layer that is to be in it"):
         inflate(build("sd15"), Scheme("blends", "nowhere", (placed("attention", Blend),)))
     two = (placed("convolution", TemporalConv, kernel_size=5), placed("last_convolution", TemporalConv, depthwise=True))
     odd = Scheme("odd", "nowhere", two)
