@@ -15,6 +15,7 @@ _WHERE_IN_WORDS: dict[Where, str] = {
     "attention": "after each spatial attention",
     "transformer_block": "in each transformer block",
     "modulated_block": "after each spatial one",
+    "self_attention": "in transformer blocks",
     "layer": "after each layer of a block",
     "mid_layer": "in the mid block",
 }
