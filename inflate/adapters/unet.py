@@ -21,7 +21,7 @@ The rules for the sites:
 * The frame-rate embedding is added to the output of `time_embedding`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -117,16 +117,49 @@ class ConditionedUNet(PlainUNet):
 
     def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """A class, a text, a picture and what stands for it, as the config has it."""
-        told = super().examples(source, size)
-        told["encoder_hidden_states"] = _encoder_hidden_states(self.config, source)
-        added = _added_conditions(self.config, source, *size)
-        if self.config.encoder_hid_dim_type == "ip_image_proj":
-            added["image_embeds"] = _ip_adapter_images(self.model, source)
+        config, told = self.config, super().examples(source, size)
+        kind = config.get("encoder_hid_dim_type")
+        if kind not in (None, "text_proj", "text_image_proj", "image_proj", "ip_image_proj"):
+            raise InputError(f"no random inputs are known for encoder_hid_dim_type {kind!r}")
+        # An IP-Adapter on a model with a projection of its text leaves that projection in place.
+        projected = kind in ("text_proj", "text_image_proj") or (kind == "ip_image_proj" and config.encoder_hid_dim)
+        text = int(config.encoder_hid_dim) if projected else self._cross_width
+        told["encoder_hidden_states"] = None if kind == "image_proj" else source.normal(NUM_TEXT_TOKENS, text)
+        added = self._added(source, *size)
+        if kind == "text_image_proj" and "image_embeds" not in added:
+            added["image_embeds"] = source.normal(self._cross_width)
+        if kind == "ip_image_proj":
+            adapters = self.model.get_submodule("encoder_hid_proj.image_projection_layers").children()
+            added["image_embeds"] = [_ip_adapter_image(one, source) for one in adapters]
         if added:
             told["added_cond_kwargs"] = added
-        if self.config.time_cond_proj_dim is not None:
-            told["timestep_cond"] = source.normal(int(self.config.time_cond_proj_dim))
+        if config.time_cond_proj_dim is not None:
+            told["timestep_cond"] = source.normal(int(config.time_cond_proj_dim))
         return told
+
+    @property
+    def _cross_width(self) -> int:
+        """Of what cross-attention sees, which configs give as one number or as one per block."""
+        width = self.config.cross_attention_dim
+        return int(width) if isinstance(width, int) else int(width[0])
+
+    def _added(self, source: RandomSource, height: int, width: int) -> dict[str, Any]:
+        """What is added to the embedding of the time step."""
+        config, kind = self.config, self.config.get("addition_embed_type")
+        if kind == "text_time":
+            times = NUM_TIME_IDS * int(config.addition_time_embed_dim)
+            pooled = int(config.projection_class_embeddings_input_dim) - times
+            return {"text_embeds": source.normal(pooled), "time_ids": source.integers(0, 1024, NUM_TIME_IDS)}
+        if kind == "text_image":
+            return {name: source.normal(self._cross_width) for name in ("text_embeds", "image_embeds")}
+        if kind in ("image", "image_hint"):
+            added = {"image_embeds": source.normal(int(config.encoder_hid_dim))}
+            if kind == "image_hint":
+                added["hint"] = source.normal(3, HINT_FACTOR * height, HINT_FACTOR * width)
+            return added
+        if kind not in (None, "text"):
+            raise InputError(f"no random inputs are known for addition_embed_type {kind!r}")
+        return {}
 
 
 def _walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[Place]:
@@ -200,49 +233,8 @@ def _out_channels(block: nn.Module) -> int:
     return int(plain_module(block.get_submodule("conv2")).out_channels)  # type: ignore[arg-type]  # a Conv2d's int
 
 
-def _encoder_hidden_states(config: Mapping[str, Any], source: RandomSource) -> Tensor | None:
-    kind = config.get("encoder_hid_dim_type")
-    if kind == "image_proj":
-        return None
-    # An IP-Adapter on a model with a projection of its text leaves that projection in place.
-    if kind in ("text_proj", "text_image_proj") or (kind == "ip_image_proj" and config.get("encoder_hid_dim")):
-        return source.normal(NUM_TEXT_TOKENS, int(config["encoder_hid_dim"]))
-    if kind not in (None, "ip_image_proj"):
-        raise InputError(f"no random inputs are known for encoder_hid_dim_type {kind!r}")
-    return source.normal(NUM_TEXT_TOKENS, _first(config["cross_attention_dim"]))
-
-
-def _added_conditions(config: Mapping[str, Any], source: RandomSource, height: int, width: int) -> dict[str, Any]:
-    kind = config.get("addition_embed_type")
-    added: dict[str, Any] = {}
-    if kind == "text_time":
-        time_width = NUM_TIME_IDS * int(config["addition_time_embed_dim"])
-        added["text_embeds"] = source.normal(int(config["projection_class_embeddings_input_dim"]) - time_width)
-        added["time_ids"] = source.integers(0, 1024, NUM_TIME_IDS)
-    elif kind == "text_image":
-        added["text_embeds"] = source.normal(_first(config["cross_attention_dim"]))
-        added["image_embeds"] = source.normal(_first(config["cross_attention_dim"]))
-    elif kind in ("image", "image_hint"):
-        added["image_embeds"] = source.normal(int(config["encoder_hid_dim"]))
-        if kind == "image_hint":
-            added["hint"] = source.normal(3, HINT_FACTOR * height, HINT_FACTOR * width)
-    elif kind not in (None, "text"):
-        raise InputError(f"no random inputs are known for addition_embed_type {kind!r}")
-    if config.get("encoder_hid_dim_type") == "text_image_proj" and "image_embeds" not in added:
-        added["image_embeds"] = source.normal(_first(config["cross_attention_dim"]))
-    return added
-
-
-def _ip_adapter_images(image_model: nn.Module, source: RandomSource) -> list[Tensor]:
-    """For each IP-Adapter the embedding of one picture: (batch, 1, D), or of its patches (batch, 1, N, D)."""
-    images = []
-    for projection in image_model.get_submodule("encoder_hid_proj.image_projection_layers").children():
-        linear = next(module for module in projection.modules() if isinstance(module, nn.Linear))
-        pooled = isinstance(projection, ImageProjection | IPAdapterFullImageProjection)
-        images.append(source.normal(*((1,) if pooled else (1, NUM_IMAGE_PATCHES)), linear.in_features))
-    return images
-
-
-def _first(width: int | Sequence[int]) -> int:
-    """A width that configs give as one number or as one per block."""
-    return int(width) if isinstance(width, int) else int(width[0])
+def _ip_adapter_image(projection: nn.Module, source: RandomSource) -> Tensor:
+    """The embedding of one picture, (batch, 1, D), or of its patches, (batch, 1, N, D)."""
+    linear = next(module for module in projection.modules() if isinstance(module, nn.Linear))
+    pooled = isinstance(projection, ImageProjection | IPAdapterFullImageProjection)
+    return source.normal(*((1,) if pooled else (1, NUM_IMAGE_PATCHES)), linear.in_features)

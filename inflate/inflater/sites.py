@@ -72,7 +72,7 @@ def find_sites(image_model: nn.Module, scheme: str | Scheme = "make-a-video") ->
             f"{start}: it needs something that the model has not ({wanted}); choose a scheme with temporal "
             "convolutions or motion modules"
         )
-    # The layer that came last to the house is made last.
+    # Made last, so that the random weights of the others are those of a scheme without it.
     return tuple(sorted(sites.values(), key=lambda site: site.placed.layer is GuidanceEmbedding))
 
 

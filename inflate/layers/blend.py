@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from inflate.layers.layer import TemporalLayer
+from inflate.errors import InputError
+from inflate.layers.layer import Options, TemporalLayer
+from inflate.layers.place import Place
 from inflate.layers.starting import StartsAsIdentity, all_zero
 
 
@@ -18,6 +20,11 @@ class Blend(StartsAsIdentity, TemporalLayer):
         super().__init__()
         self.layer = layer
         self.mix = nn.Parameter(torch.zeros(()))
+
+    @classmethod
+    def at(cls, place: Place, module: nn.Module, num_frames: int, options: Options) -> TemporalLayer:
+        """Refused: a blend is made with the layer in it."""
+        raise InputError("a blend goes nowhere by itself; give the layer that is to be in it the option merge")
 
     def reset_parameters(self) -> None:
         """Make the blend the identity; the layer stays as it is."""

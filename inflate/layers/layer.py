@@ -158,8 +158,7 @@ class Hook:
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call's arguments as the layer has them."""
         frames = self.context.now
-        if frames is not None:
-            return self.layer.before(Call(frames, self.place, module, args, kwargs, self.names, self.context))
+        return None if frames is None else self.layer.before(self._call(frames, module, args, kwargs))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
         """The module's output, changed by the layer; `rest` is the call's keyword arguments and the output.
@@ -169,5 +168,7 @@ class Hook:
         frames, output = self.context.now, rest[-1]
         if frames is None or frames.leaves_out(self.layer):
             return output
-        kwargs = rest[0] if len(rest) > 1 else {}
-        return self.layer.answer(output, Call(frames, self.place, module, args, kwargs, self.names, self.context))
+        return self.layer.answer(output, self._call(frames, module, args, rest[0] if len(rest) > 1 else {}))
+
+    def _call(self, frames: Frames, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        return Call(frames, self.place, module, args, kwargs, self.names, self.context)

@@ -24,7 +24,7 @@ class SeenFrames(TemporalLayer):
 
     options: ClassVar[Options] = {"frames_seen": "first"}
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"frames_seen": FRAMES_SEEN}
-    words = "spatial attention to other frames ({frames_seen})"
+    words = "spatial attention to {frames_seen} frames"
     suffix = "-frames"
     kind = "self_attention"
     needed = True

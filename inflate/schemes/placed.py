@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from inflate.errors import InputError, nearest
 from inflate.layers import TemporalLayer, Where
@@ -15,6 +15,7 @@ _WHERE_IN_WORDS: dict[Where, str] = {
     "attention": "after each spatial attention",
     "transformer_block": "in each transformer block",
     "modulated_block": "after each spatial one",
+    "self_attention": "in transformer blocks",
     "layer": "after each layer of a block",
     "mid_layer": "in the mid block",
 }
@@ -29,7 +30,9 @@ class Placed:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        usual = self.layer.options
+        usual, known = self.layer.options, get_args(Where)
+        if self.where not in known:
+            raise InputError(f"unknown place {self.where!r}{nearest(self.where, known)}; known: {', '.join(known)}")
         for name in self.options:
             if name not in usual:
                 raise InputError(

@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from inflate.errors import InputError
 from inflate.evaluate.equality import verify
 from inflate.inflater import SCHEMES, Scheme, deflate, find_sites, inflate, meta_image_model, report
-from inflate.layers import Frames, TemporalAttention, TemporalConv
+from inflate.layers import Blend, Frames, TemporalAttention, TemporalConv
 from inflate.schemes import placed
 from tests.inflater.tiny_models import UNETS, build, perturb
 
@@ -152,6 +152,10 @@ def test_a_scheme_changes_by_the_words_of_files_and_keeps_what_they_cannot_say()
         rotary.changed(kernel_size=5)
     with pytest.raises(InputError, match=r"TemporalConv has no option 'kernel' \(did you mean 'kernel_size'\?\)"):
         placed("convolution", TemporalConv, kernel=5)
+    with pytest.raises(InputError, match=r"unknown place 'atention' \(did you mean 'attention'\?\); known: conv"):
+        placed("atention", TemporalAttention)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="a blend goes nowhere by itself; give the layer that is to be in it"):
+        inflate(build("sd15"), Scheme("blends", "nowhere", (placed("attention", Blend),)))
     two = (placed("convolution", TemporalConv, kernel_size=5), placed("last_convolution", TemporalConv, depthwise=True))
     odd = Scheme("odd", "nowhere", two)
     assert '"layers": [["convolution", "TemporalConv", ' in odd.to_json()
