@@ -82,7 +82,7 @@ def test_a_frame_rate_is_told_to_schemes_that_take_it(folders: Path) -> None:
 
 def test_a_repository_in_the_hubs_cache(folders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("inflate.checkpoint.source.download", lambda name, variant: folders / "sd3")
+    monkeypatch.setattr("inflate.checkpoint.hub.download", lambda name, variant: folders / "sd3")
     base = open_base("someone/sd3")
     assert (base.family, base.root) == ("sd3", folders / "sd3") and base.parts == open_base(folders / "sd3").parts
     monkeypatch.setattr("inflate.bases.base.download", lambda name: folders / "sd3")
@@ -111,7 +111,7 @@ def test_a_single_file_takes_its_parts_from_a_base(
 
     config = whole.network.folder / "config.json"
     monkeypatch.setattr(
-        "inflate.checkpoint.source.recognise",
+        "inflate.checkpoint.single_file.recognise",
         lambda path, shapes, metadata: (
             recognise_layout(path, shapes, config, "UNet2DConditionModel"),
             whole.network.config,

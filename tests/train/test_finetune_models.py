@@ -239,7 +239,7 @@ def test_a_single_file_with_a_base_becomes_a_whole_pipeline(
     shape = json.loads(config.read_text())
     # A file is recognised by its shapes, and no published model is as small as this one.
     monkeypatch.setattr(
-        "inflate.checkpoint.source.recognise",
+        "inflate.checkpoint.single_file.recognise",
         lambda path, shapes, metadata: (recognise_layout(path, shapes, config, "UNet2DConditionModel"), shape),
     )
     assert finetune(file, clips, run, f'options.parts.base="{model}"') == 0
