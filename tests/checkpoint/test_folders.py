@@ -254,9 +254,11 @@ def test_a_full_disk_leaves_nothing_behind(unet_folder: Path, tmp_path: Path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writing, "_clone", lambda *_: False)
-    for function in ("copyfile", "fsync"):
+    for function in ("copyfile", "copy_file_range", "fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(writing.shutil if function == "copyfile" else writing.os, function, full)
+            if function == "copyfile":
+                patch.setattr(writing, "_copy_within", lambda *_: False)
             with pytest.raises(InputError, match=r"the disk of .*video is full; .*nothing was written"):
                 convert(unet_folder, tmp_path / "video", force=True)
     usage = namedtuple("usage", "total used free")
