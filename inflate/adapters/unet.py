@@ -118,7 +118,7 @@ class ConditionedUNet(PlainUNet):
     def examples(self, source: RandomSource, size: tuple[int, int]) -> dict[str, Any]:
         """A class, a text, a picture and what stands for it, as the config has it."""
         config, told = self.config, super().examples(source, size)
-        kind = config.get("encoder_hid_dim_type")
+        kind = config.encoder_hid_dim_type  # an attribute, which diffusers changes for an IP-Adapter, unlike the item
         if kind not in (None, "text_proj", "text_image_proj", "image_proj", "ip_image_proj"):
             raise InputError(f"no random inputs are known for encoder_hid_dim_type {kind!r}")
         # An IP-Adapter on a model with a projection of its text leaves that projection in place.

@@ -67,6 +67,7 @@ def test_the_report_names_the_files_and_the_settings(
     arguments += ("--guidance-rescale", "0.5", "--guidance-oscillate", "decoder=1")
     plain = {"guidance_scale": 1.5, "noise_level": 0.0, "cost": 1.0}
     plain |= {"guidance_rescale": 0.0, "guidance_oscillate": None, "threshold": None}
+    plain |= {"guidance_interval": None, "reuse": 1}
     assert generate(family, *arguments, "--json", "--save-settings") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
