@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import nn
 
@@ -122,6 +123,7 @@ def _scaled_on_the_cpu(monkeypatch):
     """What accelerate sets up for fp16 on a GPU, on the CPU: autocast to float16 and a scaler of the loss."""
 
     def accelerator(recipe, device):
+        AcceleratorState._reset_state()  # as the loop does: another test's run may have left its own
         made = Accelerator(cpu=True, mixed_precision="fp16")
         made.native_amp = True
         made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
