@@ -168,6 +168,7 @@ class Runner:
             on_step = self.step_callback(todo, works, number, state, settings, callback_on_step_end)
             with self.running(stage):
                 if stage.makes_frames:
+                    # As `whole` does; here, so that a call fewer lies between the command and the image model.
                     made = []
                     for video in range(len(state.seeds)):
                         given = None if state.frames is None else [state.frames[video]]

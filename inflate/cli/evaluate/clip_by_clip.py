@@ -1,7 +1,9 @@
 """Measures of each clip by itself, and two result files side by side."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +25,11 @@ from inflate.cli.evaluate.videos import (
     place_of,
     tell,
 )
+
+if TYPE_CHECKING:
+    from inflate.evaluate.clips import ClipFolder
+    from inflate.evaluate.results import Result
+    from inflate.evaluate.videos import Effort
 
 ClipModel = Annotated[
     str, typer.Option("--network", help="A CLIP: open_clip's or transformers' folder, a repository, or bundled:clip.")
@@ -53,9 +60,7 @@ def clipsim(
     check_asked(json_file)
     folder = one_set(made, clips, cut_as(frames, stride, start, 1, size, resize, seed))
     model = load_clip(network, *place_of(device, dtype))
-    with effort_of([folder], resamples, batch_size, dtype, quiet) as effort:
-        result = measure(folder, model, effort)
-    tell(result, model.weights.sentence(), json_file)
+    _measure(measure, folder, effort_of([folder], resamples, batch_size, dtype, quiet), json_file, model)
 
 
 def consistency(
@@ -82,9 +87,7 @@ def consistency(
     check_asked(json_file)
     folder = one_set(made, clips, cut_as(frames, stride, start, 1, size, resize, seed))
     model = load_clip(network, *place_of(device, dtype))
-    with effort_of([folder], resamples, batch_size, dtype, quiet) as effort:
-        result = measure(folder, model, effort)
-    tell(result, model.weights.sentence(), json_file)
+    _measure(measure, folder, effort_of([folder], resamples, batch_size, dtype, quiet), json_file, model)
 
 
 def warping(
@@ -105,9 +108,7 @@ def warping(
 
     check_asked(json_file)
     folder = one_set(made, clips, cut_as(frames, stride, start, 1, size, resize, seed))
-    with effort_of([folder], resamples, 1, "uint8", quiet) as effort:
-        result = measure(folder, effort)
-    tell(result, "", json_file)
+    _measure(measure, folder, effort_of([folder], resamples, 1, "uint8", quiet), json_file)
 
 
 def motion_of_videos(made: Path, frames: int, seed: int, json_file: Path | None, quiet: bool) -> None:
@@ -116,9 +117,20 @@ def motion_of_videos(made: Path, frames: int, seed: int, json_file: Path | None,
 
     check_asked(json_file)
     folder = one_set(made, None, cut_as(frames, 1, "first", 1, None, "lanczos", seed))
-    with effort_of([folder], 200, 1, "uint8", quiet) as effort:
-        result = measure(folder, effort)
-    tell(result, "", json_file)
+    _measure(measure, folder, effort_of([folder], 200, 1, "uint8", quiet), json_file)
+
+
+def _measure(
+    measure: "Callable[..., Result]",
+    folder: "ClipFolder",
+    effort: "AbstractContextManager[Effort]",
+    json_file: Path | None,
+    model: Any = None,
+) -> None:
+    """Measure a folder's clips, by a CLIP where there is one, and tell the result."""
+    with effort as given:
+        result = measure(folder, given) if model is None else measure(folder, model, given)
+    tell(result, "" if model is None else model.weights.sentence(), json_file)
 
 
 def compare(
